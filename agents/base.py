@@ -1,0 +1,95 @@
+"""What an agent is, sees and learns from: the only types that other packages need to know of agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.log import Catalogue, InteractionLog
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a production policy would know of n users at one step.
+
+    Attributes:
+        user_features: [n, f] float32 public features of the scenario's policy inputs.
+        history_items: [n, H] int64 items consumed before (logged and in this session), newest last; -1 pads on the left.
+        history_feedback: [n, H] float32 feedback on them: 1 liked or clicked, 0 consumed or shown and not.
+        context: [n, c] float32 context of the request (a query's vector in search); c is 0 in `recommend`.
+        candidates: [n, I] bool mask of the items that may be shown, or None where all may be.
+        step: [n] int64 slates shown before in this session.
+        slate_size: K, the number of items to return.
+        appeal: [n, I] float32 the judge world's own logit of the primary behaviour. Only an agent with
+            `privileged = True` (the oracle bound) ever gets it; None for all others.
+    """
+
+    user_features: NDArray[np.float32]
+    history_items: NDArray[np.int64]
+    history_feedback: NDArray[np.float32]
+    context: NDArray[np.float32]
+    candidates: NDArray[np.bool_] | None
+    step: NDArray[np.int64]
+    slate_size: int
+    appeal: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+class MakeEnv(Protocol):
+    """Builds training environments in the train world; never in a judge world."""
+
+    def __call__(
+        self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True
+    ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        """Vector environment of `num_envs` users; `action` is "slate", "item" or "proto"."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What `fit` gets.
+
+    Attributes:
+        log: rows of world A's users only, early and late (the judge's and held-out users' rows are not in it).
+        catalogue: content vectors, text and categories of the items; features of the users.
+        make_env: builds vector environments in world A.
+        slate_size: K.
+        horizon: steps of a session at most.
+        rng: generator of this agent and training seed.
+        seed: an integer of the same stream, for libraries that want a number.
+        budget: environment steps (user-steps) to train for, or None for the agent's own default.
+        report: call `report(steps, value)` to add a point to the learning curve (value: mean reward a session).
+    """
+
+    log: InteractionLog
+    catalogue: Catalogue
+    make_env: MakeEnv
+    slate_size: int
+    horizon: int
+    rng: np.random.Generator
+    seed: int
+    budget: int | None
+    report: Callable[[int, float], None]
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """A policy that can be asked for slates. A user's class needs `act`; `fit` and the rest are optional.
+
+    Optional methods, found by name:
+        fit(training: Training) -> anything: learn; called once, before any `act`.
+        action_probabilities(observation) -> [n, I]: the chance of each item at the first position; needed for
+            off-policy evaluation. Rows sum to one and are zero outside `candidates`.
+        observe(feedback): learn online.
+    """
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Choose a slate for each of n users: [n, K] items, best first, none twice; the agent's state is unchanged."""
+        ...

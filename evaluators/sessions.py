@@ -1,0 +1,36 @@
+"""Simulated sessions as columns, and the metrics that are read off them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """One flight: U users, each with one session of at most T slates of K positions.
+
+    Rows of the arrays are the judge users in the order of the world's starts, so flights of two agents in one world
+    and seed are paired row by row.
+
+    Attributes:
+        agent: name of the agent; world: number of the judge world; seed: simulation seed; training_seed: which
+            training of the agent flew (0 where it does not learn).
+        user: [U] index of the real user in the log: the cluster.
+        slate: [U, T, K] int32 items shown; -1 where nothing was shown (left already, or an empty position).
+        clicks: [U, T, K] uint8 primary behaviour.
+        length: [U] int64 slates shown.
+        left: [U] bool the user left before the horizon.
+    """
+
+    agent: str
+    world: int
+    seed: int
+    training_seed: int
+    user: NDArray[np.int64]
+    slate: NDArray[np.int32]
+    clicks: NDArray[np.uint8]
+    length: NDArray[np.int64]
+    left: NDArray[np.bool_]

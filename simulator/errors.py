@@ -1,0 +1,45 @@
+"""What can go wrong, and whose fault it is.
+
+    WindtunnelError
+    └── InputError          the user can mend it: one line (field, value, mend), exit code 2, no traceback
+        ├── LogError        a log, a dataset or logged rounds are not usable as they are
+        ├── ScenarioError   a scenario file is wrong; carries every mistake found, one line each
+        └── SeenRowsError   a model was asked to score rows that it was fitted on
+
+Anything else is a fault of Windtunnel's own and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class WindtunnelError(Exception):
+    """Base of all errors that this product raises on purpose."""
+
+
+class InputError(WindtunnelError):
+    """Something the user gave cannot be used; the message names the field, the value and the mend."""
+
+
+class LogError(InputError):
+    """A log, a dataset or logged rounds are not usable as they are."""
+
+
+class ScenarioError(InputError):
+    """A scenario is wrong; `mistakes` holds one line for each thing to mend."""
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class SeenRowsError(InputError):
+    """A model or world was asked to score rows that it was fitted on."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the nearest known word, or an empty string."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
