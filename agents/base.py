@@ -19,7 +19,7 @@ class Observation:
 
     Attributes:
         user_features: [n, f] float32 public features of the scenario's policy inputs.
-        history_items: [n, H] int64 items consumed before (logged and in this session), newest last; -1 pads on the left.
+        history_items: [n, H] int64 items met before (in the log and this session), newest last; -1 pads on the left.
         history_feedback: [n, H] float32 feedback on them: 1 liked or clicked, 0 consumed or shown and not.
         context: [n, c] float32 context of the request (a query's vector in search); c is 0 in `recommend`.
         candidates: [n, I] bool mask of the items that may be shown, or None where all may be.

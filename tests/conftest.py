@@ -1,0 +1,52 @@
+"""Fixtures that every test may use: no network, a cache of its own, one thread, named randomness."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
+os.environ.setdefault("WINDTUNNEL_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is read from or left in the user's own cache."""
+    before = os.environ.get("WINDTUNNEL_CACHE")
+    os.environ["WINDTUNNEL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["WINDTUNNEL_CACHE"]
+    else:
+        os.environ["WINDTUNNEL_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only this machine may be reached: a test that downloads is a test that fails elsewhere."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "localhost", "::1"):
+            raise OSError(f"tests may not reach the network: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed."""
+    return np.random.default_rng(20261125)
+
+
+@pytest.fixture
+def root() -> np.random.SeedSequence:
+    """The root of the named streams of a test."""
+    return np.random.SeedSequence(7)
