@@ -1,0 +1,383 @@
+"""What a run found, as one document: the model of report.json, and its summary for a terminal.
+
+`report.json` keeps the keys of its contract for good; sections beyond it are optional and have defaults, so that a
+report of an earlier version still loads. The page for people is drawn from this model alone (`report_page.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_serializer, model_validator
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
+
+from evaluators.estimate import Estimate
+from simulator.errors import InputError
+
+SCHEMA_VERSION = 1
+
+Verdict = Literal["pass", "fail", "undecided"]
+
+EXIT_CODES: dict[str, int] = {"pass": 0, "fail": 1, "undecided": 3}
+"""Exit code of `run` and `vet` for each verdict."""
+
+
+def plain(value: Any) -> Any:
+    """JSON-ready twin of a value: numpy becomes Python, a number that is not finite becomes None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    return value
+
+
+class _Part(BaseModel):
+    """A part of the report: frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class EstimateModel(_Part):
+    """A number that may be believed, or the reason why it is withheld; keys of `Estimate.to_json()`."""
+
+    value: float | None = Field(description="point estimate in the unit of the metric; null where withheld")
+    low: float | None = Field(None, description="lower limit of the interval; null where there is none")
+    high: float | None = Field(None, description="upper limit of the interval; null where there is none")
+    level: float = Field(0.95, description="coverage that the interval claims, in (0, 1)")
+    n: int = Field(0, description="independent units (users, clusters) it rests on")
+    method: str = Field(description="how value and interval were made, scope and assumptions included")
+    withheld: str | None = Field(None, description="why there is no value: rule, measured, needed, what would help")
+    diagnostics: dict[str, JsonValue] = Field(default_factory=dict, description="further figures (ess, n_inf, ...)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_estimate(cls, given: Any) -> Any:
+        return plain(given.to_json()) if isinstance(given, Estimate) else given
+
+    @model_validator(mode="after")
+    def _value_or_reason(self) -> EstimateModel:
+        if (self.value is None) != (self.withheld is not None):
+            raise ValueError("an estimate has either a value or a reason why it is withheld")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "withheld", "diagnostics")
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> EstimateModel:
+        """The report's form of an estimate."""
+        return cls.model_validate(plain(estimate.to_json()))
+
+
+def estimates(table: Mapping[str, Estimate]) -> dict[str, EstimateModel]:
+    """The report's form of named estimates."""
+    return {str(name): EstimateModel.of(estimate) for name, estimate in table.items()}
+
+
+def _without(dumped: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out those of the named keys that hold nothing."""
+    return {key: value for key, value in dumped.items() if key not in names or value not in (None, {}, [])}
+
+
+class DataSection(_Part):
+    """What the run was computed from."""
+
+    source: str = Field(description="name of the dataset, or of the file or folder without its path")
+    n_users: int
+    n_items: int
+    n_interactions: int
+    splits: dict[str, JsonValue] = Field(default_factory=dict, description="users and rows of each split")
+    card: dict[str, JsonValue] = Field(
+        default_factory=dict, description="data card: positive, base rate, columns used, sha256, what the log lacks"
+    )
+
+
+class ReliabilityBin(_Part):
+    """One bin of a reliability curve."""
+
+    bin: int = Field(description="number of the bin, by rising prediction")
+    predicted: float = Field(description="mean predicted probability")
+    observed: float = Field(description="share of primary behaviours observed")
+    low: float | None = Field(None, description="lower limit of the share observed, users as clusters")
+    high: float | None = Field(None, description="upper limit of the share observed, users as clusters")
+    n: int = Field(description="rows in the bin")
+
+
+class ReferenceComparison(_Part):
+    """The preference model against a reference, on rows that neither has seen."""
+
+    reference: str = Field(description="base rate, bias model, matrix factorisation, frozen encoder, ...")
+    rows: str = Field("", description="which rows: future rows of the world's users, held-out users, ...")
+    statistic: str = Field("log-loss gain", description="what is compared; above 0 is better than the reference")
+    estimate: EstimateModel
+
+
+class PreferenceSection(_Part):
+    """What the fine-tuned preference model is worth."""
+
+    encoder: str = ""
+    adaptation: str = Field("", description="the adaptation that the scenario asked for")
+    chosen: str = Field("", description="the checkpoint that the tuning users kept: frozen, top_layers, ...")
+    gain: EstimateModel | None = Field(None, description="log-loss gain of fine-tuning over the frozen encoder")
+    comparisons: list[ReferenceComparison] = Field(default_factory=list)
+    reliability: list[ReliabilityBin] = Field(default_factory=list)
+    curve: list[tuple[float, float]] = Field(default_factory=list, description="(steps, tuning loss)")
+    summary: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class FidelityCheck(_Part):
+    """One check of the simulator: passed iff the whole interval lies inside the band."""
+
+    name: str
+    estimate: EstimateModel
+    threshold: str | float | list[float | None] | None = Field(
+        None, description="the band as [low, high] (null where open), or in words"
+    )
+    passed: bool | None = Field(description="null where the check cannot be made or is undecided")
+    world: str | None = Field(None, description="judge world checked")
+    rows: str | None = Field(None, description="future rows | held-out users")
+    mandatory: bool = False
+    note: str | None = None
+
+
+class FidelitySection(_Part):
+    """May the simulator be believed?"""
+
+    trusted: bool
+    reasons: list[str] = Field(default_factory=list)
+    checks: list[FidelityCheck] = Field(default_factory=list)
+    ranking_agreement: EstimateModel | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "ranking_agreement")
+
+
+class Curve(_Part):
+    """Learning curve of one training seed."""
+
+    seed: int = Field(description="number of the training seed")
+    points: list[tuple[float, float]] = Field(description="(environment steps, value in the train world)")
+    prior_value: float | None = Field(None, description="value before the first step, where a prior is used")
+
+
+class TrainingSection(_Part):
+    """How an agent learned."""
+
+    steps: int | None = Field(None, description="environment steps of one training seed")
+    curve: list[tuple[float, float]] = Field(default_factory=list, description="(steps, mean value over seeds)")
+    seeds: list[Curve] = Field(default_factory=list, description="one curve for each training seed")
+    not_reproducible: str | None = Field(None, description="why a second run may differ, e.g. a budget in seconds")
+
+
+class OffPolicyCheck(_Part):
+    """An estimator on rounds logged inside a judge world, beside the simulated truth."""
+
+    estimate: EstimateModel
+    truth: EstimateModel
+
+
+class GroupRow(_Part):
+    """One group of users under one agent."""
+
+    attribute: str
+    group: str
+    metric: str
+    estimate: EstimateModel
+    difference: EstimateModel | None = Field(None, description="agent minus baseline in this group, paired users")
+
+
+class AgentSection(_Part):
+    """Everything found about one agent; no numbers where it failed."""
+
+    name: str
+    kind: str
+    trained_on: str = "this run"
+    simulated: dict[str, EstimateModel] = Field(default_factory=dict)
+    simulated_corrected: dict[str, EstimateModel] = Field(default_factory=dict)
+    picks: EstimateModel | None = None
+    optimism: EstimateModel | None = None
+    off_policy: dict[str, EstimateModel] = Field(default_factory=dict)
+    off_policy_check: dict[str, OffPolicyCheck] = Field(default_factory=dict)
+    fairness: dict[str, EstimateModel] = Field(default_factory=dict)
+    causal: dict[str, EstimateModel] = Field(default_factory=dict)
+    training: TrainingSection | None = None
+    failed: str | None = None
+    role: Literal["policy", "baseline", "bound"] = Field("policy", description="bound: the oracle")
+    groups: list[GroupRow] = Field(default_factory=list, description="fairness by group, with the groups withheld")
+    causal_exact: dict[str, EstimateModel] = Field(
+        default_factory=dict, description="the exact simulated effect under the key of its estimate in `causal`"
+    )
+    notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _no_numbers_of_a_failed_agent(self) -> AgentSection:
+        if self.failed is not None and (self.simulated or self.simulated_corrected or self.off_policy):
+            raise ValueError(f"agent '{self.name}' failed and has numbers")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "failed", "groups", "causal_exact", "notes")
+
+
+class AssumptionSection(_Part):
+    """One parameter of the world: fitted with its standard error, or assumed and swept."""
+
+    part: str
+    parameter: str
+    value: float | int | str | bool | None
+    source: Literal["fitted", "assumed"]
+    se: float | None = None
+    sweep: list[float] = Field(default_factory=list)
+    effect: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="metric -> (lowest, highest) value over the sweep"
+    )
+    note: str | None = None
+
+
+class SweepEffect(_Part):
+    """What one swept value of an assumption does to one agent."""
+
+    part: str
+    parameter: str
+    value: float
+    agent: str
+    metric: str
+    estimate: EstimateModel
+    baseline: str | None = Field(None, description="set where the estimate is a difference from this agent")
+
+
+class ComparisonSection(_Part):
+    """One agent against one baseline on one metric; Holm within the metric and baseline."""
+
+    metric: str
+    agent: str
+    baseline: str
+    difference: EstimateModel
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    further_world: EstimateModel | None = Field(None, description="the same difference in a further judge world")
+    exploratory: bool = Field(default=False, description="true for every metric but the primary one")
+    note: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "further_world", "note")
+
+
+class RankingRow(_Part):
+    """The places that an agent may hold, 1 the best."""
+
+    agent: str
+    rank_low: int
+    rank_high: int
+
+
+class GateSection(_Part):
+    """One gate on one agent."""
+
+    name: str
+    rule: str
+    agent: str
+    verdict: Verdict
+    reason: str
+    estimate: EstimateModel | None = Field(None, description="the interval that decided, at the family's level")
+    threshold: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "estimate", "threshold")
+
+
+class PowerRow(_Part):
+    """What the run could have seen: smallest difference at power 0.8, and what a smaller one would need."""
+
+    metric: str
+    agent: str | None = None
+    baseline: str | None = None
+    users: int
+    training_seeds: int = 1
+    detectable: float | None = Field(None, description="smallest difference seen with power 0.8, unit of the metric")
+    users_needed: int | None = Field(None, description="users that would decide at the present estimate")
+    seeds_needed: int | None = Field(None, description="training seeds that would decide at the present estimate")
+    pairing_gain: float | None = Field(None, description="variance unpaired / variance paired")
+    note: str | None = None
+
+
+class Report(_Part):
+    """What a run found. `report.json` is this model; times stand in `seconds` and nowhere else."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    digest: str
+    world_digest: str
+    seed: int
+    versions: dict[str, str] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    data: DataSection
+    fidelity: FidelitySection
+    agents: list[AgentSection] = Field(default_factory=list)
+    assumptions: list[AssumptionSection] = Field(default_factory=list)
+    comparisons: list[ComparisonSection] = Field(default_factory=list)
+    ranking: list[RankingRow] = Field(default_factory=list)
+    gates: list[GateSection] = Field(default_factory=list)
+    verdict: Verdict
+    metrics: list[str] = Field(default_factory=list, description="metrics in the scenario's order, the primary first")
+    scenario: dict[str, JsonValue] = Field(default_factory=dict, description="resolved, every default in it")
+    preference: PreferenceSection | None = None
+    power: list[PowerRow] = Field(default_factory=list)
+    sweeps: list[SweepEffect] = Field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of `run` and `vet`: 0 pass, 1 fail, 3 undecided."""
+        return EXIT_CODES[self.verdict]
+
+    def without_seconds(self) -> dict[str, Any]:
+        """The document without its times: equal for two runs of one scenario and seed."""
+        dumped = self.model_dump(mode="json")
+        del dumped["seconds"]
+        return dumped
+
+    def to_json_text(self) -> str:
+        """report.json as text: keys sorted, floats in the shortest form that reads back to the same number."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """Load a report.json.
+
+        Raises:
+            InputError: the file is not there, is no JSON, or is no report of this version.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"report: '{path}' is not there; give the folder of a finished run") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"report: '{path}' cannot be read ({error}); run the scenario again") from None
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"report: '{path}' has schema version {version}, this version reads {SCHEMA_VERSION}; "
+                "run the scenario again"
+            )
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise InputError(f"report: '{path}' at {where}: {first['msg']}; run the scenario again") from None
