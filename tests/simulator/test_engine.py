@@ -1,0 +1,50 @@
+"""Tasks side by side: order, storing, and equal results for any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulator.cache import StageCache
+from simulator.engine import Engine, Task, parse_engine
+from simulator.errors import InputError
+
+
+def noisy_sum(number: int, *, report: Callable[[float, str], None]) -> float:
+    report(1.0, "summed")
+    return float(np.random.default_rng(number).normal(size=1000).sum())
+
+
+def fail_on_three(number: int, *, report: Callable[[float, str], None]) -> int:
+    if number == 3:
+        raise RuntimeError("three")
+    return number
+
+
+def tasks_of(run: Callable[..., object], numbers: range) -> list[Task]:
+    return [Task("sum", f"sum {n}", run, (n,), (n,), ("simulator/streams.py",)) for n in numbers]
+
+
+def test_results_are_in_order_and_equal_for_one_worker_and_two(tmp_path: Path) -> None:
+    one = Engine(StageCache(tmp_path / "one"), workers=1).map(tasks_of(noisy_sum, range(5)))
+    two = Engine(StageCache(tmp_path / "two"), workers=2).map(tasks_of(noisy_sum, range(5)))
+    assert (
+        [d.result for d in one] == [d.result for d in two] == [noisy_sum(n, report=lambda *_: None) for n in range(5)]
+    )
+
+
+def test_what_was_done_before_a_failure_is_not_done_again(tmp_path: Path) -> None:
+    engine = Engine(StageCache(tmp_path), workers=1)
+    with pytest.raises(RuntimeError, match="three"):
+        engine.map(tasks_of(fail_on_three, range(5)))
+    done = engine.map(tasks_of(fail_on_three, range(3)))
+    assert [d.cached for d in done] == [True, True, True]
+
+
+def test_an_unknown_engine_is_named() -> None:
+    assert parse_engine("dask:tcp://127.0.0.1:8786") == "dask:tcp://127.0.0.1:8786"
+    with pytest.raises(InputError, match="--engine: 'spark' is not an engine"):
+        parse_engine("spark")
