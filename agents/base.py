@@ -10,7 +10,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.errors import WindtunnelError
 from simulator.log import Catalogue, InteractionLog
+
+
+class AgentError(WindtunnelError):
+    """An agent failed: it raised, took too long, ate too much memory or gave no valid slate. One line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Training:
         seed: an integer of the same stream, for libraries that want a number.
         budget: environment steps (user-steps) to train for, or None for the agent's own default.
         report: call `report(steps, value)` to add a point to the learning curve (value: mean reward a session).
+        seconds: wall-clock seconds after which training must stop, or None. Such a training is not reproducible.
     """
 
     log: InteractionLog
@@ -77,6 +83,7 @@ class Training:
     seed: int
     budget: int | None
     report: Callable[[int, float], None]
+    seconds: float | None = None
 
 
 @runtime_checkable

@@ -1,0 +1,311 @@
+"""From an entry of the scenario to an agent: built-in kinds by a table, the user's own by file or module."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from agents.base import Agent, AgentError, Training
+from agents.settings import AgentSettings, LimitSettings, TrainSettings
+from simulator.errors import InputError, did_you_mean
+
+__all__ = [
+    "KINDS",
+    "AgentSettings",
+    "AgentSpec",
+    "Kind",
+    "LimitSettings",
+    "TrainSettings",
+    "Trained",
+    "build_agent",
+    "learns",
+    "resolve_kind",
+    "train",
+    "training_seeds",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A built-in kind of agent, named by strings so that nothing is imported before a scenario asks for it.
+
+    Attributes:
+        agent: "module:Class" of the agent; it is built from its settings model.
+        settings: "module:Class" of that model: the known `params`.
+        about: one line for people.
+        family: for grouping in lists: bound, baseline, bandit, deep_rl, recbole.
+        learns: training depends on draws, so it is repeated with several seeds.
+        fits: it reads the train rows (all that learn do).
+    """
+
+    agent: str
+    settings: str
+    about: str
+    family: str
+    learns: bool = False
+    fits: bool = True
+
+
+KINDS: dict[str, Kind] = {
+    "random": Kind(
+        "agents.baselines:Random", "agents.baselines:NoSettings", "any candidates in any order", "baseline", fits=False
+    ),
+    "popularity": Kind(
+        "agents.baselines:Popularity",
+        "agents.baselines:PopularitySettings",
+        "the items that most users of the train rows liked",
+        "baseline",
+    ),
+    "oracle": Kind(
+        "agents.baselines:Oracle",
+        "agents.baselines:NoSettings",
+        "greedy on the judge world's own appeal: a bound, not a policy",
+        "bound",
+        fits=False,
+    ),
+}
+"""Built-in kinds by name. `recbole:MODEL` is a row too, under `recbole:`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """What is known of an agent before it is built.
+
+    Attributes:
+        settings: the entry of the scenario.
+        kind: the built-in kind, or None for a user's own class.
+        params: the built-in kind's parameters with every default, or None for a user's own class.
+        target: "file.py:Class" (with its full path) or "package.module:Class" of a user's own class, or None.
+        fits: `fit` is called before it acts.
+        learns: its training depends on draws, so it is repeated `settings.train.seeds` times.
+        fitted_here: what it knows was fitted by this run (a user's class: it has `fit`).
+        privileged: it is shown the judge world's appeal.
+        has_probabilities: it can say its action probabilities.
+    """
+
+    settings: AgentSettings
+    kind: Kind | None
+    params: BaseModel | None
+    target: str | None
+    fits: bool
+    learns: bool
+    fitted_here: bool
+    privileged: bool
+    has_probabilities: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An agent that is ready to be judged.
+
+    Attributes:
+        agent: picklable; holds no environment.
+        curve: (user-steps, mean reward a session in the train world) from the untrained policy on.
+        prior_value: value of the policy before any step where training started from a prior, else None.
+        prior: what that prior was, or None.
+        steps: user-steps trained for.
+        seconds: wall-clock seconds of the training.
+        reproducible: False where a limit in seconds decided when to stop.
+    """
+
+    agent: Agent
+    curve: tuple[tuple[int, float], ...]
+    prior_value: float | None
+    prior: str | None
+    steps: int
+    seconds: float
+    reproducible: bool
+
+
+def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = None) -> AgentSpec:
+    """What an entry of the scenario means; a user's own class is loaded once, in a process of its own.
+
+    Args:
+        settings: the entry.
+        folder: the scenario's folder; relative paths start there.
+        where: how messages name the entry, e.g. "agents[2]".
+
+    Raises:
+        InputError: the kind is not known, a parameter is not, or the user's class cannot be loaded.
+    """
+    where = where or f"agents[{settings.name}]"
+    kind, given = _built_in(settings, where)
+    if kind is not None:
+        params = _checked_params(kind, given, where)
+        agent_class = _load(kind.agent)
+        return AgentSpec(
+            settings,
+            kind,
+            params,
+            None,
+            fits=kind.fits,
+            learns=kind.learns and not getattr(params, "deterministic", False),
+            fitted_here=True,
+            privileged=bool(getattr(agent_class, "privileged", False)),
+            has_probabilities=True,
+        )
+    from agents.user_code import describe_class, locate
+
+    target = locate(settings.kind, folder, where)
+    about = describe_class(target, settings.params, settings.limits, where)
+    return AgentSpec(
+        settings,
+        None,
+        None,
+        target,
+        fits=about.has_fit,
+        learns=about.has_fit,
+        fitted_here=about.has_fit,
+        privileged=False,
+        has_probabilities=about.has_probabilities,
+    )
+
+
+def learns(settings: AgentSettings, folder: Path = Path()) -> bool:
+    """Whether trainings with different seeds differ, so that several are worth judging."""
+    return resolve_kind(settings, folder).learns
+
+
+def training_seeds(spec: AgentSpec) -> int:
+    """How many trainings are judged: `train.seeds` for an agent that learns, else 1."""
+    return spec.settings.train.seeds if spec.learns else 1
+
+
+def build_agent(settings: AgentSettings | AgentSpec, folder: Path, *, log_file: Path | None = None) -> Agent:
+    """The agent as it is before `fit`.
+
+    Args:
+        settings: the entry of the scenario, or what it was resolved to.
+        folder: the scenario's folder.
+        log_file: where what a user's own agent prints goes; None drops it.
+
+    Raises:
+        InputError: as `resolve_kind`.
+    """
+    spec = settings if isinstance(settings, AgentSpec) else resolve_kind(settings, folder)
+    if spec.kind is not None:
+        agent: Agent = _load(spec.kind.agent)(spec.params)
+        return agent
+    from agents.user_code import UserAgent
+
+    assert spec.target is not None
+    return UserAgent(
+        spec.target,
+        spec.settings.params,
+        spec.settings.limits,
+        has_fit=spec.fits,
+        has_probabilities=spec.has_probabilities,
+        log_file=log_file,
+    )
+
+
+def train(
+    settings: AgentSettings | AgentSpec, training: Training, folder: Path, *, log_file: Path | None = None
+) -> Trained:
+    """Build the agent and let it learn.
+
+    Points that the agent reports go into the curve as well as to `training.report`. `train.steps` and `train.seconds`
+    of the entry take the place of the training's own budget where they are given.
+
+    Raises:
+        InputError: as `resolve_kind`.
+        AgentError: the agent failed.
+    """
+    spec = settings if isinstance(settings, AgentSpec) else resolve_kind(settings, folder)
+    agent = build_agent(spec, folder, log_file=log_file)
+    wanted = spec.settings.train
+    curve: list[tuple[int, float]] = []
+
+    def report(steps: int, value: float) -> None:
+        curve.append((int(steps), float(value)))
+        training.report(int(steps), float(value))
+
+    budget = wanted.steps if wanted.steps is not None else training.budget
+    seconds = wanted.seconds if wanted.seconds is not None else training.seconds
+    started = time.perf_counter()
+    if spec.fits or hasattr(agent, "fit"):
+        agent.fit(replace(training, report=report, budget=budget, seconds=seconds))  # type: ignore[attr-defined]
+    points = tuple(sorted(curve))
+    prior = getattr(agent, "prior", None)
+    return Trained(
+        agent,
+        points,
+        prior_value=points[0][1] if prior and points else None,
+        prior=prior,
+        steps=points[-1][0] if points else 0,
+        seconds=time.perf_counter() - started,
+        reproducible=seconds is None,
+    )
+
+
+def known_kinds() -> list[str]:
+    """Names of the built-in kinds, `recbole:MODEL` written out."""
+    return sorted(KINDS)
+
+
+def _built_in(settings: AgentSettings, where: str) -> tuple[Kind | None, dict[str, Any]]:
+    """The built-in kind with its parameters, or None for a user's class; built-in prefixes win."""
+    name, given = settings.kind, dict(settings.params)
+    if name in KINDS:
+        return KINDS[name], given
+    prefix, _, rest = name.partition(":")
+    if f"{prefix}:MODEL" in KINDS:
+        if "model" in given:
+            raise InputError(
+                f"{where}.params.model: '{given['model']}' is given twice; the kind '{name}' names the model"
+            )
+        return KINDS[f"{prefix}:MODEL"], {**given, "model": rest}
+    looks_like_code = bool(
+        re.fullmatch(r".+\.py:[A-Za-z_]\w*", name) or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name)
+    )
+    if not looks_like_code:
+        raise InputError(
+            f"{where}.kind: '{name}' is not an agent{did_you_mean(name, KINDS)}"
+            f"; `windtunnel list agents` has all {len(KINDS)}, or give file.py:Class or package.module:Class"
+        )
+    return None, given
+
+
+def _checked_params(kind: Kind, given: dict[str, Any], where: str) -> BaseModel:
+    model = _load(kind.settings)
+    try:
+        params: BaseModel = model.model_validate(given)
+    except ValidationError as error:
+        raise InputError("\n".join(_mistakes(error, model.model_fields, where))) from error
+    return params
+
+
+def _mistakes(error: ValidationError, known: Iterable[str], where: str) -> list[str]:
+    """One line for each mistake in an agent's parameters."""
+    names = [name for name in known if name != "deterministic"]
+    lines = []
+    for mistake in error.errors():
+        field = ".".join(str(part) for part in mistake["loc"]) or "params"
+        if mistake["type"] == "extra_forbidden":
+            there = f"known: {', '.join(names)}" if names else "this agent has none"
+            lines.append(f"{where}.params.{field}: unknown parameter{did_you_mean(field, names)}; {there}")
+        else:
+            said = mistake["msg"].removeprefix("Value error, ")
+            lines.append(
+                f"{where}.params.{field}: {mistake.get('input')!r} cannot be used; {said[0].lower()}{said[1:]}"
+            )
+    return lines
+
+
+def _load(path: str) -> Any:
+    """The object that a "module:name" path of the table names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def failure_line(error: BaseException) -> str:
+    """One line for the `failed` row of an agent."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if isinstance(error, AgentError | InputError) else f"{type(error).__name__}: {said}"

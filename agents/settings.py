@@ -1,0 +1,50 @@
+"""An entry of the scenario's `agents:` list. Cheap to import: nothing of any agent is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainSettings(BaseModel):
+    """How an agent that learns is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    seeds: int = Field(default=3, ge=1, le=100, description="trainings with different seeds, each judged")
+    steps: int | None = Field(
+        default=None, ge=0, description="user-steps in the train world; empty: the agent's own default"
+    )
+    seconds: float | None = Field(
+        default=None, gt=0, description="wall-clock seconds a training may take; makes the agent not reproducible"
+    )
+
+
+class LimitSettings(BaseModel):
+    """What a user's own agent may take; it runs in a process of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    act_seconds: float = Field(default=60.0, gt=0, description="wall-clock seconds of one call of act")
+    fit_seconds: float = Field(default=600.0, gt=0, description="wall-clock seconds of fit")
+    memory_gb: float = Field(default=4.0, gt=0, description="gigabytes of address space")
+
+
+class AgentSettings(BaseModel):
+    """One agent of a scenario."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$", max_length=80, description="name in the report; a plain file name"
+    )
+    kind: str = Field(min_length=1, description="`windtunnel list agents`, file.py:Class, or package.module:Class")
+    params: dict[str, Any] = Field(default_factory=dict, description="parameters of the agent")
+    train: TrainSettings = TrainSettings()
+    limits: LimitSettings = LimitSettings()
+    trained_on: str | None = Field(
+        default=None,
+        pattern=r"^(nothing|before \S.*)$",
+        description="what a policy that is not fitted by this run has seen: `nothing` or `before TIME`",
+    )
