@@ -1,4 +1,4 @@
-"""Simulated sessions as columns, and the metrics that are read off them."""
+"""Simulated sessions as columns."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class Sessions:
         clicks: [U, T, K] uint8 primary behaviour.
         length: [U] int64 slates shown.
         left: [U] bool the user left before the horizon.
+        reward: [U, T] float32 `simulator.reward` of each slate, 0 after the user left; None: one unit a click.
+        session: number of the session, where several are flown for each user.
     """
 
     agent: str
@@ -34,3 +36,13 @@ class Sessions:
     clicks: NDArray[np.uint8]
     length: NDArray[np.int64]
     left: NDArray[np.bool_]
+    reward: NDArray[np.float32] | None = None
+    session: int = 0
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """[U, T, K] True where an item was shown."""
+        return self.slate >= 0

@@ -1,0 +1,92 @@
+"""The `evaluate:` key of a scenario: on whom, in how many worlds and against whom agents are judged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+FEWEST_WORLDS_FOR_A_GATE = 5
+"""Gates on a simulated difference need this many worlds that agree (measured in EVALUATION, section 5)."""
+
+
+def _as_tuple(value: Any) -> Any:
+    """A single word stands for a list of one: `baseline: popularity`."""
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class FairnessSettings(BaseModel):
+    """Groups of users between which a metric is compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    attributes: Names = Field(
+        default=(), description="sensitive attributes of data.sensitive by which users are grouped; e.g. [gender, age]"
+    )
+    metric: str = Field(default="click_rate", description="metric compared between groups, by name; see list metrics")
+
+
+class KnownValue(BaseModel):
+    """A value that was once measured on-line, which the simulator must place inside its limits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    policy: str = Field(description="name of the agent that was measured")
+    metric: str = Field(description="metric that was measured, by name")
+    value: float = Field(description="value measured on-line, in the metric's unit")
+    low: float | None = Field(default=None, description="lower limit of its interval, in the metric's unit")
+    high: float | None = Field(default=None, description="upper limit of its interval, in the metric's unit")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> KnownValue:
+        low = self.value if self.low is None else self.low
+        high = self.value if self.high is None else self.high
+        if not low <= self.value <= high:
+            raise ValueError(f"value {self.value:g} lies outside [{low:g}, {high:g}]; give low <= value <= high")
+        return self
+
+
+class EvaluateSettings(BaseModel):
+    """How agents are judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    baseline: Names = Field(
+        default=(),
+        description="agents that every other agent is compared with (name or list); `random` is one where it flies",
+    )
+    users: int = Field(default=1000, ge=1, description="real users at most whose histories start sessions, count")
+    sessions_per_user: int = Field(
+        default=1, ge=1, le=100, description="sessions flown for each real user and averaged within the user, count"
+    )
+    worlds: int = Field(
+        default=5, ge=1, le=50, description="judge worlds, fitted on other users than the agents trained on, count"
+    )
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="simulation seeds averaged within the user; they cut noise, they add no users, count",
+    )
+    metrics: Names = Field(
+        default=("reward", "click_rate", "session_length", "diversity", "coverage"),
+        min_length=1,
+        description="metrics by name, the primary one first: it ranks the agents, the others are exploratory",
+    )
+    off_policy: Names = Field(
+        default=("ips", "snips", "dm", "dr"), description="off-policy estimators by name; see list estimators"
+    )
+    fairness: FairnessSettings = Field(default=FairnessSettings(), description="groups of users to compare")
+    known: tuple[KnownValue, ...] = Field(default=(), description="values measured on-line before, if any")
+
+    @model_validator(mode="after")
+    def _no_name_twice(self) -> EvaluateSettings:
+        for field in ("baseline", "metrics", "off_policy"):
+            names = getattr(self, field)
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{field} names '{twice[0]}' twice; name it once")
+        return self
