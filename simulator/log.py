@@ -68,6 +68,7 @@ class InteractionLog:
         position: [n] position on the slate from 0, or None where not logged.
         propensity: [n] logging propensity in (0, 1], or None where not logged.
         self_selected: True where users chose what to rate, so that exposure was not logged.
+        notes: what was left out or merged on reading, for the report.
 
     Raises:
         LogError: lengths differ, an index is out of range, rows are not sorted by user, the primary behaviour never
@@ -84,6 +85,7 @@ class InteractionLog:
     position: NDArray[np.int64] | None = None
     propensity: NDArray[np.float64] | None = None
     self_selected: bool = True
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.user)
@@ -101,7 +103,9 @@ class InteractionLog:
         if self.user[0] == self.user[-1]:
             raise LogError(f"data.source: '{self.source}' has one user; at least two are needed, better hundreds")
         if not np.isin(self.primary, (0.0, 1.0)).all():
-            raise LogError("data.positive: the primary behaviour has values other than 0 and 1; give a yes/no condition")
+            raise LogError(
+                "data.positive: the primary behaviour has values other than 0 and 1; give a yes/no condition"
+            )
         if self.primary.min() == self.primary.max():
             said = "always" if self.primary[0] else "never"
             raise LogError(f"data.positive: the primary behaviour {said} occurs in '{self.source}'; nothing to learn")
@@ -219,7 +223,9 @@ def split_users(
     order = rng.permutation(n_users)
     n_a, n_judge = round(world_a * n_users), round(judge * n_users)
     if min(n_a, n_judge) < 3 or n_users - n_a - n_judge < 1:
-        raise LogError(f"data.source: {n_users} users are too few to split into train, judge and held-out; at least 10 are needed")
+        raise LogError(
+            f"data.source: {n_users} users are too few to split into train, judge and held-out; at least 10 are needed"
+        )
     role = np.full(n_users, HELD_OUT, np.int8)
     role[order[:n_a]] = WORLD_A
     role[order[n_a : n_a + n_judge]] = JUDGE

@@ -1,1 +1,62 @@
+"""Interaction logs: built-in datasets, folders of RecBole atomic files, and the user's own csv or parquet."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from simulator.datasets.settings import ColumnMap, DataSettings
+from simulator.datasets.sources import DATASETS, FILE_ENDINGS, DatasetState, check_dataset, locate_dataset
+from simulator.errors import LogError, did_you_mean
+from simulator.log import InteractionLog
+
+__all__ = [
+    "DATASETS",
+    "ColumnMap",
+    "DataSettings",
+    "DatasetState",
+    "check_dataset",
+    "load_dataset",
+    "locate_dataset",
+]
+
+
+def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> InteractionLog:
+    """Read and check the log that the settings name.
+
+    Args:
+        settings: the `data:` key of a scenario.
+        folder: where relative paths start: the scenario's folder.
+        seed: the scenario's seed; it draws the users of `max_users` and nothing else.
+
+    Raises:
+        LogError: the log is not there or cannot be used as it is; one line says what to mend.
+    """
+    from simulator.datasets.atomic import read_atomic  # pyarrow is slow to import: only when a log is read
+    from simulator.datasets.build import Tables, build_log
+    from simulator.datasets.tables import read_table
+
+    source = settings.source
+    if source in DATASETS:
+        module, _, function = DATASETS[source].reader.partition(":")
+        tables: Tables = getattr(import_module(module), function)(locate_dataset(source))
+    else:
+        path = folder / Path(source).expanduser()
+        if path.is_dir():
+            tables = read_atomic(path)
+        elif source.lower().endswith(FILE_ENDINGS):
+            tables = Tables(read_table(path, "data.source"))
+        elif path.exists():
+            raise LogError(f"data.source: '{source}' is no kind of log known here; give {_KINDS_OF_LOG}")
+        else:
+            hint = did_you_mean(source, DATASETS) or f"; give {_KINDS_OF_LOG}"
+            raise LogError(f"data.source: '{source}' is neither a known dataset nor a file or folder{hint}")
+    tables = Tables(
+        tables.log,
+        tables.items if settings.items is None else read_table(folder / settings.items, "data.items"),
+        tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
+    )
+    return build_log(tables, settings, seed=seed)
+
+
+_KINDS_OF_LOG = "a name of `windtunnel list datasets`, a folder with an .inter file, or a .csv, .tsv or .parquet file"

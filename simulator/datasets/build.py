@@ -1,0 +1,383 @@
+"""Tables to an InteractionLog: ids to indices, the primary behaviour, item text, policy inputs and groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from simulator.datasets.conditions import Condition
+from simulator.datasets.settings import Bands, DataSettings
+from simulator.datasets.tables import Table
+from simulator.errors import LogError
+from simulator.log import Catalogue, InteractionLog
+from simulator.streams import stream
+
+USUAL_NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "time": ("timestamp", "time")}
+"""Columns that are tried where the column map is silent."""
+
+NUMERIC_GROUPS_FROM = 10
+"""A sensitive column of numbers with at least so many different values is cut into terciles; below, each is a group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a reader found: the log, and tables keyed by item and by user where there are any."""
+
+    log: Table
+    items: Table | None = None
+    users: Table | None = None
+
+
+def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> InteractionLog:
+    """Interaction log of the tables.
+
+    Rows of one user, item and time are one interaction: the last in the file holds, as a correction does, and the
+    log's `notes` say how many were merged. In a log without times that leaves one row for each user and item.
+
+    Raises:
+        LogError: a column is missing or its values cannot be used.
+    """
+    log = tables.log
+    user_column, item_column = (_key_column(log, settings, part) for part in ("user", "item"))
+    user, user_ids = _indices(log.text(user_column, "data.columns.user", required=True))
+    item, item_ids = _indices(log.text(item_column, "data.columns.item", required=True))
+    time = _times(log, settings)
+    primary, numbers = _behaviours(log, settings)
+    position, propensity = _exposure(log, settings)
+
+    rows, notes = np.arange(len(log)), []
+    if settings.max_users is not None and settings.max_users < len(user_ids):
+        rng = stream(np.random.SeedSequence(seed), "data", "max_users")
+        kept = np.zeros(len(user_ids), bool)
+        kept[rng.choice(len(user_ids), settings.max_users, replace=False)] = True
+        rows = rows[kept[user[rows]]]
+        notes.append(f"{settings.max_users} of {len(user_ids)} users, drawn at random")
+    if settings.max_items is not None and settings.max_items < len(item_ids):
+        count = np.bincount(item[rows], minlength=len(item_ids))
+        kept = np.zeros(len(item_ids), bool)
+        kept[np.argsort(-count, kind="stable")[: settings.max_items]] = True
+        rows = rows[kept[item[rows]]]
+        notes.append(f"the {settings.max_items} of {len(item_ids)} items with most rows")
+    last = _last_of_each(user[rows], item[rows], time[rows])
+    if len(last) < len(rows):
+        notes.append(f"{len(rows) - len(last)} rows repeat a user, item and time; the last of each was kept")
+        rows = rows[last]
+
+    # Users without rows have nothing to learn from and no history: they are left out. Items without rows can be shown.
+    user_table, item_table = (
+        _side(tables.users, user_column, "data.users"),
+        _side(tables.items, item_column, "data.items"),
+    )
+    users = _order(user_ids, user_table, np.unique(user[rows]), keep_unseen=False)
+    items = _order(
+        item_ids,
+        item_table,
+        np.unique(item[rows]),
+        keep_unseen=settings.max_items is None and settings.max_users is None,
+    )
+    user_new, item_new = users.renumber[user[rows]], items.renumber[item[rows]]
+    order = np.lexsort(
+        (np.where(np.isnan(time[rows]), 0.0, time[rows]), user_new)
+    )  # stable: ties keep the file's order
+    rows = rows[order]
+
+    item_side = _Side(item_table, log, items, item)
+    user_side = _Side(user_table, log, users, user)
+    categories, category_names = _categories(item_side, settings)
+    features, feature_names = _policy_inputs(user_side, settings)
+    catalogue = Catalogue(
+        item_ids=items.ids,
+        item_text=_joined_text(item_side, settings),
+        item_categories=categories,
+        category_names=category_names,
+        user_ids=users.ids,
+        user_features=features,
+        user_feature_names=feature_names,
+        user_attributes={name: _groups(user_side, name, settings.bands.get(name)) for name in settings.sensitive},
+    )
+    return InteractionLog(
+        user=user_new[order],
+        item=item_new[order],
+        time=time[rows],
+        primary=primary[rows],
+        catalogue=catalogue,
+        source=settings.source,
+        behaviours={name: values[rows] for name, values in numbers.items()},
+        position=None if position is None else position[rows],
+        propensity=None if propensity is None else propensity[rows],
+        self_selected=position is None and propensity is None,
+        notes=tuple(notes),
+    )
+
+
+def _key_column(table: Table, settings: DataSettings, part: str) -> str:
+    named = getattr(settings.columns, part)
+    if named is not None:
+        table.column(named, f"data.columns.{part}")
+        return str(named)
+    for usual in USUAL_NAMES[part]:
+        if usual in table.columns:
+            return usual
+    wanted = USUAL_NAMES[part][0]
+    raise LogError(
+        f"data.source: '{table.path.name}' has no column '{wanted}'; map it, e.g. columns: "
+        f"{{{part}: {next(iter(table.columns))}}}"
+    )
+
+
+def _indices(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Index of each value in order of first appearance [n], and the values."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return encoded.indices.to_numpy().astype(np.int64), tuple(encoded.dictionary.to_pylist())
+
+
+def _times(log: Table, settings: DataSettings) -> NDArray[np.float64]:
+    name = settings.columns.time or next((usual for usual in USUAL_NAMES["time"] if usual in log.columns), None)
+    return np.full(len(log), np.nan) if name is None else log.seconds(name, "data.columns.time")
+
+
+def _behaviours(log: Table, settings: DataSettings) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """The primary behaviour [n], and the numeric behaviours by name."""
+    condition = Condition.parse(settings.positive)
+    numbers = {name: log.numbers(name, "data.behaviours") for name in settings.behaviours}
+    texts: dict[str, NDArray[Any]] = {}
+    for name, must_be_number in condition.columns().items():
+        if must_be_number and name not in numbers:
+            numbers[name] = log.numbers(name, "data.positive")
+        elif name not in numbers:
+            texts[name] = np.asarray(log.text(name, "data.positive", required=True).to_pylist(), dtype=np.str_)
+    return condition.holds(numbers, texts).astype(np.float32), numbers
+
+
+def _exposure(log: Table, settings: DataSettings) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
+    position, propensity = None, None
+    if settings.columns.position is not None:
+        values = log.numbers(settings.columns.position, "data.columns.position")
+        bad = np.flatnonzero((values < 0) | (values != np.floor(values)))
+        if bad.size:
+            raise LogError(
+                f"data.columns.position: {log.where(int(bad[0]))} has {values[bad[0]]:g}; positions are whole numbers from 0"
+            )
+        position = values.astype(np.int64)
+    if settings.columns.propensity is not None:
+        propensity = log.numbers(settings.columns.propensity, "data.columns.propensity")
+        bad = np.flatnonzero(~((propensity > 0) & (propensity <= 1)))
+        if bad.size:
+            raise LogError(
+                f"data.columns.propensity: {log.where(int(bad[0]))} has {propensity[bad[0]]:g}, outside (0, 1] "
+                f"({bad.size} such rows); drop these rows, or leave the column out"
+            )
+    return position, propensity
+
+
+def _last_of_each(user: NDArray[np.int64], item: NDArray[np.int64], time: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Row numbers, sorted, of the last row of each (user, item, time)."""
+    n = len(user)
+    order = np.lexsort((np.arange(n), np.nan_to_num(time), item, user))
+    same = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0) & (np.diff(np.nan_to_num(time)[order]) == 0)
+    return np.sort(order[np.append(~same, True)]) if n else order
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Final order of the ids of one side.
+
+    Attributes:
+        ids: the user's own ids.
+        renumber: [old] -> new index of an id of the log; -1 where it is left out.
+        table_row: [new] row in the side's table, -1 where it has none.
+    """
+
+    ids: tuple[str, ...]
+    renumber: NDArray[np.int64]
+    table_row: NDArray[np.int64]
+
+
+def _order(log_ids: tuple[str, ...], side: _KeyedTable | None, used: NDArray[np.int64], *, keep_unseen: bool) -> _Order:
+    """The side's table gives the order; ids of the log that it lacks follow in order of appearance."""
+    position = {log_ids[old]: int(old) for old in used}
+    table_ids = side.ids if side is not None else ()
+    listed = [(name, row) for row, name in enumerate(table_ids) if keep_unseen or name in position]
+    in_table = set(table_ids)
+    listed += [(name, -1) for name in position if name not in in_table]
+    renumber = np.full(len(log_ids), -1)
+    for new, (name, _) in enumerate(listed):
+        if name in position:
+            renumber[position[name]] = new
+    return _Order(tuple(name for name, _ in listed), renumber, np.array([row for _, row in listed], np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyedTable:
+    table: Table
+    key: str
+    ids: tuple[str, ...]
+    field: str
+
+
+def _side(table: Table | None, log_key: str, field: str) -> _KeyedTable | None:
+    """A table of items or users with its key: the log's name for it, or the first column."""
+    if table is None:
+        return None
+    key = log_key if log_key in table.columns else next(iter(table.columns))
+    ids = tuple(table.text(key, field, required=True).to_pylist())
+    if len(set(ids)) < len(ids):
+        counted = pc.value_counts(table.text(key, field).combine_chunks())
+        twice = next(entry["values"] for entry in counted.to_pylist() if entry["counts"] > 1)
+        raise LogError(f"{field}: '{table.path.name}' has '{twice}' twice in column '{key}'; keep one row each")
+    return _KeyedTable(table, key, ids, field)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Where columns about items or users are looked up: their own table first, then the log (first row of each).
+
+    Attributes:
+        keyed: the side's own table, if there is one.
+        log: the log, in which a column about the item or user may stand too.
+        order: final order of the ids.
+        owner: [len(log)] id index, before renumbering, of each row of the log.
+    """
+
+    keyed: _KeyedTable | None
+    log: Table
+    order: _Order
+    owner: NDArray[np.int64]
+
+    def table_of(self, name: str, field: str) -> Table:
+        """The table that has the column."""
+        if self.keyed is not None and (name in self.keyed.table.columns or name not in self.log.columns):
+            self.keyed.table.column(name, field)
+            return self.keyed.table
+        self.log.column(name, field)
+        return self.log
+
+    def values(self, name: str, field: str) -> list[str]:
+        """Text of each item or user in final order; "" where unknown."""
+        table = self.table_of(name, field)
+        row = self.order.table_row if table is not self.log else self._first_rows()
+        taken = table.text(name, field).take(pa.array(np.maximum(row, 0)))
+        return pc.if_else(pa.array(row >= 0), taken, "").to_pylist()
+
+    def _first_rows(self) -> NDArray[np.int64]:
+        """[ids] first row of the log for each, -1 where it has none."""
+        first = np.full(len(self.order.ids), -1)
+        new = self.order.renumber[self.owner]
+        kept = np.flatnonzero(new >= 0)[::-1]  # backwards, so that the first row is written last
+        first[new[kept]] = kept
+        return first
+
+
+def _joined_text(side: _Side, settings: DataSettings) -> tuple[str, ...]:
+    """Text of each item: its columns joined by ", ", empty ones left out."""
+    columns = [side.values(name, "data.item_text") for name in settings.item_text]
+    if not columns:
+        return ("",) * len(side.order.ids)
+    return tuple(", ".join(part.strip() for part in parts if part.strip()) for parts in zip(*columns, strict=True))
+
+
+def _categories(side: _Side, settings: DataSettings) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """[I, C] membership and the names, in alphabetical order."""
+    members: list[tuple[int, str]] = []
+    for name in settings.item_categories:
+        for index, text in enumerate(side.values(name, "data.item_categories")):
+            members += [(index, part.strip()) for part in text.split(settings.category_separator) if part.strip()]
+    names = tuple(sorted({category for _, category in members}))
+    column = {name: at for at, name in enumerate(names)}
+    matrix = np.zeros((len(side.order.ids), len(names)), np.float32)
+    if members:
+        matrix[[index for index, _ in members], [column[category] for _, category in members]] = 1.0
+    return matrix, names
+
+
+def _policy_inputs(side: _Side, settings: DataSettings) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """[U, f] numbers standardised over users, text one-hot; every user must have a value."""
+    blocks: list[NDArray[np.float32]] = []
+    names: list[str] = []
+    for name in settings.policy_inputs:
+        values = side.values(name, "data.policy_inputs")
+        empty = [side.order.ids[at] for at, value in enumerate(values) if not value.strip()]
+        if empty:
+            raise LogError(
+                f"data.policy_inputs: '{name}' is empty for user '{empty[0]}' ({len(empty)} such users); fill it in, or "
+                "leave the column out"
+            )
+        number = _as_numbers(values)
+        if number is not None:
+            spread = number.std()
+            blocks.append(((number - number.mean()) / (spread if spread > 0 else 1.0)).astype(np.float32)[:, None])
+            names.append(name)
+        else:
+            levels, index = np.unique(np.asarray(values, np.str_), return_inverse=True)
+            blocks.append(np.eye(len(levels), dtype=np.float32)[index])
+            names += [f"{name}={level}" for level in levels]
+    if not blocks:
+        return np.zeros((len(side.order.ids), 0), np.float32), ()
+    return np.concatenate(blocks, axis=1), tuple(names)
+
+
+def _as_numbers(values: list[str]) -> NDArray[np.float64] | None:
+    """The values as finite numbers ("" is NaN), or None where one is text."""
+    try:
+        numbers = np.array([float(value) if value.strip() else np.nan for value in values])
+    except ValueError:
+        return None
+    return None if np.isinf(numbers).any() or np.isnan(numbers).all() else numbers
+
+
+def _groups(side: _Side, name: str, bands: Bands | None) -> NDArray[np.str_]:
+    """[U] group of each user by a sensitive column, "" where unknown."""
+    values = [value.strip() for value in side.values(name, "data.sensitive")]
+    numbers = _as_numbers(values)
+    if bands is not None and numbers is None:
+        odd = next(value for value in values if value and _as_numbers([value]) is None)
+        raise LogError(f"data.bands.{name}: column '{name}' has '{odd}', which is no number; bands need numbers")
+    if isinstance(bands, dict):
+        assert numbers is not None  # noqa: S101 - refused above
+        return _in_named_bands(name, numbers, bands, side.order.ids)
+    if numbers is None or (bands is None and len(np.unique(numbers[~np.isnan(numbers)])) < NUMERIC_GROUPS_FROM):
+        return np.asarray(values, np.str_)
+    known = numbers[~np.isnan(numbers)]
+    limits = np.asarray(bands, float) if bands is not None else _tercile_limits(known)
+    labels = _band_labels(limits, known)
+    return np.where(np.isnan(numbers), "", labels[np.searchsorted(limits, np.nan_to_num(numbers), side="right")])
+
+
+def _tercile_limits(known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Two values of the column that cut the users into thirds as equal as ties allow; a band begins at its limit."""
+    limits = np.unique(np.quantile(known, [1 / 3, 2 / 3], method="higher"))
+    return limits[limits > known.min()]
+
+
+def _band_labels(limits: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Names such as "under 25", "25 to 35", "36 and over"; whole numbers are written as closed ranges."""
+    whole = bool((known == np.floor(known)).all() and (limits == np.floor(limits)).all())
+    if not len(limits):
+        return np.array(["all"])
+    middle = [
+        (f"{a:g}" if whole and b - a == 1 else f"{a:g} to {b - 1:g}" if whole else f"{a:g} to under {b:g}")
+        for a, b in zip(limits, limits[1:], strict=False)
+    ]
+    return np.array([f"under {limits[0]:g}", *middle, f"{limits[-1]:g} and over"])
+
+
+def _in_named_bands(
+    name: str, numbers: NDArray[np.float64], bands: dict[str, tuple[float, float]], ids: tuple[str, ...]
+) -> NDArray[np.str_]:
+    group = np.full(len(numbers), "", dtype=f"<U{max(map(len, bands))}")
+    for label, (low, high) in bands.items():
+        group[(numbers >= low) & (numbers < high)] = label
+    outside = np.flatnonzero((group == "") & ~np.isnan(numbers))
+    if outside.size:
+        raise LogError(
+            f"data.bands.{name}: user '{ids[outside[0]]}' has {numbers[outside[0]]:g}, which no band holds "
+            f"({outside.size} such users); widen the bands"
+        )
+    return group

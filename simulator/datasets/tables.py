@@ -1,0 +1,305 @@
+"""Files to columns: csv, tsv, parquet and RecBole's atomic files, read by pyarrow and checked column by column.
+
+Ids are kept as the user wrote them ("007" stays "007"), so csv columns are read as text and turned into numbers here,
+where a value that is none can be named with its line.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from simulator.errors import LogError, did_you_mean
+
+_MISSING_WORDS = ("", "na", "n/a", "nan", "null", "none", "inf", "-inf", "infinity", "-infinity", "+inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns of one file, by the name that the user sees.
+
+    Attributes:
+        path: the file, for messages.
+        columns: name -> column; text as it stands in the file, or typed as parquet has it.
+        types: RecBole's type of each column (token, token_seq, float, float_seq); empty for other files.
+        first_line: line of the file in which row 0 stands, for messages; 0 where rows have no lines (parquet).
+    """
+
+    path: Path
+    columns: Mapping[str, pa.ChunkedArray]
+    types: Mapping[str, str]
+    first_line: int
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def column(self, name: str, field: str) -> pa.ChunkedArray:
+        """The column of that name.
+
+        Raises:
+            LogError: there is none; `field` is the scenario's key that asked for it.
+        """
+        if name not in self.columns:
+            hint = did_you_mean(name, self.columns) or f"; it has {_some(self.columns)}"
+            raise LogError(f"{field}: '{self.path.name}' has no column '{name}'{hint}")
+        return self.columns[name]
+
+    def where(self, row: int) -> str:
+        """How a message names a row."""
+        return f"line {row + self.first_line}" if self.first_line else f"row {row}"
+
+    def text(self, name: str, field: str, *, required: bool = False) -> pa.ChunkedArray:
+        """A column as strings, "" where empty; with `required`, empty places are an error."""
+        column = self.column(name, field)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_floating(column.type):
+            column = self._whole_numbers(column)
+        try:
+            column = column.cast(pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise LogError(
+                f"{field}: column '{name}' of '{self.path.name}' holds {column.type}, which is no plain value; "
+                "flatten it to text first"
+            ) from None
+        column = pc.fill_null(column, "")
+        if required:
+            empty = pc.equal(pc.utf8_trim_whitespace(column), "")
+            self._refuse(empty, name, field, column, "is empty", "give every row a value or drop the row")
+        return column
+
+    def numbers(self, name: str, field: str, *, finite: bool = True) -> NDArray[np.float64]:
+        """A column as float64; text, empty places, NaN and infinities are errors."""
+        column = self.column(name, field)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            column = pc.utf8_trim_whitespace(column)
+            lower = pc.utf8_lower(column)
+            missing = pc.is_in(pc.fill_null(lower, ""), pa.array(_MISSING_WORDS))
+            self._refuse(missing, name, field, column, "is missing or not finite", "fill it in or drop the row")
+            try:
+                column = column.cast(pa.float64())
+            except pa.ArrowInvalid:
+                if pc.all(pc.is_in(lower, pa.array(["true", "false"]))).as_py():
+                    column = pc.equal(lower, "true").cast(pa.float64())
+                else:
+                    raise self._not_a_number(column, name, field) from None
+        elif pa.types.is_boolean(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            column = column.cast(pa.float64(), safe=False)
+        elif pa.types.is_decimal(column.type):
+            column = column.cast(pa.float64())
+        else:
+            raise LogError(f"{field}: column '{name}' of '{self.path.name}' holds {column.type}; numbers are wanted")
+        self._refuse(pc.is_null(column), name, field, column, "is missing", "fill it in or drop the row")
+        values = column.to_numpy().astype(np.float64, copy=False)
+        if finite:
+            bad = np.flatnonzero(~np.isfinite(values))
+            if bad.size:
+                more = f" ({bad.size} such rows)" if bad.size > 1 else ""
+                raise LogError(
+                    f"{field}: {self.where(int(bad[0]))} of '{self.path.name}' has {values[bad[0]]:g} in column '{name}'"
+                    f"{more}; fill it in or drop the row"
+                )
+        return values
+
+    def seconds(self, name: str, field: str) -> NDArray[np.float64]:
+        """A column of times as seconds since 1970: numbers as they are, dates and time stamps converted."""
+        column = self.column(name, field)
+        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+            return self._stamp_seconds(column.cast(pa.timestamp("us")), name, field)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            first = next((x.as_py() for x in column if x.as_py()), "")
+            try:
+                float(first)
+            except ValueError:
+                try:
+                    return self._stamp_seconds(column.cast(pa.timestamp("us")), name, field)
+                except pa.ArrowInvalid:
+                    if not _is_date(first):
+                        raise self._not_a_number(column, name, field) from None
+                    odd = next(row for row, value in enumerate(column.to_pylist()) if not _is_date(value))
+                    raise LogError(
+                        f"{field}: {self.where(odd)} of '{self.path.name}' has '{column[odd].as_py()}' in column '{name}', "
+                        "which is no date like the first; write seconds or ISO 8601 dates"
+                    ) from None
+        return self.numbers(name, field)
+
+    def _stamp_seconds(self, column: pa.ChunkedArray, name: str, field: str) -> NDArray[np.float64]:
+        self._refuse(pc.is_null(column), name, field, column, "is missing", "fill it in or drop the row")
+        return column.cast(pa.int64()).to_numpy().astype(np.float64) / 1e6
+
+    def _whole_numbers(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Ids that parquet keeps as 17.0 (pandas does that beside missing values) are 17."""
+        values = pc.drop_null(column)
+        if len(values) and pc.all(pc.equal(values, pc.floor(values))).as_py():
+            return column.cast(pa.int64(), safe=False)
+        return column
+
+    def _refuse(self, bad: Any, name: str, field: str, column: pa.ChunkedArray, what: str, mend: str) -> None:
+        count = pc.sum(bad).as_py() or 0
+        if count:
+            row = pc.index(bad, value=True).as_py()
+            more = f" ({count} such rows)" if count > 1 else ""
+            raise LogError(
+                f"{field}: {self.where(row)} of '{self.path.name}' has '{_shown(column[row].as_py())}' in column '{name}', "
+                f"which {what}{more}; {mend}"
+            )
+
+    def _not_a_number(self, column: pa.ChunkedArray, name: str, field: str) -> LogError:
+        row, value = next((row, value) for row, value in enumerate(column.to_pylist()) if not _is_number(value))
+        return LogError(
+            f"{field}: {self.where(row)} of '{self.path.name}' has '{_shown(value)}' in column '{name}', where a number "
+            "is wanted; mend it, or map another column"
+        )
+
+
+def read_table(path: Path, field: str, *, atomic: bool = False) -> Table:
+    """Columns of a .csv, .tsv, .parquet or (with `atomic`) RecBole file.
+
+    Args:
+        path: the file; .gz is unpacked on the way.
+        field: the scenario's key that names it, for messages.
+        atomic: tab-separated without quotes, types in the header (`user_id:token`).
+
+    Raises:
+        LogError: it is missing, unreadable, not UTF-8, has no rows, or has a column twice.
+    """
+    if not path.is_file():
+        raise LogError(f"{field}: '{path}' is not there; paths start at the scenario's folder")
+    names = [part.lower() for part in path.suffixes]
+    if ".parquet" in names:
+        return _read_parquet(path, field)
+    if path.stat().st_size == 0:
+        raise LogError(f"{field}: '{path.name}' is empty; a log needs a header line and rows")
+    tabs = atomic or ".tsv" in names
+    header = _header(path, field, "\t" if tabs else ",", quoted=not atomic)
+    types: dict[str, str] = {}
+    if atomic:
+        pairs = [name.partition(":") for name in header]
+        untyped = [name for name, colon, _ in pairs if not colon]
+        if untyped:
+            raise LogError(
+                f"{field}: column '{untyped[0]}' of '{path.name}' has no type; RecBole writes e.g. '{untyped[0]}:token'"
+            )
+        types = {name: kind for name, _, kind in pairs}
+        odd = [kind for kind in types.values() if kind not in ("token", "token_seq", "float", "float_seq")]
+        if odd:
+            raise LogError(
+                f"{field}: '{path.name}' has the type '{odd[0]}'; RecBole knows token, token_seq, float, float_seq"
+            )
+        header = [name for name, _, _ in pairs]
+    _refuse_twice(header, path, field)
+    try:
+        table = pa.csv.read_csv(
+            path,
+            read_options=pa.csv.ReadOptions(column_names=header, skip_rows=1, block_size=16 << 20),
+            parse_options=pa.csv.ParseOptions(delimiter="\t" if tabs else ",", quote_char=False if atomic else '"'),
+            convert_options=pa.csv.ConvertOptions(
+                column_types={name: pa.string() for name in header}, strings_can_be_null=False, check_utf8=True
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _unreadable(path, field, error) from None
+    if len(table) == 0:
+        raise LogError(f"{field}: '{path.name}' has a header and no rows; a log needs interactions")
+    return Table(path, dict(zip(header, table.columns, strict=True)), types, 2)
+
+
+def _read_parquet(path: Path, field: str) -> Table:
+    try:
+        table = pa.parquet.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LogError(f"{field}: '{path.name}' is no parquet file ({_first_line(error)}); write it again") from None
+    _refuse_twice(table.column_names, path, field)
+    if len(table) == 0:
+        raise LogError(f"{field}: '{path.name}' has no rows; a log needs interactions")
+    return Table(path, dict(zip(table.column_names, table.columns, strict=True)), {}, 0)
+
+
+def _header(path: Path, field: str, delimiter: str, *, quoted: bool) -> list[str]:
+    import csv
+
+    with pa.input_stream(str(path), compression="detect") as stream:
+        try:
+            raw = stream.read(1 << 20).split(b"\n", 1)[0].rstrip(b"\r").removeprefix(codecs.BOM_UTF8)
+        except OSError as error:
+            raise LogError(f"{field}: '{path.name}' cannot be unpacked ({_first_line(error)}); pack it again") from None
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _not_utf8(path, field, 1) from None
+    if not line.strip():
+        raise LogError(f"{field}: '{path.name}' has an empty first line; the first line names the columns")
+    names = next(csv.reader([line], delimiter=delimiter)) if quoted else line.split(delimiter)
+    return [name.strip() for name in names]
+
+
+def _unreadable(path: Path, field: str, error: Exception) -> LogError:
+    message = _first_line(error)
+    if "utf8" in message.lower() or "utf-8" in message.lower():
+        return _not_utf8(path, field, _line_that_is_not_utf8(path))
+    return LogError(
+        f"{field}: '{path.name}' cannot be read as a table ({message}); every line needs the header's columns"
+    )
+
+
+def _not_utf8(path: Path, field: str, line: int) -> LogError:
+    return LogError(f"{field}: line {line} of '{path.name}' is not UTF-8 text; save the file as UTF-8")
+
+
+def _line_that_is_not_utf8(path: Path) -> int:
+    with pa.input_stream(str(path), compression="detect") as stream:
+        content = stream.read()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
+    return 1
+
+
+def _refuse_twice(names: Iterable[str], path: Path, field: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise LogError(f"{field}: '{path.name}' has the column '{name}' twice; rename one")
+        seen.add(name)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:160]
+
+
+def _some(names: Iterable[str], most: int = 12) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)[:40]
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_date(value: Any) -> bool:
+    try:
+        pa.scalar(value or "").cast(pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        return False
+    return True
