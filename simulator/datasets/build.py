@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def _exposure(log: Table, settings: DataSettings) -> tuple[NDArray[np.int64] | N
         bad = np.flatnonzero((values < 0) | (values != np.floor(values)))
         if bad.size:
             raise LogError(
-                f"data.columns.position: {log.where(int(bad[0]))} has {values[bad[0]]:g}; positions are whole numbers from 0"
+                f"data.columns.position: {log.where(int(bad[0]))} has {values[bad[0]]:g}; give whole numbers from 0"
             )
         position = values.astype(np.int64)
     if settings.columns.propensity is not None:
@@ -306,8 +307,8 @@ def _policy_inputs(side: _Side, settings: DataSettings) -> tuple[NDArray[np.floa
         empty = [side.order.ids[at] for at, value in enumerate(values) if not value.strip()]
         if empty:
             raise LogError(
-                f"data.policy_inputs: '{name}' is empty for user '{empty[0]}' ({len(empty)} such users); fill it in, or "
-                "leave the column out"
+                f"data.policy_inputs: '{name}' is empty for user '{empty[0]}' ({len(empty)} such users); fill it in "
+                "or leave the column out"
             )
         number = _as_numbers(values)
         if number is not None:
@@ -340,7 +341,7 @@ def _groups(side: _Side, name: str, bands: Bands | None) -> NDArray[np.str_]:
         odd = next(value for value in values if value and _as_numbers([value]) is None)
         raise LogError(f"data.bands.{name}: column '{name}' has '{odd}', which is no number; bands need numbers")
     if isinstance(bands, dict):
-        assert numbers is not None  # noqa: S101 - refused above
+        assert numbers is not None  # text was refused above
         return _in_named_bands(name, numbers, bands, side.order.ids)
     if numbers is None or (bands is None and len(np.unique(numbers[~np.isnan(numbers)])) < NUMERIC_GROUPS_FROM):
         return np.asarray(values, np.str_)
@@ -363,7 +364,7 @@ def _band_labels(limits: NDArray[np.float64], known: NDArray[np.float64]) -> NDA
         return np.array(["all"])
     middle = [
         (f"{a:g}" if whole and b - a == 1 else f"{a:g} to {b - 1:g}" if whole else f"{a:g} to under {b:g}")
-        for a, b in zip(limits, limits[1:], strict=False)
+        for a, b in pairwise(limits)
     ]
     return np.array([f"under {limits[0]:g}", *middle, f"{limits[-1]:g} and over"])
 

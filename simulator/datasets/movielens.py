@@ -18,7 +18,7 @@ def read_ml_100k(folder: Path) -> Tables:
     """Tables of MovieLens 100k, its placeholders for missing titles, years and genres emptied."""
     tables = read_atomic(folder)
     items = tables.items
-    assert items is not None  # noqa: S101 - the three files were checked by sha256
+    assert items is not None  # the three files were checked by sha256
     emptied = {
         name: pc.if_else(pc.is_in(column, pa.array(_NO_VALUE)), "", column) for name, column in items.columns.items()
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from simulator.datasets.conditions import Condition
-from simulator.datasets.sources import DATASETS, FILE_ENDINGS
+from simulator.datasets.sources import DATASETS
 from simulator.errors import did_you_mean
 
 
@@ -18,13 +18,14 @@ class ColumnMap(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    user: str | None = Field(None, description="Column of the user's id; tried when left out: user_id, user.")
-    item: str | None = Field(None, description="Column of the item's id; tried when left out: item_id, item.")
+    user: str | None = Field(default=None, description="Column of the user's id; tried when left out: user_id, user.")
+    item: str | None = Field(default=None, description="Column of the item's id; tried when left out: item_id, item.")
     time: str | None = Field(
-        None, description="Column of the time, seconds or dates; tried when left out: timestamp, time. May be absent."
+        default=None,
+        description="Column of the time, seconds or dates; tried when left out: timestamp, time. May be absent.",
     )
-    position: str | None = Field(None, description="Column of the position on the slate, counted from 0.")
-    propensity: str | None = Field(None, description="Column of the logging propensity, in (0, 1].")
+    position: str | None = Field(default=None, description="Column of the position on the slate, counted from 0.")
+    propensity: str | None = Field(default=None, description="Column of the logging propensity, in (0, 1].")
 
 
 Bands = list[float] | dict[str, tuple[float, float]]
@@ -39,40 +40,46 @@ class DataSettings(BaseModel):
         description="Built-in dataset (`windtunnel list datasets`), a folder of RecBole atomic files "
         "(.inter, optional .user and .item), or a .csv, .tsv or .parquet interaction log."
     )
-    columns: ColumnMap = Field(ColumnMap(), description="Column map of the interaction log.")
+    columns: ColumnMap = Field(default_factory=ColumnMap, description="Column map of the interaction log.")
     items: str | None = Field(
-        None, description="File with one row an item (.csv, .tsv, .parquet), keyed by the item's id."
+        default=None, description="File with one row an item (.csv, .tsv, .parquet), keyed by the item's id."
     )
     users: str | None = Field(
-        None, description="File with one row a user (.csv, .tsv, .parquet), keyed by the user's id."
+        default=None, description="File with one row a user (.csv, .tsv, .parquet), keyed by the user's id."
     )
     positive: str = Field(
         description='When the primary behaviour occurred: a condition such as "rating >= 4", "click == 1", '
         '"rating >= 4 and watched", or the name of a yes/no column.'
     )
-    behaviours: list[str] = Field([], description="Further numeric columns to keep (rating, dwell, like, ...).")
-    item_text: list[str] = Field([], description="Columns that make up an item's text, in this order.")
-    item_categories: list[str] = Field([], description="Columns that hold an item's categories.")
-    category_separator: str = Field(" ", min_length=1, description="What stands between two categories of one item.")
-    policy_inputs: list[str] = Field(
-        [],
-        description="User columns that every agent may see: numbers are standardised, text is one-hot. Empty: agents see "
-        "histories only, and no sensitive attribute reaches a policy.",
+    behaviours: list[str] = Field(default=[], description="Further numeric columns to keep (rating, dwell, like, ...).")
+    item_text: list[str] = Field(default=[], description="Columns that make up an item's text, in this order.")
+    item_categories: list[str] = Field(default=[], description="Columns that hold an item's categories.")
+    category_separator: str = Field(
+        default=" ", min_length=1, description="What stands between two categories of one item."
     )
-    sensitive: list[str] = Field([], description="User columns by which groups are compared; agents never see them.")
+    policy_inputs: list[str] = Field(
+        default=[],
+        description="User columns that every agent may see: numbers are standardised, text is one-hot. Empty: agents "
+        "see histories only, and no sensitive attribute reaches a policy.",
+    )
+    sensitive: list[str] = Field(
+        default=[], description="User columns by which groups are compared; agents never see them."
+    )
     bands: dict[str, Bands] = Field(
-        {},
+        default={},
         description="How a numeric sensitive column is cut into groups: limits ([25, 45] makes three bands) or named "
         "half-open bands ({young: [0, 25], older: [25, 120]}). Left out: terciles of the users.",
     )
     reward_range: tuple[float, float] | None = Field(
-        None, description="Least and greatest reward of one row, for off-policy bounds; [0, 1] for a yes/no behaviour."
+        default=None,
+        description="Least and greatest reward of one row, for off-policy bounds; [0, 1] for a yes/no behaviour.",
     )
     max_users: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="Use this many users, drawn at random by the scenario's seed; all where left out."
+        default=None, description="Use this many users, drawn at random by the scenario's seed; all where left out."
     )
     max_items: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="Use this many items, those with most rows; all where left out. For a quick look only."
+        default=None,
+        description="Use this many items, those with most rows; all where left out. For a quick look only.",
     )
 
     @model_validator(mode="before")
@@ -82,14 +89,6 @@ class DataSettings(BaseModel):
         if isinstance(given, Mapping) and isinstance(given.get("source"), str) and given["source"] in DATASETS:
             return {**DATASETS[given["source"]].defaults, **given}
         return given
-
-    @field_validator("source")
-    @classmethod
-    def _source_is_known_or_a_path(cls, source: str) -> str:
-        if source in DATASETS or "/" in source or source.endswith(FILE_ENDINGS) or re.search(r"[^\w-]", source):
-            return source
-        # A bare word may still be a folder beside the scenario; that is looked up when the log is read.
-        return source
 
     @field_validator("positive")
     @classmethod
@@ -102,7 +101,7 @@ class DataSettings(BaseModel):
     def _bands_are_ordered(cls, bands: dict[str, Bands]) -> dict[str, Bands]:
         for name, band in bands.items():
             if isinstance(band, list):
-                if not band or any(b <= a for a, b in zip(band, band[1:], strict=False)):
+                if not band or any(b <= a for a, b in pairwise(band)):
                     raise ValueError(f"limits of '{name}' must rise; give e.g. [25, 45]")
             else:
                 ranges = sorted(band.values())
@@ -110,7 +109,7 @@ class DataSettings(BaseModel):
                     raise ValueError(
                         f"each band of '{name}' needs low < high; give e.g. {{young: [0, 25], older: [25, 120]}}"
                     )
-                if any(b[0] < a[1] for a, b in zip(ranges, ranges[1:], strict=False)):
+                if any(b[0] < a[1] for a, b in pairwise(ranges)):
                     raise ValueError(f"bands of '{name}' overlap; each ends where the next begins")
         return bands
 

@@ -108,8 +108,8 @@ class Table:
             if bad.size:
                 more = f" ({bad.size} such rows)" if bad.size > 1 else ""
                 raise LogError(
-                    f"{field}: {self.where(int(bad[0]))} of '{self.path.name}' has {values[bad[0]]:g} in column '{name}'"
-                    f"{more}; fill it in or drop the row"
+                    f"{field}: {self.where(int(bad[0]))} of '{self.path.name}' has {values[bad[0]]:g} in column "
+                    f"'{name}'{more}; fill it in or drop the row"
                 )
         return values
 
@@ -130,8 +130,8 @@ class Table:
                         raise self._not_a_number(column, name, field) from None
                     odd = next(row for row, value in enumerate(column.to_pylist()) if not _is_date(value))
                     raise LogError(
-                        f"{field}: {self.where(odd)} of '{self.path.name}' has '{column[odd].as_py()}' in column '{name}', "
-                        "which is no date like the first; write seconds or ISO 8601 dates"
+                        f"{field}: {self.where(odd)} of '{self.path.name}' has '{column[odd].as_py()}' in column "
+                        f"'{name}', which is no date like the first; write seconds or ISO 8601 dates"
                     ) from None
         return self.numbers(name, field)
 
@@ -152,15 +152,15 @@ class Table:
             row = pc.index(bad, value=True).as_py()
             more = f" ({count} such rows)" if count > 1 else ""
             raise LogError(
-                f"{field}: {self.where(row)} of '{self.path.name}' has '{_shown(column[row].as_py())}' in column '{name}', "
-                f"which {what}{more}; {mend}"
+                f"{field}: {self.where(row)} of '{self.path.name}' has '{_shown(column[row].as_py())}' in column "
+                f"'{name}', which {what}{more}; {mend}"
             )
 
     def _not_a_number(self, column: pa.ChunkedArray, name: str, field: str) -> LogError:
         row, value = next((row, value) for row, value in enumerate(column.to_pylist()) if not _is_number(value))
         return LogError(
-            f"{field}: {self.where(row)} of '{self.path.name}' has '{_shown(value)}' in column '{name}', where a number "
-            "is wanted; mend it, or map another column"
+            f"{field}: {self.where(row)} of '{self.path.name}' has '{_shown(value)}' in column '{name}', where a "
+            "number is wanted; mend it, or map another column"
         )
 
 
