@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_serializer, model_validator
@@ -18,6 +18,9 @@ from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from evaluators.estimate import Estimate
 from simulator.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 SCHEMA_VERSION = 1
 
@@ -345,6 +348,72 @@ class Report(_Part):
     def exit_code(self) -> int:
         """Exit code of `run` and `vet`: 0 pass, 1 fail, 3 undecided."""
         return EXIT_CODES[self.verdict]
+
+    @property
+    def primary_metric(self) -> str | None:
+        """The metric that ranking and the first table show; None where no agent has a number."""
+        if self.metrics:
+            return self.metrics[0]
+        return next((metric for agent in self.agents for metric in agent.simulated), None)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """All metrics that an agent has, the primary first, then in the scenario's order."""
+        found = {metric for agent in self.agents for metric in agent.simulated}
+        return [m for m in self.metrics if m in found] + sorted(found - set(self.metrics))
+
+    @property
+    def baselines(self) -> list[str]:
+        """Baselines of the comparisons, in the scenario's order; `random` comes last."""
+        names = list(dict.fromkeys(comparison.baseline for comparison in self.comparisons))
+        return sorted(names, key=lambda name: name == "random")
+
+    @property
+    def first_baseline(self) -> str | None:
+        """The baseline that the first table compares with."""
+        return next(iter(self.baselines), None)
+
+    def comparison(self, agent: str, baseline: str, metric: str | None) -> ComparisonSection | None:
+        """The comparison of an agent with a baseline on a metric, if it was made."""
+        wanted = (agent, baseline, metric)
+        return next((c for c in self.comparisons if (c.agent, c.baseline, c.metric) == wanted), None)
+
+    def rank(self, agent: str) -> RankingRow | None:
+        """The places that an agent may hold, if it was ranked."""
+        return next((row for row in self.ranking if row.agent == agent), None)
+
+    def ordered_agents(self) -> list[AgentSection]:
+        """Agents by the places they may hold, then by value, those that failed last.
+
+        The order is for reading only: agents whose places overlap are not separated.
+        """
+        metric = self.primary_metric or ""
+
+        def key(agent: AgentSection) -> tuple[bool, float, float, float, str]:
+            place, estimate = self.rank(agent.name), agent.simulated.get(metric)
+            value = estimate.value if estimate is not None and estimate.value is not None else -math.inf
+            low, high = (place.rank_low, place.rank_high) if place else (math.inf, math.inf)
+            bound = agent.role == "bound" and place is None  # the oracle bounds all others: it opens the table
+            return agent.failed is not None, -1.0 if bound else low, high, -value, agent.name
+
+        return sorted(self.agents, key=key)
+
+    def renderable(self, *, html: str | None = None) -> Group:
+        """The summary as a rich renderable, for a console with colours."""
+        from evaluators.report_text import summary
+
+        return summary(self, html=html)
+
+    def as_text(self, *, html: str | None = None, width: int = 80) -> str:
+        """The summary for a terminal as plain text: agents, fidelity in one line, a line per gate.
+
+        Args:
+            html: where report.html lies, as the reader should see it; left out where None.
+            width: columns.
+        """
+        from evaluators.report_text import summary, to_text
+
+        return to_text(summary(self, html=html), width)
 
     def without_seconds(self) -> dict[str, Any]:
         """The document without its times: equal for two runs of one scenario and seed."""

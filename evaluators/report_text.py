@@ -1,0 +1,145 @@
+"""The summary of a report for a terminal: agents, fidelity, gates, and where the page lies."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evaluators.wording import VERDICT_WORDS, column_decimals, gate_summary, places_held, with_interval
+
+if TYPE_CHECKING:
+    from evaluators.report import EstimateModel, Report
+
+STYLES = {"pass": "bold green", "fail": "bold red", "undecided": "bold yellow"}
+LABEL_WIDTH = 9
+"""Columns of the widest label: `undecided`, `Simulator`."""
+
+
+def to_text(content: RenderableType, width: int, *, colour: bool = False) -> str:
+    """Render to a string of at most `width` columns, without control sequences unless `colour`."""
+    out = StringIO()
+    console = Console(
+        file=out,
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        legacy_windows=False,
+        emoji=False,
+        highlight=False,
+    )
+    console.print(content)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def summary(report: Report, *, html: str | None = None) -> Group:
+    """What a person reads when a run ends; all strings of the user are shown as they are, never as markup."""
+    parts: list[RenderableType] = [_heading(report), Text(""), _agents(report), Text("")]
+    lines = [(Text("failed", STYLES["fail"]), Text(f"{a.name}: {a.failed}")) for a in report.agents if a.failed]
+    lines += [(Text("withheld"), Text(note)) for note in _withheld(report)]
+    if lines:
+        parts += [_hanging(lines), Text("")]
+    parts += [_hanging([_fidelity(report), _verdict(report)]), _gates(report)]
+    if html is not None:
+        parts.append(_hanging([(Text("Report", "bold"), Text(html, overflow="fold"))]))
+    return Group(*parts)
+
+
+def _heading(report: Report) -> Text:
+    data = report.data
+    return Text.assemble(
+        (report.name, "bold"),
+        f" (seed {report.seed}, {report.digest[:12]}): {data.n_users:,} users, {data.n_items:,} items, "
+        f"{data.n_interactions:,} interactions of {data.source}",
+    )
+
+
+def _agents(report: Report) -> Table:
+    """One row an agent; the corrected value has a column only where one was published."""
+    metric, baseline, agents = report.primary_metric or "", report.first_baseline, report.ordered_agents()
+    values = [agent.simulated.get(metric) for agent in agents]
+    corrected = [agent.simulated_corrected.get(metric) for agent in agents]
+    compared = [report.comparison(agent.name, baseline, metric) if baseline else None for agent in agents]
+    differences = [found.difference if found else None for found in compared]
+    columns: list[tuple[str, list[str]]] = [(metric, _cells(values))]
+    if any(estimate is not None and estimate.value is not None for estimate in corrected):
+        columns.append(("corrected", _cells(corrected)))
+    if baseline is not None:
+        columns.append((f"minus {baseline}", _cells(differences, signed=True)))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table.add_column("agent", overflow="fold")
+    for title, _ in columns:
+        table.add_column(Text(title), overflow="fold")
+    table.add_column("rank", justify="right", no_wrap=True)
+    for row, agent in enumerate(agents):
+        name = Text(agent.name)
+        if agent.role == "bound":
+            name.append(" (bound)", "dim")
+        cells = [Text(cells[row]) for _, cells in columns]
+        if agent.failed is not None:
+            cells = [Text("failed", STYLES["fail"])] + [Text("")] * (len(columns) - 1)
+        place = report.rank(agent.name)
+        table.add_row(name, *cells, places_held(place.rank_low, place.rank_high) if place else "")
+    return table
+
+
+def _cells(estimates: list[EstimateModel | None], *, signed: bool = False) -> list[str]:
+    places = column_decimals(estimates)
+    return [with_interval(estimate, places, signed=signed) if estimate else "" for estimate in estimates]
+
+
+def _withheld(report: Report) -> list[str]:
+    """Each reason why a number of the table is withheld, once, with the agents that it concerns."""
+    metric, baseline = report.primary_metric or "", report.first_baseline
+    agents_by_reason: dict[str, list[str]] = {}
+    for agent in report.agents:
+        compared = report.comparison(agent.name, baseline, metric) if baseline else None
+        for what, estimate in (
+            (metric, agent.simulated.get(metric)),
+            (f"{metric}, corrected", agent.simulated_corrected.get(metric)),
+            (f"minus {baseline}", compared.difference if compared else None),
+        ):
+            if estimate is not None and estimate.withheld is not None:
+                agents_by_reason.setdefault(f"{what}: {estimate.withheld}", []).append(agent.name)
+    everyone = sum(agent.failed is None for agent in report.agents)
+    return [
+        reason if len(names) == everyone else f"{reason} ({', '.join(names)})"
+        for reason, names in agents_by_reason.items()
+    ]
+
+
+def _hanging(rows: list[tuple[Text, Text]]) -> Table:
+    """Labels at the left in a column of one width, text that wraps beside them."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, min_width=LABEL_WIDTH)
+    grid.add_column(overflow="fold")
+    for label, text in rows:
+        grid.add_row(label, text)
+    return grid
+
+
+def _fidelity(report: Report) -> tuple[Text, Text]:
+    trusted, reasons = report.fidelity.trusted, "; ".join(report.fidelity.reasons)
+    line = Text("trusted" if trusted else "NOT TRUSTED", STYLES["pass" if trusted else "fail"])
+    return Text("Simulator", "bold"), line.append(
+        (("; " if trusted else ": ") + reasons) if reasons else "", "default not bold"
+    )
+
+
+def _verdict(report: Report) -> tuple[Text, Text]:
+    counts = gate_summary(gate.verdict for gate in report.gates)
+    line = Text.assemble((VERDICT_WORDS[report.verdict].upper(), STYLES[report.verdict]), f": {counts}")
+    return Text("Verdict", "bold"), line
+
+
+def _gates(report: Report) -> Table:
+    rows = []
+    for gate in report.gates:
+        reason = f": {gate.reason}" if gate.reason else ""
+        line = Text.assemble((gate.agent, "bold"), f", {gate.rule}{reason}")
+        rows.append((Text(gate.verdict, STYLES[gate.verdict]), line))
+    return _hanging(rows)
