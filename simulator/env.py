@@ -1,0 +1,220 @@
+"""Gymnasium environments over the simulated users: one user, or many at once with same-step autoreset."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from simulator.errors import InputError, did_you_mean
+from simulator.users import ItemScorer, SimulatedUsers
+from simulator.world import World
+
+Action = Literal["slate", "item", "proto"]
+ACTIONS: tuple[str, ...] = get_args(Action)
+PROTO_WIDTH = 32
+"""Dimensions of a proto-action at most: principal components of the items' content vectors."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class _Actions:
+    """Turns the actions of one mode into slates."""
+
+    def __init__(self, world: World, action: str, content: NDArray[np.float32] | None) -> None:
+        if action not in ACTIONS:
+            raise InputError(f"action: '{action}' is not one of {', '.join(ACTIONS)}{did_you_mean(action, ACTIONS)}")
+        self.mode = action
+        self.slate_size = 1 if action == "item" else world.slate_size
+        self.space: spaces.Space[Any]
+        self._scorer: ItemScorer | None = None
+        if action == "slate":
+            self.space = spaces.MultiDiscrete([world.n_items] * world.slate_size)
+        elif action == "item":
+            self.space = spaces.Discrete(world.n_items)
+        else:
+            if content is None:
+                raise InputError("content: action 'proto' needs the items' content vectors; give content=[I, d]")
+            if len(content) != world.n_items:
+                raise InputError(f"content: {len(content)} rows for {world.n_items} items; give one row an item")
+            proto = proto_vectors(content)
+            self._scorer = ItemScorer(proto)
+            self.space = spaces.Box(-1.0, 1.0, (proto.shape[1],), np.float32)
+
+    def slates(self, actions: NDArray[Any], users: SimulatedUsers) -> NDArray[np.int64]:
+        if self._scorer is None:
+            return np.asarray(actions, np.int64).reshape(users.n, self.slate_size)
+        wanted = np.asarray(actions, np.float32).reshape(users.n, self._scorer.width)
+        return self._scorer.top_k(wanted, self.slate_size, blocked=users.seen)
+
+
+def proto_vectors(content: NDArray[np.float32], width: int = PROTO_WIDTH) -> NDArray[np.float32]:
+    """[I, min(width, d, I)] principal components of the items' content, unit length: the space of proto-actions."""
+    centred = content.astype(np.float64) - content.mean(axis=0, dtype=np.float64)
+    left, scale, right = np.linalg.svd(centred, full_matrices=False)
+    kept = min(width, len(scale))
+    # The sign of a component is arbitrary; fix it by its largest loading.
+    largest = np.argmax(np.abs(right[:kept]), axis=1)
+    sign = np.where(right[np.arange(kept), largest] < 0, -1.0, 1.0)
+    reduced = left[:, :kept] * scale[:kept] * sign
+    norm = np.linalg.norm(reduced, axis=1, keepdims=True)
+    return (reduced / np.where(norm > 0, norm, 1)).astype(np.float32)
+
+
+def observation_space(world: World) -> spaces.Dict:
+    """Space of one user's observation; the fields are those of `agents.base.Observation`."""
+    features = world.starts.user_features
+    low = np.minimum(features.min(axis=0), -1.0).astype(np.float32)
+    high = np.maximum(features.max(axis=0), 1.0).astype(np.float32)
+    length = world.history_length
+    return spaces.Dict(
+        {
+            "user_features": spaces.Box(low, high, dtype=np.float32),
+            "history_items": spaces.Box(-1, world.n_items - 1, (length,), np.int64),
+            "history_feedback": spaces.Box(0.0, 1.0, (length,), np.float32),
+            "step": spaces.Discrete(world.horizon + 1),
+        }
+    )
+
+
+class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
+    """Many users at once; a lane whose session ends starts that of its next user within the same step.
+
+    The last observation of a session is in `info["final_obs"][lane]` (with the mask `info["_final_obs"]`), and for
+    all lanes that ended at once, without a Python object for each, in `info["final"]`: `lanes` [m] and the fields of
+    the observation, [m, ...]. A lane's users and luck depend on the seed, its number and the episode, not on
+    `num_envs`.
+
+    Args:
+        world: what users would do.
+        num_envs: number of lanes.
+        action: "slate" (MultiDiscrete of K items), "item" (Discrete, a slate of one) or "proto" (Box: the K
+            candidates nearest to a point in the space of content).
+        seed: of users and luck, until `reset(seed=...)` gives another.
+        content: [I, d] content vectors, needed by "proto".
+        copy: False returns live views that the next step overwrites.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        world: World,
+        num_envs: int,
+        *,
+        action: str = "slate",
+        seed: int = 0,
+        content: NDArray[np.float32] | None = None,
+        copy: bool = True,
+    ) -> None:
+        self.world = world
+        self.num_envs = num_envs
+        self.copy = copy
+        self._actions = _Actions(world, action, content)
+        self.single_action_space = self._actions.space
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.single_observation_space = observation_space(world)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.users = SimulatedUsers(world, num_envs, seed=seed, slate_size=self._actions.slate_size)
+        self._episode = np.zeros(num_envs, np.int64)
+        self._lanes = np.arange(num_envs)
+        observed = self.users.observe()
+        self._live: Arrays = {
+            "user_features": observed.user_features,
+            "history_items": observed.history_items,
+            "history_feedback": observed.history_feedback,
+            "step": observed.step,
+        }
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
+        """Start a session in every lane: episode 0 of the seed, or without a seed the next episode."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self.users.reseed(seed)
+            self._episode[:] = 0
+        self.users.start_next(self._lanes, self._episode)
+        return self._observation(), {}
+
+    def step(self, actions: NDArray[Any]) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Show slates; reward is the number of clicks in this step."""
+        outcome = self.users.step(self._actions.slates(actions, self.users))
+        terminated = outcome.left.copy()
+        truncated = outcome.done & ~terminated
+        reward = outcome.reward.copy() if self.copy else outcome.reward
+        info: dict[str, Any] = {}
+        lanes = np.flatnonzero(outcome.done)
+        if len(lanes):
+            info = self._final(lanes)
+            self.users.start_next(lanes, self._episode)
+        return self._observation(), reward, terminated, truncated, info
+
+    def candidates(self) -> NDArray[np.bool_]:
+        """[num_envs, I] items that may be shown now."""
+        return self.users.candidates()
+
+    def _observation(self) -> Arrays:
+        return {name: array.copy() for name, array in self._live.items()} if self.copy else dict(self._live)
+
+    def _final(self, lanes: NDArray[np.int64]) -> dict[str, Any]:
+        ended = {name: array[lanes] for name, array in self._live.items()}
+        final = np.full(self.num_envs, None, object)
+        for lane, *fields in zip(lanes.tolist(), *ended.values(), strict=True):
+            final[lane] = dict(zip(ended, fields, strict=True))
+        there = np.zeros(self.num_envs, np.bool_)
+        there[lanes] = True
+        return {"final_obs": final, "_final_obs": there, "final_info": {}, "_final_info": there}
+
+
+class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
+    """One user at a time; arguments as in `WindtunnelVectorEnv`, of which this is lane 0 without autoreset."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        action: str = "slate",
+        seed: int = 0,
+        content: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.world = world
+        self._actions = _Actions(world, action, content)
+        self.action_space = self._actions.space
+        self.observation_space = observation_space(world)
+        self.users = SimulatedUsers(world, 1, seed=seed, slate_size=self._actions.slate_size)
+        self._episode = np.zeros(1, np.int64)
+        self._lane = np.zeros(1, np.int64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
+        """Start a session: episode 0 of the seed, or without a seed the next episode."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self.users.reseed(seed)
+            self._episode[:] = 0
+        self.users.start_next(self._lane, self._episode)
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
+        """Show a slate; reward is the number of clicks in this step."""
+        outcome = self.users.step(self._actions.slates(action, self.users))
+        left = bool(outcome.left[0])
+        return self._observation(), float(outcome.reward[0]), left, bool(outcome.done[0]) and not left, {}
+
+    def candidates(self) -> NDArray[np.bool_]:
+        """[I] items that may be shown now."""
+        return self.users.candidates()[0]
+
+    def _observation(self) -> Arrays:
+        observed = self.users.observe()
+        return {
+            "user_features": observed.user_features[0].copy(),
+            "history_items": observed.history_items[0].copy(),
+            "history_feedback": observed.history_feedback[0].copy(),
+            "step": observed.step[0],
+        }

@@ -1,0 +1,273 @@
+"""Simulated users: n sessions at once, stepped by the kernel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from simulator import kernel
+from simulator.world import World
+
+_TILE = 16
+"""Vectors are padded with zeros to a multiple of this many floats, so that no loop has a remainder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What n users did with their slates. The arrays are the simulator's own: the next step overwrites them.
+
+    Attributes:
+        clicks: [n, K] uint8 primary behaviour at each position.
+        reward: [n] float32 reward of this step; 0 for users who were done before.
+        left: [n] bool the user has left (in this step or before).
+        done: [n] bool the session is over: left, or the horizon is reached.
+        shown: [n, K] int32 the items shown; -1 where the place stayed empty.
+    """
+
+    clicks: NDArray[np.uint8]
+    reward: NDArray[np.float32]
+    left: NDArray[np.bool_]
+    done: NDArray[np.bool_]
+    shown: NDArray[np.int32]
+
+
+class ObservedUsers:
+    """What a policy may know of the n users now. The arrays are live: the next step or start changes them.
+
+    Attributes:
+        user_features: [n, f] float32; history_items: [n, H] int64; history_feedback: [n, H] float32;
+        context: [n, 0] float32; step: [n] int64: as in `agents.base.Observation`.
+    """
+
+    __slots__ = ("_users", "context", "history_feedback", "history_items", "step", "user_features")
+
+    def __init__(self, users: SimulatedUsers) -> None:
+        self._users = users
+        self.user_features = users.user_features
+        self.history_items = users.history_items
+        self.history_feedback = users.history_feedback
+        self.context = np.zeros((users.n, 0), np.float32)
+        self.step = users.step_number
+
+    def candidates(self) -> NDArray[np.bool_]:
+        """[n, I] items that may be shown: neither in the logged history nor shown before in this session."""
+        return self._users.candidates()
+
+    def appeal(self) -> NDArray[np.float32]:
+        """[n, I] logit of a click on each item, were it examined now: the world's own, for the oracle alone."""
+        return self._users.appeal()
+
+
+class ItemScorer:
+    """Scores items as <user, item> + bias and picks the best K. Rows do not depend on which other rows are asked for."""
+
+    def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None) -> None:
+        self.n_items, self.width = item_vectors.shape
+        padded = -(-self.n_items // _TILE) * _TILE
+        self._table = np.zeros((-(-self.width // 4) * 4, padded), np.float32)  # [d, I] transposed: see the kernel
+        self._table[: self.width, : self.n_items] = item_vectors.T
+        self._bias = np.zeros(padded, np.float32)
+        if item_bias is not None:
+            self._bias[: self.n_items] = item_bias
+        self._scores = np.zeros((2, padded), np.float32)
+        self._nothing = np.zeros((1, -(-self.n_items // 64)), np.uint64)
+
+    def _padded(self, users: NDArray[np.float32]) -> NDArray[np.float32]:
+        if users.shape[1] == len(self._table):
+            return np.ascontiguousarray(users, np.float32)
+        out = np.zeros((len(users), len(self._table)), np.float32)
+        out[:, : self.width] = users[:, : self.width]
+        return out
+
+    def scores(self, users: NDArray[np.float32], offset: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """[n, I] float32 scores of users [n, d], plus offset [n]."""
+        out = np.empty((len(users), self.n_items), np.float32)
+        offset = np.zeros(len(users), np.float32) if offset is None else offset
+        kernel.score_items(self._padded(users), offset, self._table, self._bias, self._scores, out)
+        return out
+
+    def top_k(
+        self, users: NDArray[np.float32], k: int, *, blocked: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.int64]:
+        """[n, k] items of highest score for users [n, d], best first, ties to the smaller number.
+
+        Args:
+            users: [n, d] float32.
+            k: how many.
+            blocked: [n, ceil(I / 64)] uint64, bit i set where item i is left out (`pack_mask`); None blocks nothing.
+                Where fewer than k items are left, the rest of the row is -1.
+        """
+        out = np.empty((len(users), k), np.int64)
+        blocked = self._nothing if blocked is None else blocked
+        best = np.empty(k, np.float32)
+        kernel.top_items(self._padded(users), self._table, self._bias, blocked, self.n_items, self._scores, best, out)
+        return out
+
+
+def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """[n, ceil(I / 64)] uint64 with bit i of a row set where mask [n, I] is true."""
+    n, n_items = mask.shape
+    words = -(-n_items // 64)
+    packed = np.zeros((n, words * 8), np.uint8)
+    packed[:, : -(-n_items // 8)] = np.packbits(mask, axis=1, bitorder="little")
+    return packed.view("<u8").astype(np.uint64, copy=False)
+
+
+class SimulatedUsers:
+    """n users of a world, each in one session, all stepped at once.
+
+    Every draw is keyed by (seed, stream, real user, session, step, position): a user's luck is the same in any batch,
+    order or thread, and whatever is shown to others.
+
+    Args:
+        world: what users would do.
+        n: number of lanes.
+        seed: of the draws.
+        slate_size: K; the world's own where None.
+    """
+
+    def __init__(self, world: World, n: int, *, seed: int, slate_size: int | None = None) -> None:
+        self.world = world
+        self.n = n
+        self.slate_size = world.slate_size if slate_size is None else slate_size
+        n_items, categories = world.item_categories.shape
+        self._vectors = _pad(world.item_vectors)
+        self._item_bias = np.ascontiguousarray(world.item_bias, np.float32)
+        self._shares = _pad(world.category_shares)
+        self._examine = world.examination_curve(self.slate_size)
+        self._parameters = self._parameter_array()
+        self._start_vector = _pad(world.starts.vector)
+        self._start_bias = (world.starts.bias + np.float32(world.appeal_shift)).astype(np.float32)
+        self._seeds = np.full(n, seed % 2**64, np.uint64)
+
+        self.rows = np.zeros(n, np.int64)
+        self.session = np.zeros(n, np.uint64)
+        self._key = np.zeros(n, np.uint64)
+        self._vector = np.zeros((n, self._vectors.shape[1]), np.float32)
+        self._bias = np.zeros(n, np.float32)
+        self._exposure = np.zeros((n, self._shares.shape[1]), np.float32)
+        self._satisfaction = np.full(n, 0.5, np.float32)
+        self.seen = np.zeros((n, -(-n_items // 64)), np.uint64)
+        self.user_features = np.zeros((n, world.starts.user_features.shape[1]), np.float32)
+        self.history_items = np.full((n, world.history_length), -1, np.int64)
+        self.history_feedback = np.zeros((n, world.history_length), np.float32)
+        self.step_number = np.zeros(n, np.int64)
+        self._scratch = np.zeros(self.slate_size, np.float32)
+        self.outcome = Outcome(
+            clicks=np.zeros((n, self.slate_size), np.uint8),
+            reward=np.zeros(n, np.float32),
+            left=np.zeros(n, np.bool_),
+            done=np.ones(n, np.bool_),
+            shown=np.full((n, self.slate_size), -1, np.int32),
+        )
+        self._categories = categories
+        self._scorer: ItemScorer | None = None
+        self._share_scorer: ItemScorer | None = None
+        self._observed = ObservedUsers(self)
+        self._all = np.arange(n)
+        self._step_arguments = (
+            self._vectors, self._item_bias, self._shares, self._examine, self._parameters, self._key, self._vector,
+            self._bias, self._exposure, self._satisfaction, self.seen, self.history_items, self.history_feedback,
+            self.step_number, self.outcome.shown, self.outcome.clicks, self.outcome.reward, self.outcome.left,
+            self.outcome.done, self._scratch,
+        )  # fmt: skip
+
+    def _parameter_array(self) -> NDArray[np.float32]:
+        world = self.world
+        base = world.value("leave", "base_rate")
+        out = np.zeros(12, np.float32)
+        out[kernel.STRENGTH] = world.value("satiation", "strength")
+        out[kernel.EXPOSURE_MEMORY] = world.value("satiation", "memory")
+        # A unit of drift is the change of a typical item's logit, whatever the scale of the vectors.
+        norm = float(np.mean(np.sum(world.item_vectors.astype(np.float64) ** 2, axis=1)))
+        out[kernel.RATE] = world.value("drift", "rate") / norm if norm > 0 else 0.0
+        out[kernel.C0] = math.log(base / (1 - base))
+        out[kernel.C1] = world.value("leave", "satisfaction")
+        out[kernel.C2] = world.value("leave", "repetition")
+        out[kernel.C3] = world.value("leave", "step")
+        out[kernel.SATISFACTION_MEMORY] = world.value("leave", "memory")
+        out[kernel.TWICE_USUAL] = 2 * world.expected_clicks(self.slate_size)
+        out[kernel.CASCADE] = world.examination == "cascade"
+        out[kernel.CONTINUATION] = world.value("examination", "continuation")
+        out[kernel.HORIZON] = world.horizon
+        return out
+
+    def start(self, rows: ArrayLike, session: ArrayLike = 0) -> None:
+        """Start a session in every lane.
+
+        Args:
+            rows: [n] rows of `world.starts`.
+            session: number of the session, one or [n]; another number is other luck.
+        """
+        self.rows[:] = rows
+        self.session[:] = np.asarray(session).astype(np.uint64)
+        if self.rows.min(initial=0) < 0 or self.rows.max(initial=0) >= len(self.world.starts):
+            raise IndexError(f"start rows must lie in [0, {len(self.world.starts)})")
+        self._restart(self._all)
+
+    def reseed(self, seeds: ArrayLike) -> None:
+        """Change the seed of the draws, one or [n]; sessions that run keep theirs until they start anew."""
+        self._seeds[:] = np.asarray(seeds).astype(np.uint64)
+
+    def start_next(self, lanes: NDArray[np.int64], episode: NDArray[np.int64]) -> None:
+        """Start the next episode of some lanes in place: user and session come from (seed, lane, episode).
+
+        Args:
+            lanes: [m] lanes.
+            episode: [n] number of each lane's next episode; those of `lanes` are counted up in place.
+        """
+        kernel.next_users(lanes, self._seeds, episode, len(self.world.starts), self.rows, self.session)
+        self._restart(lanes)
+
+    def _restart(self, lanes: NDArray[np.int64]) -> None:
+        starts = self.world.starts
+        kernel.start_users(
+            lanes, self.rows, starts.user, self._start_vector, self._start_bias, starts.history_items,
+            starts.history_feedback, starts.user_features, starts.seen.start, starts.seen.item, self._seeds,
+            self.session, self._key, self._vector, self._bias, self._exposure, self._satisfaction, self.seen,
+            self.history_items, self.history_feedback, self.user_features, self.step_number, self.outcome.left,
+            self.outcome.done,
+        )  # fmt: skip
+
+    def observe(self) -> ObservedUsers:
+        """What a policy may know of the users now (live views)."""
+        return self._observed
+
+    def step(self, slate: NDArray[np.int64]) -> Outcome:
+        """Show a slate to each user; users who are done are left as they are.
+
+        Args:
+            slate: [n, K] items, best first. An item that is not a candidate, or stands in the slate already, leaves
+                its place empty: no click, no exposure.
+        """
+        if slate.shape != self.outcome.shown.shape:
+            raise ValueError(f"slate has shape {slate.shape}, needs {self.outcome.shown.shape}")
+        if slate.dtype != np.int64 or not slate.flags.c_contiguous:
+            slate = np.ascontiguousarray(slate, np.int64)
+        kernel.step_users(slate, *self._step_arguments)
+        return self.outcome
+
+    def candidates(self) -> NDArray[np.bool_]:
+        """[n, I] items that may be shown now."""
+        out = np.empty((self.n, self.world.n_items), np.bool_)
+        kernel.unpack_candidates(self.seen, out)
+        return out
+
+    def appeal(self) -> NDArray[np.float32]:
+        """[n, I] logit of a click on each item, were it examined now, satiation included."""
+        if self._scorer is None:
+            strength = self._parameters[kernel.STRENGTH]
+            joined = np.hstack([self._vectors, -strength * self._shares])
+            self._scorer = ItemScorer(joined, self._item_bias)
+        return self._scorer.scores(np.hstack([self._vector, self._exposure]), self._bias)
+
+
+def _pad(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Copy with zeros added to the right, up to a multiple of `_TILE` columns."""
+    n, width = array.shape
+    out = np.zeros((n, -(-width // _TILE) * _TILE), np.float32)
+    out[:, :width] = array
+    return out
