@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+FUTURE_ROWS, HELD_OUT_USERS = "future rows", "held-out users"
 Verdict = Literal["pass", "fail", "undecided", "not made"]
 
 EPSILON = 1e-12
@@ -55,6 +57,8 @@ class Check:
         threshold: the band for a pass, as text.
         verdict: pass, fail, undecided (the interval straddles the band) or not made (the data do not allow it).
         reason: why it did not pass, or why it cannot be made; "" where it passed.
+        world: number of the judge world, None outside `assess`.
+        rows: "future rows" or "held-out users", None outside `assess`.
     """
 
     name: str
@@ -62,21 +66,32 @@ class Check:
     threshold: str
     verdict: Verdict
     reason: str = ""
+    world: int | None = None
+    rows: str | None = None
 
     @property
     def passed(self) -> bool | None:
         """True, False (undecided counts as not passed), or None where the check cannot be made."""
         return None if self.verdict == "not made" else self.verdict == "pass"
 
+    @property
+    def label(self) -> str:
+        """The name, with world and rows behind it unless they are B_1's future rows: unique in a report."""
+        where = [] if self.world in (None, 1) else [f"world {self.world}"]
+        where += [self.rows] if self.rows == HELD_OUT_USERS else []
+        return f"{self.name} ({', '.join(where)})" if where else self.name
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready dictionary with the keys of the report."""
         return {
-            "name": self.name,
+            "name": self.label,
             "estimate": self.estimate.to_json(),
             "threshold": self.threshold,
             "passed": self.passed,
-            "verdict": self.verdict,
-            "reason": self.reason,
+            "world": None if self.world is None else f"world {self.world}",
+            "rows": self.rows,
+            "mandatory": self.name in MANDATORY and self.world == 1 and self.rows == FUTURE_ROWS,
+            "note": self.reason or None,
         }
 
 
@@ -887,7 +902,7 @@ def responsiveness(
         level: of the intervals.
     """
     rows = np.arange(min(n_users, len(world.starts.user)))
-    size = {"slate_size": world.settings.slate_size, "horizon": world.settings.horizon}
+    size = {"slate_size": world.slate_size, "horizon": world.horizon}
     best = fly_by_appeal(world, "best", seed=seed, rows=rows, **size)
     worst = fly_by_appeal(world, "worst", seed=seed, rows=rows, **size)
     shuffled = fly_by_appeal(world, "shuffled", seed=seed, rows=rows, **size)
@@ -963,7 +978,7 @@ def responsiveness_of(
 def determinism(world: World, *, seed: int, n_users: int = 64) -> Check:
     """Same key, same result: whole batch, small batches and the reversed order of users agree to the last bit."""
     rows = np.arange(min(n_users, len(world.starts.user)))
-    size = {"slate_size": world.settings.slate_size, "horizon": world.settings.horizon}
+    size = {"slate_size": world.slate_size, "horizon": world.horizon}
 
     def flight(parts: Sequence[Ints]) -> tuple[Floats, Floats]:
         clicks, length = np.zeros(len(rows)), np.zeros(len(rows))
@@ -1182,34 +1197,33 @@ def assess(
     blocking: list[Check] = []
     notes: list[str] = []
     for evidence in sorted(worlds, key=lambda e: e.number):
-        label = f"world {evidence.number}"
-
-        def rng(purpose: str, place: str = "future", number: int = evidence.number) -> np.random.Generator:
-            return stream(root, "fidelity", number, place, purpose)
-
-        own: list[Check] = [splits(split, log, fitted_users[evidence.number]), *prediction_checks(evidence.future, rng)]
-        if evidence.number == 1:
-            own += [*unbiased_test(unbiased), *_session_checks(log, sessions, rng("sessions"))]
+        number = evidence.number
+        draw = partial(stream, root, "fidelity", number)
+        own = [
+            splits(split, log, fitted_users[number]),
+            *prediction_checks(evidence.future, partial(draw, FUTURE_ROWS)),
+        ]
+        if number == 1:
+            own += [*unbiased_test(unbiased), *_session_checks(log, sessions, draw("sessions"))]
             own += [ranking] if ranking is not None else []
-        own += evidence.behaviour
-        counted = own if evidence.number == 1 else [c for c in own if c.name in (*WEAKER, "splits", "determinism")]
-        blocking += [replace(c, name=f"{label}: {c.name}") for c in counted]
-        checks += [replace(c, name=f"{label}: {c.name}") for c in own]
+        own = [replace(c, world=number, rows=FUTURE_ROWS) for c in [*own, *evidence.behaviour]]
+        checks += own
+        blocking += [c for c in own if number == 1 or c.name in (*WEAKER, "splits", "determinism")]
         if evidence.held_out is not None:
-            held = prediction_checks(evidence.held_out, lambda purpose, f=rng: f(purpose, "held out"))  # type: ignore[misc]
-            checks += [replace(c, name=f"{label}, held-out users: {c.name}") for c in held]
-            relevant = held if evidence.number == 1 else [c for c in held if c.name in WEAKER]
-            notes += [f"held-out users, {label}: {c.name}: {c.reason}" for c in relevant if c.passed is False]
+            held = prediction_checks(evidence.held_out, partial(draw, HELD_OUT_USERS))
+            held = tuple(replace(c, world=number, rows=HELD_OUT_USERS) for c in held)
+            checks += held
+            notes += [f"{c.label}: {c.reason}" for c in held if c.passed is False and (number == 1 or c.name in WEAKER)]
 
-    reasons = [f"{c.name}: {c.reason}" for c in blocking if c.passed is False]
-    made = {c.name.removeprefix("world 1: ") for c in blocking if c.passed is not None}
+    reasons = [f"{c.label}: {c.reason}" for c in blocking if c.passed is False]
+    made = {c.name for c in blocking if c.passed is not None and c.world == 1}
     missing = [name for name in MANDATORY if name not in made]
-    reasons += [f"world 1: {name} could not be made, and it is mandatory" for name in missing]
+    reasons += [f"{name} could not be made, and it is mandatory" for name in missing]
     trusted = not reasons
-    unverified = [f"{c.name.removeprefix('world 1: ')} ({c.reason})" for c in blocking if c.passed is None]
     if unbiased is None:
         reasons.append("off-policy extrapolation unverified: the log has no rows with random exposure")
-    reasons += [f"not verified: {text}" for text in unverified if not text.startswith("unbiased test")]
+    unverified = [c for c in blocking if c.passed is None and not c.name.startswith("unbiased test")]
+    reasons += [f"{c.label}, not verified: {c.reason}" for c in unverified]
     reasons += notes
     first = next(e for e in worlds if e.number == 1)
     gains = dict(comparisons or {})
