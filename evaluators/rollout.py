@@ -51,8 +51,8 @@ def fly(
     Raises:
         AgentError: the agent returned a slate that is not one.
     """
-    rows = np.arange(len(world.starts.user)) if start_rows is None else np.asarray(start_rows, np.int64)
-    n, slate_size, horizon = len(rows), world.settings.slate_size, world.settings.horizon
+    rows = np.arange(len(world.starts)) if start_rows is None else np.asarray(start_rows, np.int64)
+    n, slate_size, horizon = len(rows), world.slate_size, world.horizon
     users = SimulatedUsers(world, n, seed=seed)
     users.start(rows, session=session)
     rng = stream(np.random.SeedSequence(seed), "agent", name, training_seed, world_number, session)
@@ -68,10 +68,10 @@ def fly(
         seen = users.observe()
         observation = _observation(seen, active, slate_size, privileged=privileged)
         chosen = check_slate(agent.act(observation, rng), observation)
-        slate = np.full((n, slate_size), -1, chosen.dtype)
+        slate = np.full((n, slate_size), -1, np.int64)
         slate[active] = chosen
         outcome = users.step(slate)
-        shown[active, step] = chosen
+        shown[active, step] = outcome.shown[active]
         clicks[active, step] = outcome.clicks[active]
         reward[active, step] = outcome.reward[active]
         length[active] += 1
