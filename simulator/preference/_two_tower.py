@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,10 +21,22 @@ from simulator.preference.problem import Problem
 from simulator.preference.settings import PreferenceSettings
 
 NEWTON_STEPS = 2
+LEAST_STEPS = 12
+"""Steps of a pass at least: a log of few users is taken in smaller batches, so that a pass moves the weights as far."""
 GROUP = 8
 """Users of like length that are padded together; a batch of 32 padded as a whole would be three quarters padding."""
 
-Encode = Callable[["Heads", np.random.Generator, int], torch.Tensor]
+
+class TrainableText(Protocol):
+    """An encoder in training."""
+
+    def train_pass(self, heads: Heads, features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Train for one pass, the heads held fixed; the items' features [I, p] as they were, and are now."""
+        ...
+
+    def vectors(self) -> NDArray[np.float32]:
+        """[I, p] unit-length vectors as the encoder gives them now."""
+        ...
 
 
 @contextmanager
@@ -40,32 +53,30 @@ def one_thread(seed: int) -> Iterator[None]:
 
 
 class Heads(torch.nn.Module):
-    """What turns text vectors e into item vectors and biases, and the prior of a user.
+    """What turns item features e (text, categories) into item vectors and biases, and the prior of a user.
 
     v_i = W e_i + R_i, c_i = <w, e_i> + r_i; a user's bias and vector have prior precisions exp(l_b) and exp(l_u).
     """
 
-    def __init__(
-        self, problem: Problem, text_width: int, dim: int, vector_scale: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, problem: Problem, width: int, dim: int, vector_scale: float, generator: torch.Generator) -> None:
         super().__init__()
         n_items, n_features = problem.n_items, problem.features.shape[1]
-        random = torch.randn(text_width, dim, generator=generator)
-        # Without text the ids alone must break the symmetry; with it they start at "as the text says".
-        residual = torch.randn(n_items, dim, generator=generator) * (0.0 if text_width else vector_scale)
-        self.text_vector = torch.nn.Parameter(random * vector_scale)
+        random = torch.randn(width, dim, generator=generator)
+        # Without features the ids alone must break the symmetry; with them an item starts as its features say.
+        residual = torch.randn(n_items, dim, generator=generator) * (0.0 if width else vector_scale)
+        self.feature_vector = torch.nn.Parameter(random * vector_scale)
         self.item_vector = torch.nn.Parameter(residual)
-        self.text_bias = torch.nn.Parameter(torch.zeros(text_width))
+        self.feature_bias = torch.nn.Parameter(torch.zeros(width))
         self.item_bias = torch.nn.Parameter(torch.zeros(n_items))
-        self.feature_weights = torch.nn.Parameter(torch.zeros(n_features))
+        self.user_weights = torch.nn.Parameter(torch.zeros(n_features))
         self.intercept = torch.nn.Parameter(torch.tensor(problem.base_logit))
         self.log_bias_precision = torch.nn.Parameter(torch.tensor(0.0))
         self.log_vector_precision = torch.nn.Parameter(torch.tensor(0.0))
 
-    def items(self, text: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors [k, d] and offsets [k] of these items, from their text vectors [k, p]."""
-        vector = text @ self.text_vector + functional.embedding(which, self.item_vector)
-        return vector, text @ self.text_bias + self.item_bias[which] + self.intercept
+    def items(self, features: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [k, d] and offsets [k] of these items, from their features [k, p]."""
+        vector = features @ self.feature_vector + functional.embedding(which, self.item_vector)
+        return vector, features @ self.feature_bias + self.item_bias[which] + self.intercept
 
     def precision(self) -> torch.Tensor:
         """[d + 1] prior precisions."""
@@ -74,18 +85,18 @@ class Heads(torch.nn.Module):
 
     def penalty(self, settings: PreferenceSettings) -> torch.Tensor:
         """Squared weights, per item and not per occurrence: popular items are not shrunk more than rare ones."""
-        bias = self.item_bias.square().sum() + self.text_bias.square().sum() + self.feature_weights.square().sum()
-        vector = self.item_vector.square().sum() + self.text_vector.square().sum()
+        bias = self.item_bias.square().sum() + self.feature_bias.square().sum() + self.user_weights.square().sum()
+        vector = self.item_vector.square().sum() + self.feature_vector.square().sum()
         return settings.bias_penalty * bias + settings.vector_penalty * vector
 
-    def export(self, text: torch.Tensor) -> Member:
+    def export(self, features: torch.Tensor) -> Member:
         """The same model as numpy arrays."""
         with torch.no_grad():
-            vector, offset = self.items(text, torch.arange(len(self.item_bias)))
+            vector, offset = self.items(features, torch.arange(len(self.item_bias)))
             return Member(
                 vector.numpy().copy(),
                 offset.numpy().copy(),
-                self.feature_weights.numpy().copy(),
+                self.user_weights.numpy().copy(),
                 self.precision().numpy().copy(),
                 NEWTON_STEPS,
             )
@@ -149,7 +160,7 @@ def heads_pass(
     averaged: Averaged,
     optimiser: torch.optim.Optimizer,
     problem: Problem,
-    text: torch.Tensor,
+    features: torch.Tensor,
     settings: PreferenceSettings,
     rng: np.random.Generator,
 ) -> float:
@@ -159,13 +170,14 @@ def heads_pass(
     length = np.diff(start)
     order = rng.permutation(np.flatnonzero(length > 0))
     total, count = 0.0, 0
-    for first in range(0, len(order), settings.batch_users):
-        users = order[first : first + settings.batch_users]
+    size = min(settings.batch_users, -(-len(order) // LEAST_STEPS))
+    for first in range(0, len(order), size):
+        users = order[first : first + size]
         users = users[np.argsort(length[users], kind="stable")]
         rows = np.concatenate([np.arange(start[u], start[u + 1]) for u in users])
         which, local = np.unique(item[rows], return_inverse=True)
         chosen = torch.from_numpy(which)
-        vector, offset = heads.items(text[chosen], chosen)
+        vector, offset = heads.items(features[chosen], chosen)
         known_items = torch.cat([torch.ones(len(which), 1), vector], dim=1)  # [k, d + 1]
         precision = heads.precision()
         bounds = np.concatenate([[0], np.cumsum(length[users])])
@@ -181,8 +193,8 @@ def heads_pass(
             outcome = torch.from_numpy(problem.histories.primary[rows[place]])
             design = functional.embedding(index, known_items)
             known = offset[index]
-            if len(heads.feature_weights):
-                known = known + (torch.from_numpy(problem.features[users[low:high]]) @ heads.feature_weights)[:, None]
+            if len(heads.user_weights):
+                known = known + (torch.from_numpy(problem.features[users[low:high]]) @ heads.user_weights)[:, None]
             theta = map_head(design, known, outcome, kept, precision)
             logit = known + torch.matmul(design, theta.unsqueeze(2)).squeeze(2)
             losses.append(
@@ -200,13 +212,23 @@ def heads_pass(
 
 
 @dataclass(frozen=True, slots=True)
+class Best:
+    """The best pass so far: its number, model, heads and text vectors."""
+
+    epoch: int
+    member: Member
+    heads: Heads
+    vectors: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """Result of the training loop.
 
     Attributes:
         member: the best model by the tuning users, as numpy arrays.
         heads: its heads, to go on from.
-        text: [I, p] its standardised text vectors.
+        vectors: [I, p] its text vectors, unit length, where the encoder was trained; else None.
         losses: [epochs + 1, T] summed log-loss of each tuning user before training and after each pass.
         best: row of `losses` that was kept.
         training: [epochs] mean training log-loss.
@@ -214,7 +236,7 @@ class Trained:
 
     member: Member
     heads: Heads
-    text: torch.Tensor
+    vectors: NDArray[np.float32] | None
     losses: NDArray[np.float64]
     best: int
     training: list[float]
@@ -222,52 +244,54 @@ class Trained:
 
 def train(
     problem: Problem,
-    text: torch.Tensor,
+    features: torch.Tensor,
     settings: PreferenceSettings,
     rng: np.random.Generator,
     *,
     dim: int,
     start: Heads | None = None,
+    learning_rate: float,
     epochs: int,
     patience: int | None,
-    encode: Encode | None = None,
+    encode: TrainableText | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Trained:
-    """Train heads on text vectors, the encoder beside them where `encode` is given; keep the best by the tuning users.
+    """Train heads on item features, the encoder beside them where `encode` is given; keep the best by the tuning users.
 
     Args:
         problem: what to fit and to tune on.
-        text: [I, p] standardised text vectors; p = 0 where items have no text.
+        features: [I, p] standardised features of the items, text first; p = 0 where nothing is known of them.
         settings: rates, penalties, batch sizes.
         rng: draws batches, masks and starting weights.
         dim: width of the item vectors.
+        learning_rate: AdamW rate of the heads.
         start: heads to go on from; new ones where left out.
         epochs: passes at most.
         patience: passes without a better loss before stopping; None never stops early.
-        encode: trains the encoder for one pass given the heads, and returns the new text vectors; None keeps it frozen.
+        encode: the encoder in training; None keeps it frozen.
         progress: told the fraction done.
     """
     if start is None:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        heads = Heads(problem, text.shape[1], dim, 0.1, generator)
+        heads = Heads(problem, features.shape[1], dim, 0.1, generator)
     else:
         heads = copy.deepcopy(start)
     averaged = Averaged.of(heads, settings.averaging)
-    optimiser = torch.optim.AdamW(heads.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-    member = averaged.module.export(text)
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=learning_rate, weight_decay=0.0)
+    member = averaged.module.export(features)
     losses = [problem.tuning_loss(problem.tuning_logit(member))]
-    best = (0, member, averaged.module, text)
+    best = Best(0, member, copy.deepcopy(averaged.module), None if encode is None else encode.vectors())
     training = []
     for epoch in range(1, epochs + 1):
         if encode is not None:
-            text = encode(averaged.module, rng, epoch)
-        training.append(heads_pass(heads, averaged, optimiser, problem, text, settings, rng))
-        member = averaged.module.export(text)
+            features = encode.train_pass(averaged.module, features, rng)
+        training.append(heads_pass(heads, averaged, optimiser, problem, features, settings, rng))
+        member = averaged.module.export(features)
         losses.append(problem.tuning_loss(problem.tuning_logit(member)))
-        if losses[-1].sum() < losses[best[0]].sum():
-            best = (epoch, member, copy.deepcopy(averaged.module), text)
+        if losses[-1].sum() < losses[best.epoch].sum():
+            best = Best(epoch, member, copy.deepcopy(averaged.module), None if encode is None else encode.vectors())
         if progress is not None:
             progress(epoch / epochs, f"pass {epoch}, tuning log-loss {losses[-1].sum() / len(problem.target):.4f}")
-        if patience is not None and epoch - best[0] >= patience:
+        if patience is not None and epoch - best.epoch >= patience:
             break
-    return Trained(best[1], best[2], best[3], np.array(losses), best[0], training)
+    return Trained(best.member, best.heads, best.vectors, np.array(losses), best.epoch, training)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simulator.encoders.text import resolve_encoder
 from simulator.errors import InputError, did_you_mean
-from simulator.log import InteractionLog, Split
+from simulator.log import Catalogue, InteractionLog, Split
 from simulator.preference.calibration import platt
 from simulator.preference.model import Member, PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem, build_problem, log_loss
@@ -64,13 +64,30 @@ class TextTower:
 
 
 def standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Text vectors [I, p] about their mean, scaled to a mean squared length of 1; items without text stay zero."""
-    has_text = np.any(vectors != 0, axis=1)
-    if not has_text.any():
+    """Vectors [I, p] about their mean, scaled to a mean squared length of 1; rows of zeros (nothing known) stay zero.
+
+    No columns come back where nothing tells two items apart.
+    """
+    known = np.any(vectors != 0, axis=1)
+    if not known.any():
         return vectors[:, :0]
-    centred = np.where(has_text[:, None], vectors - vectors[has_text].mean(0), 0.0)
-    scale = np.sqrt(np.mean(np.sum(centred[has_text].astype(np.float64) ** 2, axis=1)))
-    return (centred / max(scale, 1e-6)).astype(np.float32)
+    centred = np.where(known[:, None], vectors - vectors[known].mean(0), 0.0)
+    scale = np.sqrt(np.mean(np.sum(centred[known].astype(np.float64) ** 2, axis=1)))
+    return (centred / scale).astype(np.float32) if scale > 1e-6 else vectors[:, :0].astype(np.float32)
+
+
+def item_features(
+    vectors: NDArray[np.float32], catalogue: Catalogue, settings: PreferenceSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What is known of each item: text [I, p] and categories [I, C], each standardised, sharing a length of 1.
+
+    Either has no columns where the log has none of it.
+    """
+    text = standardised(vectors)
+    side = standardised(catalogue.item_categories) if settings.categories else text[:, :0]
+    both = text.shape[1] > 0 and side.shape[1] > 0
+    share = np.float32(np.sqrt(0.5) if both else 1.0)
+    return text * share, side * share
 
 
 def fine_tune(
@@ -110,7 +127,107 @@ def fine_tune(
     encoder = resolve_encoder(settings.encoder, folder)
     pretrained = encode_texts(log.catalogue.item_text, encoder, cache=cache, max_tokens=settings.max_tokens)
     seconds = {"encode": time.process_time() - began}
-    return TextTower(pretrained, "pretrained", seconds=seconds)
+    if settings.adaptation == "frozen":
+        return TextTower(pretrained, "pretrained", seconds=seconds)
+    return _tune_encoder(
+        log, pretrained, encoder, build_problem(log, split, role), settings, root, role, progress, seconds
+    )
+
+
+def _tune_encoder(
+    log: InteractionLog,
+    pretrained: NDArray[np.float32],
+    encoder: str,
+    problem: Problem,
+    settings: PreferenceSettings,
+    root: np.random.SeedSequence,
+    role: int,
+    progress: Progress,
+    seconds: dict[str, float],
+) -> TextTower:
+    import torch
+
+    from simulator.preference import _two_tower as towers
+    from simulator.preference._encoder_tuning import TopLayers
+
+    name = ("preference", "fine_tune", role)
+    text, other = item_features(pretrained, log.catalogue, settings)
+    features = torch.from_numpy(np.concatenate([text, other], axis=1))
+    epochs, dim = settings.tuning.epochs, settings.dims[0]
+    with towers.one_thread(stream_word(root, *name, "torch", bits=62)):
+        began = time.process_time()
+        first = towers.train(
+            problem,
+            features,
+            settings,
+            stream(root, *name, "heads"),
+            dim=dim,
+            learning_rate=settings.learning_rate,
+            epochs=settings.epochs,
+            patience=settings.patience,
+            progress=lambda done, words: progress(0.1 * done, f"heads on the frozen encoder, {words}"),
+        )
+        seconds["heads"] = time.process_time() - began
+        # Both sides of stage 2 meet the same batches and masks, so that they differ by the encoder alone.
+        sides = {}
+        for side, share in (("control", (0.1, 0.15)), ("fine-tuned", (0.15, 1.0))):
+            began = time.process_time()
+            tuned = side == "fine-tuned"
+
+            def tell(done: float, words: str, side: str = side, share: tuple[float, float] = share) -> None:
+                progress(share[0] + (share[1] - share[0]) * done, f"{side}, {words}")
+
+            tower = (
+                TopLayers(log.catalogue.item_text, pretrained, text, other, encoder, problem, settings)
+                if tuned
+                else None
+            )
+            sides[side] = towers.train(
+                problem,
+                features,
+                settings,
+                stream(root, *name, "stage 2"),
+                dim=dim,
+                start=first.heads,
+                learning_rate=settings.tuning.heads_learning_rate,
+                epochs=epochs,
+                patience=None,
+                encode=tower,
+                progress=tell,
+            )
+            seconds[side] = time.process_time() - began
+    control, fine_tuned = sides["control"], sides["fine-tuned"]
+    rows = np.bincount(problem.target_user, minlength=len(problem.tuning_users))
+    curve = tuple(
+        {"epoch": epoch, "control": float(a), "fine-tuned": float(b)}
+        for epoch, (a, b) in enumerate(
+            zip(control.losses.sum(1) / rows.sum(), fine_tuned.losses.sum(1) / rows.sum(), strict=True)
+        )
+    )
+    better = fine_tuned.losses[fine_tuned.best].sum() < control.losses[control.best].sum()
+    return TextTower(
+        fine_tuned.vectors if better and fine_tuned.vectors is not None else pretrained,
+        "fine-tuned" if better else "pretrained",
+        Gain(crossed_difference(control.losses, fine_tuned.losses), rows),
+        curve,
+        {stage: round(spent, 2) for stage, spent in seconds.items()},
+    )
+
+
+def crossed_difference(control: NDArray[np.float64], tuned: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[T] loss of the control minus that of the tuned side, each at the pass that is best on the *other* users.
+
+    control, tuned: [passes, T] summed loss of each tuning user after each pass.
+    """
+    n_users = control.shape[1]
+    out = np.zeros(n_users)
+    for half in range(2):
+        scored = np.arange(n_users) % 2 == half
+        chooses = ~scored if n_users > 1 else scored
+        a = np.argmin(control[:, chooses].sum(1))
+        b = np.argmin(tuned[:, chooses].sum(1))
+        out[scored] = control[a, scored] - tuned[b, scored]
+    return out
 
 
 def fit_preference(
@@ -153,7 +270,8 @@ def fit_preference(
     problem = build_problem(log, split, role, resample=resample)
     name = ("preference", architecture, role, number)
     count = settings.members if bootstrap is None else min(settings.members, settings.refit_members)
-    members, measures = ARCHITECTURES[architecture](problem, tower, settings, root, name, count, progress)
+    features = np.concatenate(item_features(tower.vectors, log.catalogue, settings), axis=1)
+    members, measures = ARCHITECTURES[architecture](problem, features, settings, root, name, count, progress)
     logit = np.mean([problem.tuning_logit(member) for member in members], axis=0)
     calibration = platt(logit, problem.target)
     fitted = np.zeros(log.catalogue.n_users, bool)
@@ -182,7 +300,7 @@ def fit_preference(
 
 def _two_tower(
     problem: Problem,
-    tower: TextTower,
+    features: NDArray[np.float32],
     settings: PreferenceSettings,
     root: np.random.SeedSequence,
     name: tuple[str | int, ...],
@@ -193,7 +311,7 @@ def _two_tower(
 
     from simulator.preference import _two_tower as towers
 
-    text = torch.from_numpy(standardised(tower.vectors))
+    known = torch.from_numpy(features)
     members, epochs = [], []
     for m in range(count):
 
@@ -203,10 +321,11 @@ def _two_tower(
         with towers.one_thread(stream_word(root, *name, m, "torch", bits=62)):
             trained = towers.train(
                 problem,
-                text,
+                known,
                 settings,
                 stream(root, *name, m),
                 dim=settings.dims[m % len(settings.dims)],
+                learning_rate=settings.learning_rate,
                 epochs=settings.epochs,
                 patience=settings.patience,
                 progress=tell,
@@ -218,7 +337,7 @@ def _two_tower(
 
 def _matrix_factorisation(
     problem: Problem,
-    tower: TextTower,
+    features: NDArray[np.float32],
     settings: PreferenceSettings,
     root: np.random.SeedSequence,
     name: tuple[str | int, ...],
@@ -231,7 +350,7 @@ def _matrix_factorisation(
 
 def _bias(
     problem: Problem,
-    tower: TextTower,
+    features: NDArray[np.float32],
     settings: PreferenceSettings,
     root: np.random.SeedSequence,
     name: tuple[str | int, ...],

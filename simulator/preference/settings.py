@@ -26,6 +26,12 @@ class TuningSettings(BaseModel):
     learning_rate: float = Field(
         default=3e-5, gt=0, lt=1, description="AdamW rate of the encoder's top layer, after warm-up."
     )
+    heads_learning_rate: float = Field(
+        default=2e-3,
+        gt=0,
+        lt=1,
+        description="AdamW rate of the heads in this stage, for the tuned and the frozen side.",
+    )
     layer_decay: float = Field(
         default=0.9, gt=0, le=1, description="Rate of a layer as a share of the rate of the layer above it."
     )
@@ -52,6 +58,9 @@ class PreferenceSettings(BaseModel):
         default="top_layers",
         description="What is trained of the encoder: nothing (frozen) or its top layers (top_layers).",
     )
+    categories: bool = Field(
+        default=True, description="Whether an item's categories stand beside its text vector as features of the item."
+    )
     architecture: Architecture = Field(
         default="two_tower",
         description="two_tower: item text and id against a user head over the history; matrix_factorisation and bias: "
@@ -68,8 +77,10 @@ class PreferenceSettings(BaseModel):
     patience: Positive = Field(
         default=6, description="Passes without a better log-loss on the tuning users before training stops."
     )
-    batch_users: Positive = Field(default=32, description="Users in one step of the heads.")
-    learning_rate: float = Field(default=0.01, gt=0, lt=1, description="AdamW rate of the heads.")
+    batch_users: Positive = Field(
+        default=32, description="Users in one step of the heads at most; fewer where users are few."
+    )
+    learning_rate: float = Field(default=0.015, gt=0, lt=1, description="AdamW rate of the heads.")
     averaging: float = Field(
         default=0.97, ge=0, lt=1, description="Decay a step of the running mean of the weights that is kept."
     )
@@ -78,10 +89,10 @@ class PreferenceSettings(BaseModel):
         description="Least and greatest share of a history that is hidden as targets, drawn anew each pass.",
     )
     bias_penalty: float = Field(
-        default=0.6, ge=0, description="Penalty on squared item biases, per item (not per occurrence)."
+        default=0.25, ge=0, description="Penalty on squared item biases, per item (not per occurrence)."
     )
     vector_penalty: float = Field(
-        default=20.0, ge=0, description="Penalty on squared item vectors, per item (not per occurrence)."
+        default=40.0, ge=0, description="Penalty on squared item vectors, per item (not per occurrence)."
     )
     tuning: TuningSettings = Field(
         default=TuningSettings(), description="Fine-tuning of the encoder; unused where it is frozen."
