@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,13 @@ from simulator.preference.map_head import newton_map
 from simulator.preference.model import Member
 from simulator.preference.problem import Problem
 
-USER_RIDGES = (0.5, 1.0, 2.0, 4.0)
-ITEM_RIDGES = (0.5, 1.0, 2.0, 4.0)
-VECTOR_RIDGES = (4.0, 8.0, 16.0, 32.0)
+USER_RIDGES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+ITEM_RIDGES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+VECTOR_RIDGES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 SWEEPS = 12
 PATIENCE = 2
+LEAST_GAIN = 1e-5
+"""Log-loss a row by which a sweep must be better than the best so far to count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def _alternate(
         )
         member = Member(items[:, 1:].copy(), base + items[:, 0], none, precision)
         loss = float(problem.tuning_loss(problem.tuning_logit(member)).sum()) / len(problem.target)
-        if best is None or loss < best.loss:
+        if best is None or loss < best.loss - LEAST_GAIN:
             chosen = {"user_ridge": user_ridge, "item_ridge": item_ridge, "vector_ridge": vector_ridge, "sweeps": sweep}
             best, since = ReferenceFit(member, loss, chosen, 1), 0
         else:
@@ -91,17 +94,46 @@ def _alternate(
     return best
 
 
-def _best(fits: Sequence[ReferenceFit]) -> ReferenceFit:
-    chosen = min(fits, key=lambda fit: fit.loss)
-    return ReferenceFit(chosen.member, chosen.loss, chosen.chosen, sum(fit.candidates for fit in fits))
+def _climb(grid: Sequence[float], start: float, fit: Callable[[float], ReferenceFit]) -> ReferenceFit:
+    """Walk along a sorted grid from `start` for as long as the next value is better on the tuning users."""
+    place = grid.index(start)
+    fits = {place: fit(start)}
+    for step in (1, -1):
+        here = place
+        while 0 <= here + step < len(grid):
+            fits[here + step] = fit(grid[here + step])
+            if fits[here + step].loss >= fits[here].loss:
+                break
+            here += step
+        if here != place:
+            break
+    best = min(fits.values(), key=lambda found: found.loss)
+    return replace(best, candidates=sum(found.candidates for found in fits.values()))
+
+
+def _biases(problem: Problem, rng: np.random.Generator, user_ridge: float, item_ridge: float) -> ReferenceFit:
+    return _alternate(problem, 0, user_ridge, item_ridge, 1.0, rng)
 
 
 def fit_bias(problem: Problem, rng: np.random.Generator) -> ReferenceFit:
-    """User and item biases with the ridge strengths that are best on the tuning users."""
-    return _best([_alternate(problem, 0, u, i, 1.0, rng) for u in USER_RIDGES for i in ITEM_RIDGES])
+    """User and item biases with the ridge strengths that are best on the tuning users, one after the other, twice."""
+    user, item, candidates = 2.0, 1.0, 0
+    for _ in range(2):
+        best = _climb(ITEM_RIDGES, item, partial(_biases, problem, rng, user))
+        item, candidates = best.chosen["item_ridge"], candidates + best.candidates
+        best = _climb(USER_RIDGES, user, partial(_biases, problem, rng, item_ridge=item))
+        user, candidates = best.chosen["user_ridge"], candidates + best.candidates
+    return replace(best, candidates=candidates)
 
 
 def fit_matrix_factorisation(problem: Problem, dim: int, rng: np.random.Generator) -> ReferenceFit:
     """Logistic matrix factorisation without text, ridge strengths and sweeps chosen on the tuning users."""
-    bias = fit_bias(problem, rng).chosen
-    return _best([_alternate(problem, dim, bias["user_ridge"], bias["item_ridge"], v, rng) for v in VECTOR_RIDGES])
+    bias = fit_bias(problem, rng)
+    user, item = bias.chosen["user_ridge"], bias.chosen["item_ridge"]
+    seed = int(rng.integers(2**62))  # every strength starts from the same vectors, so that they differ by it alone
+
+    def fit(ridge: float) -> ReferenceFit:
+        return _alternate(problem, dim, user, item, ridge, np.random.default_rng(seed))
+
+    best = _climb(VECTOR_RIDGES, 32.0, fit)
+    return replace(best, candidates=best.candidates + bias.candidates)

@@ -1,0 +1,219 @@
+"""Fitting: a known truth is found, other users do not leak in, equal seeds give equal bits, and any log will do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from simulator.errors import InputError
+from simulator.log import HELD_OUT, JUDGE, WORLD_A, Catalogue, InteractionLog, Split, split_users
+from simulator.preference import (
+    PreferenceModel,
+    PreferenceSettings,
+    TextTower,
+    TuningSettings,
+    fine_tune,
+    fit_preference,
+)
+
+N_USERS, N_ITEMS, ROWS = 600, 60, 30
+QUICK = PreferenceSettings(members=1, dims=(8,), epochs=25, patience=5, vector_penalty=10)
+GENRES = ("a quiet love story", "war and battle", "funny animals for children", "murder and detectives")
+
+
+def made_log(*, features: int = 1) -> tuple[InteractionLog, np.ndarray]:
+    """A log of known probabilities: item quality, user mood, a taste for each genre, and an effect of one feature."""
+    rng = np.random.default_rng(5)
+    genre = rng.integers(0, len(GENRES), N_ITEMS)
+    quality, mood = rng.normal(0, 1, N_ITEMS), rng.normal(0, 0.7, N_USERS)
+    taste = rng.normal(0, 1.5, (N_USERS, len(GENRES)))
+    seen = rng.normal(size=(N_USERS, features)).astype(np.float32)
+    user = np.repeat(np.arange(N_USERS), ROWS)
+    item = np.concatenate([rng.choice(N_ITEMS, ROWS, replace=False) for _ in range(N_USERS)])
+    logit = quality[item] + mood[user] + taste[user, genre[item]] + 0.8 * seen.sum(1)[user]
+    p = 1 / (1 + np.exp(-logit))
+    catalogue = Catalogue(
+        tuple(f"i{k}" for k in range(N_ITEMS)), tuple(f"film {k}: {GENRES[g]}" for k, g in enumerate(genre)),
+        np.zeros((N_ITEMS, 0), np.float32), (), tuple(f"u{k}" for k in range(N_USERS)), seen,
+        tuple(f"f{k}" for k in range(features)),
+    )  # fmt: skip
+    liked = (rng.random(len(user)) < p).astype(np.float32)
+    return InteractionLog(user, item, np.tile(np.arange(ROWS, dtype=float), N_USERS), liked, catalogue, "made"), p
+
+
+@pytest.fixture(scope="module")
+def root() -> np.random.SeedSequence:
+    return np.random.SeedSequence(7)
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[InteractionLog, np.ndarray]:
+    return made_log()
+
+
+@pytest.fixture(scope="module")
+def split(made: tuple[InteractionLog, np.ndarray], root: np.random.SeedSequence) -> Split:
+    return split_users(made[0], root)
+
+
+@pytest.fixture(scope="module")
+def tower(made: tuple[InteractionLog, np.ndarray], split: Split, root: np.random.SeedSequence) -> TextTower:
+    return fine_tune(made[0], split, WORLD_A, QUICK.model_copy(update={"adaptation": "frozen"}), root)
+
+
+@pytest.fixture(scope="module")
+def fitted(
+    made: tuple[InteractionLog, np.ndarray], split: Split, tower: TextTower, root: np.random.SeedSequence
+) -> dict[str, PreferenceModel]:
+    return {
+        name: fit_preference(made[0], split, WORLD_A, tower, QUICK, root, architecture=name)
+        for name in ("two_tower", "matrix_factorisation", "bias")
+    }
+
+
+def loss(p: np.ndarray, y: np.ndarray) -> float:
+    return float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
+
+
+def same(a: PreferenceModel, b: PreferenceModel) -> bool:
+    return np.array_equal(a.item_vectors, b.item_vectors) and np.array_equal(a.item_bias, b.item_bias)
+
+
+def test_on_a_log_of_known_probabilities_each_model_finds_what_its_form_can(
+    made: tuple[InteractionLog, np.ndarray], split: Split, fitted: dict[str, PreferenceModel]
+) -> None:
+    """Held-out users. The truth loses .46, the base rate .69; taste by genre is beyond a bias model."""
+    log, p = made
+    rows = split.rows(log, split.users(HELD_OUT), late=True)
+    y = log.primary[rows]
+    found = {name: loss(model.predict(log, split, rows), y) for name, model in fitted.items()}
+    truth, base = loss(p[rows], y), loss(np.full(len(rows), y.mean()), y)
+    assert truth + 0.01 < found["two_tower"] < found["bias"] - 0.02
+    assert found["two_tower"] < found["matrix_factorisation"] < found["bias"] - 0.01 < base - 0.04
+    predicted = fitted["two_tower"].predict(log, split, rows)
+    assert y.sum() / predicted.sum() == pytest.approx(1, abs=0.08)
+
+
+def test_public_features_help_users_without_history(
+    made: tuple[InteractionLog, np.ndarray], fitted: dict[str, PreferenceModel]
+) -> None:
+    """The true effect is .8; ridge and calibration shrink it a little."""
+    assert 0.4 < fitted["two_tower"].members[0].feature_weights[0] < 1.0
+
+
+def test_rows_of_other_users_and_late_rows_change_nothing(
+    made: tuple[InteractionLog, np.ndarray], split: Split, tower: TextTower, root: np.random.SeedSequence
+) -> None:
+    """Turn over every outcome that the model must not see; the model stays the same to the last bit."""
+    log = made[0]
+    fitting, tuning = split.users(WORLD_A, tuning=False), split.users(WORLD_A, tuning=True)
+    may_see = (np.isin(log.user, fitting) & ~split.late) | np.isin(log.user, tuning)
+    turned = replace(log, primary=np.where(may_see, log.primary, 1 - log.primary).astype(np.float32))
+    few = QUICK.model_copy(update={"epochs": 3})
+    for name in ("two_tower", "bias"):
+        one = fit_preference(log, split, WORLD_A, tower, few, root, architecture=name)
+        other = fit_preference(turned, split, WORLD_A, tower, few, root, architecture=name)
+        assert same(one, other)
+    assert not same(fit_preference(turned, split, JUDGE, tower, few, root), one)
+
+
+def test_equal_seeds_give_equal_bits_and_bootstrap_refits_differ(
+    made: tuple[InteractionLog, np.ndarray], split: Split, tower: TextTower, root: np.random.SeedSequence
+) -> None:
+    few = QUICK.model_copy(update={"epochs": 3, "members": 2, "refit_members": 1})
+    one, again = (fit_preference(made[0], split, JUDGE, tower, few, root) for _ in range(2))
+    assert same(one, again)
+    assert not same(one, fit_preference(made[0], split, JUDGE, tower, few, np.random.SeedSequence(8)))
+    refits = [fit_preference(made[0], split, JUDGE, tower, few, root, bootstrap=b) for b in (1, 2, 1)]
+    assert same(refits[0], refits[2])
+    assert not same(refits[0], refits[1])
+    assert len(one.members) == 2
+    assert len(refits[0].members) == 1
+    assert set(refits[0].fitted_users) < set(one.fitted_users)
+
+
+def test_the_fitted_rows_are_those_of_the_roles_fitting_users(
+    made: tuple[InteractionLog, np.ndarray], split: Split, fitted: dict[str, PreferenceModel]
+) -> None:
+    model = fitted["bias"]
+    fitting, tuning = split.users(WORLD_A, tuning=False), split.users(WORLD_A, tuning=True)
+    assert np.array_equal(model.fitted_users, fitting)
+    assert np.array_equal(model.tuning_users, tuning)
+    early, late = (len(split.rows(made[0], fitting, late=late)) for late in (False, True))
+    assert len(model.seen) == early + len(split.rows(made[0], tuning, late=True)) + len(
+        split.rows(made[0], tuning, late=False)
+    )
+    assert late > 0
+
+
+def test_a_log_without_text_features_or_time_is_fitted_from_its_ids(root: np.random.SeedSequence) -> None:
+    log, _ = made_log(features=0)
+    log = replace(log, time=np.full(len(log), np.nan), catalogue=replace(log.catalogue, item_text=("",) * N_ITEMS))
+    split = split_users(log, root)
+    tower = fine_tune(log, split, WORLD_A, QUICK, root)
+    assert tower.chosen == "ids only"
+    model = fit_preference(log, split, WORLD_A, tower, QUICK, root)
+    rows = split.rows(log, split.users(HELD_OUT), late=True)
+    y = log.primary[rows]
+    assert loss(model.predict(log, split, rows), y) < loss(np.full(len(rows), y.mean()), y) - 0.02
+
+
+def test_a_log_of_a_dozen_users_can_be_fitted(root: np.random.SeedSequence) -> None:
+    log, _ = made_log()
+    few = log.user < 12
+    catalogue = replace(
+        log.catalogue, user_ids=log.catalogue.user_ids[:12], user_features=log.catalogue.user_features[:12]
+    )
+    log = replace(
+        log, user=log.user[few], item=log.item[few], time=log.time[few], primary=log.primary[few], catalogue=catalogue
+    )
+    split = split_users(log, root)
+    for name in ("two_tower", "matrix_factorisation", "bias"):
+        tower = TextTower(np.zeros((N_ITEMS, 0), np.float32), "ids only")
+        model = fit_preference(log, split, WORLD_A, tower, QUICK, root, architecture=name)
+        rows = split.rows(log, split.users(HELD_OUT), late=True)
+        assert np.isfinite(model.predict(log, split, rows)).all()
+
+
+def test_an_unknown_architecture_names_the_nearest(
+    made: tuple[InteractionLog, np.ndarray], split: Split, tower: TextTower, root: np.random.SeedSequence
+) -> None:
+    with pytest.raises(InputError, match="did you mean 'two_tower'"):
+        fit_preference(made[0], split, WORLD_A, tower, QUICK, root, architecture="two_towers")
+
+
+def test_progress_rises_to_one(
+    made: tuple[InteractionLog, np.ndarray], split: Split, tower: TextTower, root: np.random.SeedSequence
+) -> None:
+    told: list[float] = []
+    few = QUICK.model_copy(update={"epochs": 3, "members": 2})
+    fit_preference(made[0], split, WORLD_A, tower, few, root, progress=lambda done, words: told.append(done))
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+def test_fine_tuning_keeps_the_better_side_and_sees_its_own_users_only(
+    made: tuple[InteractionLog, np.ndarray], split: Split, tower: TextTower, root: np.random.SeedSequence
+) -> None:
+    """Two passes over 60 texts: vectors move, the choice follows the tuning users, and no other user's row matters."""
+    log = made[0]
+    settings = QUICK.model_copy(
+        update={"epochs": 6, "tuning": TuningSettings(epochs=2, top_layers=1, learning_rate=3e-4)}
+    )
+    tuned = fine_tune(log, split, WORLD_A, settings, root)
+    assert tuned.gain is not None
+    assert len(tuned.gain.difference) == len(split.users(WORLD_A, tuning=True))
+    assert tuned.curve[0]["control"] == tuned.curve[0]["fine-tuned"]
+    better = min(row["fine-tuned"] for row in tuned.curve) < min(row["control"] for row in tuned.curve)
+    assert tuned.chosen == ("fine-tuned" if better else "pretrained")
+    assert np.array_equal(tuned.vectors, tower.vectors) == (not better)
+    assert tuned.curve[2]["control"] != tuned.curve[2]["fine-tuned"]
+    assert np.linalg.norm(tuned.vectors, axis=1) == pytest.approx(1, abs=1e-4)
+
+    other = split.role[log.user] != WORLD_A
+    turned = replace(log, primary=np.where(other, 1 - log.primary, log.primary).astype(np.float32))
+    again = fine_tune(turned, split, WORLD_A, settings, root)
+    assert np.array_equal(again.vectors, tuned.vectors)
+    assert again.curve == tuned.curve
