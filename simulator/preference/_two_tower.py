@@ -252,6 +252,7 @@ def train(
     start: Heads | None = None,
     learning_rate: float,
     epochs: int,
+    heads_passes: int = 1,
     patience: int | None,
     encode: TrainableText | None = None,
     progress: Callable[[float, str], None] | None = None,
@@ -266,8 +267,9 @@ def train(
         dim: width of the item vectors.
         learning_rate: AdamW rate of the heads.
         start: heads to go on from; new ones where left out.
-        epochs: passes at most.
-        patience: passes without a better loss before stopping; None never stops early.
+        epochs: rounds at most: one pass of the encoder, then those of the heads.
+        heads_passes: passes of the heads in a round.
+        patience: rounds without a better loss before stopping; None never stops early.
         encode: the encoder in training; None keeps it frozen.
         progress: told the fraction done.
     """
@@ -285,13 +287,15 @@ def train(
     for epoch in range(1, epochs + 1):
         if encode is not None:
             features = encode.train_pass(averaged.module, features, rng)
-        training.append(heads_pass(heads, averaged, optimiser, problem, features, settings, rng))
+        for _ in range(heads_passes):
+            loss = heads_pass(heads, averaged, optimiser, problem, features, settings, rng)
+        training.append(loss)
         member = averaged.module.export(features)
         losses.append(problem.tuning_loss(problem.tuning_logit(member)))
         if losses[-1].sum() < losses[best.epoch].sum():
             best = Best(epoch, member, copy.deepcopy(averaged.module), None if encode is None else encode.vectors())
         if progress is not None:
-            progress(epoch / epochs, f"pass {epoch}, tuning log-loss {losses[-1].sum() / len(problem.target):.4f}")
+            progress(epoch / epochs, f"round {epoch}, tuning log-loss {losses[-1].sum() / len(problem.target):.4f}")
         if patience is not None and epoch - best.epoch >= patience:
             break
     return Trained(best.member, best.heads, best.vectors, np.array(losses), best.epoch, training)

@@ -191,6 +191,7 @@ def _tune_encoder(
                 start=first.heads,
                 learning_rate=settings.tuning.heads_learning_rate,
                 epochs=epochs,
+                heads_passes=settings.tuning.heads_passes,
                 patience=None,
                 encode=tower,
                 progress=tell,

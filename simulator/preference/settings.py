@@ -26,6 +26,9 @@ class TuningSettings(BaseModel):
     learning_rate: float = Field(
         default=3e-5, gt=0, lt=1, description="AdamW rate of the encoder's top layer, after warm-up."
     )
+    heads_passes: Positive = Field(
+        default=4, description="Passes of the heads over the users for one pass over the texts."
+    )
     heads_learning_rate: float = Field(
         default=2e-3,
         gt=0,
@@ -71,7 +74,7 @@ class PreferenceSettings(BaseModel):
         default=2, description="Members of a bootstrap refit (judge worlds beyond the first)."
     )
     dims: tuple[Positive, ...] = Field(
-        default=(32, 64), min_length=1, description="Width of the item vectors; members take turns."
+        default=(16,), min_length=1, description="Width of the item vectors; members take turns."
     )
     epochs: Positive = Field(default=60, description="Passes over the fitting users at most.")
     patience: Positive = Field(
