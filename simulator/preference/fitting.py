@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simulator.encoders.text import resolve_encoder
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Catalogue, InteractionLog, Split
-from simulator.preference.calibration import platt
+from simulator.preference.calibration import calibrate, drift_of
 from simulator.preference.model import Member, PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem, build_problem, log_loss
 from simulator.preference.references import fit_bias, fit_matrix_factorisation
@@ -274,7 +274,8 @@ def fit_preference(
     features = np.concatenate(item_features(tower.vectors, log.catalogue, settings), axis=1)
     members, measures = ARCHITECTURES[architecture](problem, features, settings, root, name, count, progress)
     logit = np.mean([problem.tuning_logit(member) for member in members], axis=0)
-    calibration = platt(logit, problem.target)
+    drift = drift_of(*problem.second_half(members))
+    calibration = calibrate(logit, problem.target, problem.target_user, drift=drift)
     fitted = np.zeros(log.catalogue.n_users, bool)
     fitted[problem.fitted_users] = True
     tuned = np.zeros(log.catalogue.n_users, bool)
@@ -293,6 +294,7 @@ def fit_preference(
             "encoder": tower.chosen if architecture == "two_tower" else None,
             "rows_fitted": len(problem.histories.item),
             "tuning_log_loss": float(log_loss(logit, problem.target).mean()),
+            "drift": drift,
             **measures,
             "seconds": {"fit": round(time.process_time() - began, 2)},
         },
@@ -345,7 +347,7 @@ def _matrix_factorisation(
     count: int,
     progress: Progress,
 ) -> tuple[tuple[Member, ...], dict[str, Any]]:
-    fit = fit_matrix_factorisation(problem, max(settings.dims), stream(root, *name))
+    fit = fit_matrix_factorisation(problem, settings.factors, stream(root, *name))
     return (fit.member,), {"chosen": fit.chosen, "candidates": fit.candidates}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,22 @@ class Problem:
         theta = member.fold_in(self.tuning, self.tuning_features)
         inner = np.einsum("kd,kd->k", theta[self.target_user, 1:], member.item_vectors[self.target_item])
         return inner.astype(np.float64) + theta[self.target_user, 0] + member.item_offset[self.target_item]
+
+    def second_half(self, members: Sequence[Member]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Mean logit and outcome of the second half of every fitting user's rows, from their first half."""
+        past = self.histories
+        length = np.diff(past.start)
+        user = np.repeat(np.arange(len(past)), length)
+        first = np.arange(len(user)) - past.start[user] < np.maximum(1, length // 2)[user]
+        start = np.concatenate([[0], np.cumsum(np.bincount(user[first], minlength=len(past)))])
+        half = Histories(start, past.item[first], past.primary[first])
+        who, item = user[~first], past.item[~first]
+        logit = np.zeros(len(who), np.float64)
+        for member in members:
+            theta = member.fold_in(half, self.features)
+            inner = np.einsum("kd,kd->k", theta[who, 1:], member.item_vectors[item])
+            logit += (inner.astype(np.float64) + theta[who, 0] + member.item_offset[item]) / len(members)
+        return logit, past.primary[~first]
 
     def tuning_loss(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
         """[T] summed log-loss of each tuning user's target rows."""

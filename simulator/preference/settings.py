@@ -76,6 +76,7 @@ class PreferenceSettings(BaseModel):
     dims: tuple[Positive, ...] = Field(
         default=(16,), min_length=1, description="Width of the item vectors; members take turns."
     )
+    factors: Positive = Field(default=64, description="Width of the item vectors of matrix factorisation.")
     epochs: Positive = Field(default=60, description="Passes over the fitting users at most.")
     patience: Positive = Field(
         default=6, description="Passes without a better log-loss on the tuning users before training stops."

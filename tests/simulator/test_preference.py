@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from simulator.errors import InputError, SeenRowsError
 from simulator.log import Catalogue, Histories, InteractionLog, Split
 from simulator.preference import Member, PreferenceModel, map_head, row_hashes
-from simulator.preference.calibration import platt
+from simulator.preference.calibration import calibrate, drift_of
 from simulator.preference.fitting import crossed_difference
 
 N_ITEMS, DIM = 12, 3
@@ -189,20 +189,40 @@ def test_rows_differ_by_user_item_time_and_repeat() -> None:
     assert len(set(row_hashes(without_time).tolist())) == 5
 
 
-def test_calibration_recovers_what_a_model_got_wrong(rng: np.random.Generator) -> None:
-    """Truth: logit 0.5 z - 0.7; 40,000 rows give a standard error near .015."""
-    z = rng.normal(size=40_000)
-    outcome = (rng.random(len(z)) < 1 / (1 + np.exp(-(0.5 * z - 0.7)))).astype(np.float32)
-    found = platt(z, outcome)
-    assert found.slope == pytest.approx(0.5, abs=0.06)
-    assert found.intercept == pytest.approx(-0.7, abs=0.06)
+def calibration_log(rng: np.random.Generator, n_users: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth: logit .5 z - .7, and a mood of standard deviation 1 for each user that the model does not know."""
+    user = np.repeat(np.arange(n_users), rows)
+    z = rng.normal(size=len(user))
+    p = 1 / (1 + np.exp(-(0.5 * z - 0.7 + rng.normal(size=n_users)[user])))
+    return z, (rng.random(len(user)) < p).astype(np.float32), user
 
 
-def test_calibration_on_a_handful_of_rows_stays_near_the_model() -> None:
-    found = platt(np.array([3.0, -3.0, 2.0]), np.array([0, 1, 0], np.float32))
-    assert 0.05 <= found.slope < 1
-    assert abs(found.intercept) < 0.5
-    assert platt(np.array([0.1, -0.1]), np.array([1, 1], np.float32)).intercept < 0.5
+def test_calibration_on_many_users_recovers_what_a_model_got_wrong(rng: np.random.Generator) -> None:
+    """8,000 users leave standard errors near .01; the mood flattens .5 and -.7 to .43 and -.6."""
+    found = calibrate(*calibration_log(rng, 8_000, 20))
+    assert found.slope == pytest.approx(0.43, abs=0.08)
+    assert found.intercept == pytest.approx(-0.6, abs=0.08)
+
+
+def test_calibration_counts_users_and_not_rows(rng: np.random.Generator) -> None:
+    """30 users, whatever the number of their rows, say little about the intercept; rows as units would say -.6."""
+    found = calibrate(*calibration_log(rng, 30, 400))
+    assert -0.2 < found.intercept < 0
+    z, outcome, user = calibration_log(rng, 2, 400)
+    assert abs(calibrate(z, outcome, user, drift=-0.1).intercept + 0.1) < 0.05
+
+
+def test_calibration_on_a_handful_of_rows_stays_with_the_model() -> None:
+    found = calibrate(np.array([3.0, -3.0, 2.0]), np.array([0, 1, 0], np.float32), np.array([0, 0, 1]), drift=-0.05)
+    assert found.slope == pytest.approx(1, abs=0.02)
+    assert found.intercept == pytest.approx(-0.05, abs=0.02)
+
+
+def test_drift_is_the_intercept_that_the_fitting_users_lack(rng: np.random.Generator) -> None:
+    z = rng.normal(size=50_000)
+    outcome = (rng.random(len(z)) < 1 / (1 + np.exp(-(z - 0.3)))).astype(np.float32)
+    assert drift_of(z, outcome) == pytest.approx(-0.3, abs=0.04)
+    assert drift_of(np.zeros(0), np.zeros(0, np.float32)) == 0
 
 
 def test_fine_tunings_gain_is_scored_on_users_who_did_not_choose_the_pass() -> None:
