@@ -1,1 +1,21 @@
+"""Off-policy evaluation: what a policy would have earned, from a log that another policy made.
 
+from evaluators import off_policy
+rounds = off_policy.Rounds(action, reward, pscore, user=user, context=context)
+off_policy.estimate(rounds, pi_e, estimators=["snips", "dr", "ips(clip=10)"])
+"""
+
+from evaluators.off_policy.estimation import difference, estimate
+from evaluators.off_policy.names import ESTIMATORS, about_estimators, parse
+from evaluators.off_policy.records import Rounds, Slates, Trajectories
+
+__all__ = [
+    "ESTIMATORS",
+    "Rounds",
+    "Slates",
+    "Trajectories",
+    "about_estimators",
+    "difference",
+    "estimate",
+    "parse",
+]

@@ -1,0 +1,195 @@
+"""What `ope` does: read a log and a policy, estimate, and lay the result out as JSON or as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluators.estimate import Estimate
+from evaluators.off_policy.bandit import checked_policy
+from evaluators.off_policy.estimation import BOUNDED, difference, estimate
+from evaluators.off_policy.names import DEFAULTS, Record
+from evaluators.off_policy.reading import read_log, read_policy
+from evaluators.off_policy.records import Rounds, Slates
+from simulator.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class OpeResult:
+    """Off-policy estimates of one log.
+
+    Attributes:
+        record: kind of log; n: its units (rounds, slates, trajectories); users: clusters.
+        estimates: by the names asked for.
+        differences: value minus that of `against`, by the same names; empty where none was asked for.
+        against: "logged", the file's name, or "".
+    """
+
+    record: Record
+    n: int
+    users: int
+    estimates: dict[str, Estimate]
+    differences: dict[str, Estimate]
+    against: str = ""
+
+    @property
+    def withheld(self) -> bool:
+        """Whether no estimate may be shown (exit code 3)."""
+        return all(e.value is None for e in (*self.estimates.values(), *self.differences.values()))
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where every estimate is withheld."""
+        return 3 if self.withheld else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `ope --json`."""
+        out: dict[str, Any] = {
+            "record": self.record,
+            "n": self.n,
+            "estimates": {name: _document(e) for name, e in self.estimates.items()},
+        }
+        if self.against:
+            out["difference"] = {
+                "against": self.against,
+                "estimates": {k: _document(e) for k, e in self.differences.items()},
+            }
+        return out
+
+    def as_text(self) -> str:
+        """A plain table: estimator, value, interval, what it rests on; reasons below."""
+        lines = [f"{self.record} log: {self.n} {_UNITS[self.record]} of {self.users} users"]
+        lines += _table(self.estimates)
+        if self.against:
+            lines += ["", f"minus {self.against}:", *_table(self.differences)]
+        return "\n".join(lines)
+
+
+_UNITS = {"bandit": "rounds", "slate": "slates", "trajectory": "trajectories"}
+
+
+def _document(e: Estimate) -> dict[str, Any]:
+    out = e.to_json()
+    out["diagnostics"] = _plain(dict(e.diagnostics))
+    return out
+
+
+def _plain(x: Any) -> Any:
+    """The same with NumPy numbers as Python's and infinite or undefined ones as null."""
+    if isinstance(x, dict):
+        return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(v) for v in x]
+    if hasattr(x, "item") and not isinstance(x, str):
+        x = x.item()
+    if isinstance(x, float) and not math.isfinite(x):
+        return None
+    return x
+
+
+def _table(estimates: dict[str, Estimate]) -> list[str]:
+    rows = [
+        (
+            "estimator",
+            "value",
+            "95 % interval" if _level(estimates) == 95 else f"{_level(estimates):g} % interval",
+            "ess",
+            "n_inf",
+            "n_pos",
+        )
+    ]
+    notes = []
+    for name, e in estimates.items():
+        d = e.diagnostics
+        figures = tuple(_figure(d.get(k)) for k in ("ess", "n_inf", "n_pos"))
+        rows.append((name, "withheld" if e.value is None else f"{e.value:.5g}", _interval(e.low, e.high), *figures))
+        bounded = d.get(BOUNDED)
+        if isinstance(bounded, dict) and BOUNDED not in estimates and not any(row[0] == BOUNDED for row in rows):
+            rows.append((BOUNDED, f"{bounded['value']:.5g}", _interval(bounded["low"], bounded["high"]), "", "", ""))
+        if e.withheld is not None:
+            notes.append(f"{name}: withheld: {e.withheld}")
+        elif "forced" in d:
+            notes.append(f"{name}: forced although {d['forced']}")
+        elif "no coverage claim" in e.method or "assumes" in e.method or "limits withheld" in e.method:
+            notes.append(e.method)
+        if "k_hat_warning" in d:
+            notes.append(f"{name}: warning: {d['k_hat_warning']}")
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return lines + notes
+
+
+def _level(estimates: dict[str, Estimate]) -> float:
+    return round(100 * next(iter(estimates.values())).level, 6) if estimates else 95.0
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return "none"
+    return f"[{'-inf' if low is None else f'{low:.5g}'}, {'inf' if high is None else f'{high:.5g}'}]"
+
+
+def _figure(x: Any) -> str:
+    return f"{x:.4g}" if isinstance(x, int | float) else "-"
+
+
+def run_ope(
+    log: Path,
+    policy: Path | None = None,
+    estimators: Iterable[str] | None = None,
+    reward_range: tuple[float, float] | None = None,
+    gamma: float | None = None,
+    force: bool = False,  # noqa: FBT001, FBT002 - mirrors the command's options
+    against: str | Path | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> OpeResult:
+    """Estimate a policy's value from a log file.
+
+    Args:
+        log: .npz or .parquet with bandit rounds, slates or trajectories.
+        policy: .npz or .npy with `pi_e` and optional `q_hat`; for bandit rounds. None: `pi_e` in the log itself.
+        estimators: names; None or empty: the usual ones of the record.
+        reward_range: lowest and highest possible reward.
+        gamma: discount of trajectories; None: the log's own `gamma`, or 1.
+        force: show withheld values with their reason.
+        against: another policy's file, or "logged": adds the paired differences.
+        level: coverage.
+        seed: of folds, halves and bootstrap.
+
+    Raises:
+        InputError: a file, column or value cannot be used; one line says which and what to do.
+    """
+    record, columns = read_log(Path(log))
+    kind: Record = "bandit" if isinstance(record, Rounds) else "slate" if isinstance(record, Slates) else "trajectory"
+    names = list(dict.fromkeys(estimators or ())) or list(DEFAULTS[kind])
+    options: dict[str, Any] = {"reward_range": reward_range, "level": level, "force": force, "seed": seed}
+    if not isinstance(record, Rounds):
+        if policy is not None:
+            raise InputError(
+                f"--policy: a {kind} log carries the policy in its evaluation_policy_* columns; leave it out"
+            )
+        if against is not None:
+            raise InputError(f"--against: a {kind} log carries one policy only; a difference needs bandit rounds")
+        discount = gamma if gamma is not None else float(columns["gamma"]) if "gamma" in columns else 1.0
+        found = estimate(record, estimators=names, gamma=discount, **options)
+        return OpeResult(kind, len(record), record.n_users, found, {})
+    if policy is not None:
+        pi_e, q_hat = read_policy(Path(policy))
+    elif "pi_e" in columns:
+        pi_e, q_hat = columns["pi_e"], None
+    else:
+        raise InputError("--policy: bandit rounds need a policy; give a .npz or .npy file with pi_e [n, n_actions]")
+    q_hat = columns.get("q_hat") if q_hat is None else q_hat
+    pi_e = checked_policy(record, pi_e)
+    found = estimate(record, pi_e, estimators=names, q_hat=q_hat, **options)
+    if against is None:
+        return OpeResult(kind, len(record), record.n_users, found, {})
+    logged = str(against) == "logged"
+    other = None if logged else checked_policy(record, read_policy(Path(against), "--against")[0], "--against")
+    apart = difference(record, pi_e, other, estimators=names, q_hat=q_hat, **options)
+    return OpeResult(kind, len(record), record.n_users, found, apart, "logged" if logged else Path(against).name)

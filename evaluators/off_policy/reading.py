@@ -1,0 +1,120 @@
+"""Logged rounds, slates, trajectories and policies from .npz, .npy and .parquet files."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.off_policy.names import Record
+from evaluators.off_policy.records import Rounds, Slates, Trajectories
+from simulator.errors import LogError, did_you_mean
+
+Floats = NDArray[np.float64]
+
+_BANDIT = ("action", "reward", "pscore", "pi_b", "context", "position", "user", "mask", "action_features", "action_context",
+           "action_embed", "p_e_a", "pi_e", "q_hat")  # fmt: skip
+
+
+def read_columns(path: Path, what: str = "LOG") -> dict[str, NDArray[Any]]:
+    """All arrays of a .npz or .parquet file by name; list columns of a parquet file become matrices."""
+    if not path.is_file():
+        raise LogError(f"{what}: '{path}' is not there; give a .npz or .parquet file")
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            raise LogError(
+                f"{what}: '{path.name}' cannot be read as numbers ({error}); save it with numpy.savez"
+            ) from error
+    if path.suffix == ".parquet":
+        return _read_parquet(path, what)
+    raise LogError(f"{what}: '{path.name}' ends in '{path.suffix}'; give a .npz or .parquet file")
+
+
+def _read_parquet(path: Path, what: str) -> dict[str, NDArray[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LogError(f"{what}: '{path.name}' cannot be read as parquet ({error}); write it again") from error
+    names = table.column_names
+    if len(set(names)) != len(names):
+        raise LogError(f"{what}: '{path.name}' has a column twice; rename one")
+    out: dict[str, NDArray[Any]] = {}
+    for name in names:
+        column = table.column(name).combine_chunks()
+        if column.null_count:
+            raise LogError(f"{name}: {column.null_count} values are missing; fill or drop these rows")
+        if (
+            pa.types.is_list(column.type)
+            or pa.types.is_fixed_size_list(column.type)
+            or pa.types.is_large_list(column.type)
+        ):
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            if len(column) == 0 or len(flat) % len(column):
+                raise LogError(f"{name}: its lists differ in length; give the same number of entries in each row")
+            out[name] = flat.reshape(len(column), -1)
+        else:
+            out[name] = column.to_numpy(zero_copy_only=False)
+    for name in ("step_per_trajectory", "len_list", "n_unique_action"):
+        if name in out and out[name].size:
+            out[name] = np.asarray(out[name].reshape(-1)[0])
+    return out
+
+
+def record_kind(columns: dict[str, Any]) -> Record:
+    """Which kind of record the columns hold."""
+    if "slate_id" in columns:
+        return "slate"
+    if "step_per_trajectory" in columns:
+        return "trajectory"
+    return "bandit"
+
+
+def read_log(path: Path) -> tuple[Rounds | Slates | Trajectories, dict[str, NDArray[Any]]]:
+    """The record in a log file, and its columns."""
+    columns = read_columns(path)
+    kind = record_kind(columns)
+    if kind == "slate":
+        return Slates.from_rows(columns), columns
+    if kind == "trajectory":
+        return Trajectories.from_rows(columns), columns
+    for name in ("action", "reward"):
+        if name not in columns:
+            raise LogError(f"{name}: '{path.name}' has no such column{did_you_mean(name, columns)}; add or rename it")
+    given = {name: columns[name] for name in _BANDIT if name in columns and name not in ("pi_e", "q_hat")}
+    if "action_context" in given:  # Open Bandit Pipeline's name
+        given.setdefault("action_features", given["action_context"])
+        del given["action_context"]
+    if "pi_b" in given and given["pi_b"].ndim == 3:
+        slot = (
+            np.zeros(len(given["pi_b"]), dtype=np.int64)
+            if "position" not in given
+            else given["position"].astype(np.int64)
+        )
+        given["pi_b"] = given["pi_b"][np.arange(len(slot)), :, slot]
+    return Rounds(**given), columns
+
+
+def read_policy(path: Path, what: str = "--policy") -> tuple[Floats, Floats | None]:
+    """Policy `pi_e` and, where there, `q_hat` from a .npz, .npy or .parquet file."""
+    if path.suffix == ".npy":
+        if not path.is_file():
+            raise LogError(f"{what}: '{path}' is not there; give a .npz or .npy file")
+        try:
+            return np.load(path, allow_pickle=False), None
+        except (ValueError, OSError) as error:
+            raise LogError(
+                f"{what}: '{path.name}' cannot be read as numbers ({error}); save it with numpy.save"
+            ) from error
+    columns = read_columns(path, what)
+    if "pi_e" not in columns:
+        raise LogError(f"{what}: '{path.name}' has no array 'pi_e'{did_you_mean('pi_e', columns)}; add it")
+    return columns["pi_e"], columns.get("q_hat")
