@@ -39,7 +39,7 @@ def user_sums(rows: Array, cluster: NDArray[np.int64] | None, n_users: int) -> A
     """[G] sums of the rows [n] of each user."""
     if cluster is None:
         return np.asarray(rows, dtype=np.float64)
-    return np.bincount(cluster, weights=rows, minlength=n_users)
+    return np.asarray(np.bincount(cluster, weights=rows, minlength=n_users), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Ratios:
         return float((self.numerator.sum(axis=1) / self.denominator.sum(axis=1)).sum())
 
     def scores(self) -> Array:
-        """[G] influence of each user on the value, centred by construction: the sum of their squares is the variance."""
+        """[G] influence of each user on the value, centred: the sum of the squares is the variance."""
         total = self.denominator.sum(axis=1)
         theta = self.numerator.sum(axis=1) / total
         return ((self.numerator - theta[:, None] * self.denominator) / total[:, None]).sum(axis=0)
@@ -224,7 +224,7 @@ def empirical_bernstein_lower(x: Array, x_max: float, delta: float = 0.05) -> fl
 
 
 def hoeffding_lower(x: Array, x_max: float, delta: float = 0.05) -> float:
-    """Lower limit of a mean of values in [0, x_max] by Hoeffding's inequality; x_max as in `empirical_bernstein_lower`."""
+    """Lower limit of a mean of values in [0, x_max] by Hoeffding's inequality; x_max must be known in advance."""
     return float(x.mean() - x_max * math.sqrt(math.log(1 / delta) / (2 * len(x))))
 
 

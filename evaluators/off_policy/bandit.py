@@ -155,7 +155,7 @@ def sgdr(x: Weighted, lambda_: float) -> Terms:
 
 
 def subgaussian_weight(w: Floats, lambda_: float) -> Floats:
-    """w / (1 - l + l w); 0 where w is 0 even at l = 1."""
+    """Weight w / (1 - l + l w); 0 where w is 0 even at l = 1."""
     if not 0 <= lambda_ <= 1:
         raise InputError(f"estimator: lambda is {lambda_:g}; sub-Gaussian weights need it between 0 and 1")
     return np.divide(w, 1 - lambda_ + lambda_ * w, out=np.zeros_like(w), where=w > 0)

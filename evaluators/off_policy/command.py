@@ -91,7 +91,7 @@ def _plain(x: Any) -> Any:
 
 
 def _table(estimates: dict[str, Estimate]) -> list[str]:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "estimator",
             "value",

@@ -61,7 +61,7 @@ def _facts(w: Floats, units: Units) -> tuple[float, float, float, float, float]:
 
 
 def k_hat(w: Floats) -> float | None:
-    """Shape of a generalised Pareto fit to the upper 3 sqrt(n) weights (Vehtari et al. 2024; fit of Zhang, Stephens 2009).
+    """Shape of a generalised Pareto fit to the upper 3 sqrt(n) weights (Vehtari et al. 2024; Zhang, Stephens 2009).
 
     None where the tail has too many ties to be fitted, as for a deterministic policy.
     """
@@ -203,7 +203,7 @@ def propensity_calibration(
     Returns:
         Rows {action, observed, expected, ratio, low, high}; slope and its limits; reasons to withhold.
     """
-    n, actions = propensities.shape
+    actions = propensities.shape[1]
     lowest, highest = CALIBRATION_BAND
     rows, reasons = [], []
     for k in range(actions):

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from evaluators.estimate import Estimate
 from evaluators.intervals import (
     FEW_EVENTS,
-    MIN_N_POS,
     MIN_USERS,
     Ratios,
     binary_mean_interval,
@@ -39,13 +38,13 @@ from evaluators.off_policy.diagnostics import (
     weight_facts,
 )
 from evaluators.off_policy.names import DEFAULTS, EstimatorName, Record, parse
-from evaluators.off_policy.propensity import METHOD, estimate_propensities
+from evaluators.off_policy.propensity import FLOOR, MAX_FLOORED, METHOD, estimate_propensities
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
 from evaluators.off_policy.reward_model import cross_fit_q, user_folds
 from evaluators.off_policy.slate import MissingColumns
 from evaluators.off_policy.terms import Terms, Units
 from evaluators.off_policy.tuning import tuned_terms
-from simulator.errors import InputError, LogError
+from simulator.errors import InputError
 from simulator.streams import stream
 
 Floats = NDArray[np.float64]
@@ -56,7 +55,7 @@ WITH_ESTIMATED = ("snips", "sndr", "dr", "dm")
 MAX_DISAGREEMENT = 4.0
 
 
-class _Withheld(Exception):  # noqa: N818 - a reason, not an error
+class _Withheld(Exception):
     """An estimator cannot be computed on this record; the message is the reason."""
 
 
@@ -102,13 +101,13 @@ class _Prepared:
                 return self._bandit(name)
             if self.record == "slate":
                 return self._slate(name)
-            assert self.stepped is not None  # noqa: S101 - set with the record
+            assert self.stepped is not None
             return trajectory.trajectory_terms(name, self.stepped), {}
         except MissingColumns as missing:
             raise _Withheld(str(missing)) from missing
 
     def _bandit(self, name: EstimatorName) -> tuple[Terms, dict[str, Any]]:
-        assert self.weighted is not None  # noqa: S101 - set with the record
+        assert self.weighted is not None
         if name.base in ("mips", "snmips"):
             w, how = self._embedding_weights()
             return bandit.mips_terms(w, self.weighted.r, self_normalised=name.base == "snmips"), {"p_e_a": how}
@@ -121,8 +120,8 @@ class _Prepared:
 
     def _embedding_weights(self) -> tuple[Floats, str]:
         rounds, pi_e = self.rounds, self.pi_e
-        assert rounds is not None  # noqa: S101 - set with the record
-        assert pi_e is not None  # noqa: S101
+        assert rounds is not None
+        assert pi_e is not None
         if rounds.pi_b is None or rounds.action_embed is None:
             raise _Withheld("pi_b: mips needs pi_b [n, A] and action_embed [n, e] in the log; add them")
         if rounds.p_e_a is not None:
@@ -134,7 +133,7 @@ class _Prepared:
 
     def _slate(self, name: EstimatorName) -> tuple[Terms, dict[str, Any]]:
         slates = self.slates
-        assert slates is not None  # noqa: S101 - set with the record
+        assert slates is not None
         if not name.base.endswith("aips"):
             return slate.slate_terms(name.base, slates), {}
         half = self.rng("tune", "aips").permutation(self.units.n_users) % 2 == 0
@@ -151,11 +150,11 @@ class _Prepared:
         return terms, {"slot_sets": chosen}
 
     def binding(self) -> Terms:
-        """IPS, or per-decision weights: what binds estimates whose own score does not see rewards that did not occur."""
+        """IPS, or per-decision weights: binds estimates whose own score does not see rewards that did not occur."""
         if self.record == "bandit":
-            assert self.weighted is not None  # noqa: S101 - set with the record
+            assert self.weighted is not None
             return bandit.ips(self.weighted)
-        assert self.stepped is not None  # noqa: S101
+        assert self.stepped is not None
         return trajectory.ips_like(self.stepped)
 
     def returns(self) -> tuple[Floats, Floats]:
@@ -167,7 +166,7 @@ class _Prepared:
                 return self.slates.reward.sum(axis=1), slate.joint_weight(self.slates)
             except MissingColumns as missing:
                 raise _Withheld(str(missing)) from missing
-        assert self.stepped is not None  # noqa: S101
+        assert self.stepped is not None
         return self.stepped.r @ self.stepped.discount, self.stepped.rho.prod(axis=1)
 
     def disagreements(self) -> dict[str, tuple[float, float]]:
@@ -207,7 +206,8 @@ def _range(reward: Floats, given: tuple[float, float] | None, what: str = "rewar
         raise InputError(f"reward_range: '{low:g},{high:g}' must be two numbers, the lower first")
     if reward.min() < low or reward.max() > high:
         raise InputError(
-            f"reward_range: '{low:g},{high:g}' does not hold the observed {what} {reward.min():g} to {reward.max():g}; widen it"
+            f"reward_range: '{low:g},{high:g}' does not hold the observed {what} {reward.min():g} to {reward.max():g}; "
+            "widen it"
         )
     return low, high
 
@@ -271,9 +271,18 @@ def _prepare(
         )
         return prepared
     return _prepare_rounds(
-        record, pi_e, names, units, root, q_hat=q_hat, q_hat_source=q_hat_source, reward_range=reward_range, level=level,
-        reward_model=reward_model, folds=folds,
-    )  # fmt: skip
+        record,
+        pi_e,
+        names,
+        units,
+        root,
+        q_hat=q_hat,
+        q_hat_source=q_hat_source,
+        reward_range=reward_range,
+        level=level,
+        reward_model=reward_model,
+        folds=folds,
+    )
 
 
 def _repeated(units: Units, times: int) -> Units:
@@ -309,19 +318,21 @@ def _prepare_rounds(
     if rounds.pscore is None:
         propensities, floored = estimate_propensities(rounds, pi_e.shape[1], prepared.rng("folds", "propensity"))
         taken = propensities[np.arange(len(rounds)), rounds.action]
-        rounds = replace(rounds, pscore=np.maximum(taken, 1e-9))
+        pscore = np.maximum(taken, 1e-9)
+        rounds = replace(rounds, pscore=pscore)
         prepared.estimated = True
         prepared.notes.append(METHOD)
         rows, slope, limits, why = propensity_calibration(propensities, rounds.action, units, level)
         prepared.reasons += why
         prepared.diagnostics["propensity_calibration"] = rows
         prepared.diagnostics["propensity_slope"] = [slope, *limits]
-        if floored > 0.01:
+        if floored > MAX_FLOORED:
             prepared.reasons.append(
-                f"W6: the estimated propensity of {floored:.1%} of rounds is below 0.001, needs at most 1%; log propensities"
+                f"W6: the estimated propensity of {floored:.1%} of rounds is below {FLOOR:g}, needs at most "
+                f"{MAX_FLOORED:.0%}; log propensities"
             )
         prepared.diagnostics["sensitivity"] = sensitivity_range(
-            pi_e[np.arange(len(rounds)), rounds.action], rounds.pscore, rounds.reward, SENSITIVITY
+            pi_e[np.arange(len(rounds)), rounds.action], pscore, rounds.reward, SENSITIVITY
         )
     needs_model = any(name.info.needs_model for name in names)
     if q_hat is not None:
@@ -390,9 +401,18 @@ def estimate(
     )
     names = [parse(text, kind) for text in (DEFAULTS[kind] if estimators is None else estimators)]
     prepared = _prepare(
-        rounds, pi_e, names, q_hat=q_hat, q_hat_source=q_hat_source, reward_range=reward_range, gamma=gamma, level=level,
-        seed=seed, reward_model=reward_model, folds=folds,
-    )  # fmt: skip
+        rounds,
+        pi_e,
+        names,
+        q_hat=q_hat,
+        q_hat_source=q_hat_source,
+        reward_range=reward_range,
+        gamma=gamma,
+        level=level,
+        seed=seed,
+        reward_model=reward_model,
+        folds=folds,
+    )
     return {name.asked: _estimate(name, prepared, force=force) for name in names}
 
 
@@ -419,9 +439,14 @@ def difference(
         raise InputError("against: a difference of policies is made on bandit rounds; other logs carry one policy only")
     names = [parse(text, "bandit") for text in (DEFAULTS["bandit"] if estimators is None else estimators)]
     options: dict[str, Any] = {
-        "q_hat_source": q_hat_source, "reward_range": reward_range, "gamma": 1.0, "level": level, "seed": seed,
-        "reward_model": reward_model, "folds": folds,
-    }  # fmt: skip
+        "q_hat_source": q_hat_source,
+        "reward_range": reward_range,
+        "gamma": 1.0,
+        "level": level,
+        "seed": seed,
+        "reward_model": reward_model,
+        "folds": folds,
+    }
     first = _prepare(rounds, pi_e, names, q_hat=q_hat, **options)
     second = None if against is None else _prepare(rounds, against, names, q_hat=q_hat, **options)
     return {name.asked: _difference(name, first, second, force=force) for name in names}
@@ -672,7 +697,7 @@ def _check_disagreement(prepared: _Prepared, name: EstimatorName, reasons: list[
 def _passing_horizon(name: EstimatorName, prepared: _Prepared) -> dict[str, Any]:
     """The last step up to which the same rules pass, as a different estimand: the first H* steps."""
     stepped = prepared.stepped
-    assert stepped is not None  # noqa: S101 - trajectories only
+    assert stepped is not None
     best: dict[str, Any] = {}
     for steps in range(1, stepped.r.shape[1]):
         part = stepped.first(steps)
@@ -730,11 +755,16 @@ def _difference(name: EstimatorName, first: _Prepared, second: _Prepared | None,
     method = _note(name, first, "paired difference")
     if name.info.family == "distribution":
         raise InputError(f"estimator: '{name.asked}' has no paired difference; ask for a mean, such as snips or dr")
-    assert first.weighted is not None  # noqa: S101 - bandit rounds only
+    assert first.weighted is not None
     logged = Terms(
-        family="ratio", numerators=(first.weighted.r,), denominators=(None,), weighted=first.weighted.r,
-        weight=np.ones(units.n), low_rows=first.weighted.r, high_rows=first.weighted.r,
-    )  # fmt: skip
+        family="ratio",
+        numerators=(first.weighted.r,),
+        denominators=(None,),
+        weighted=first.weighted.r,
+        weight=np.ones(units.n),
+        low_rows=first.weighted.r,
+        high_rows=first.weighted.r,
+    )
     try:
         one, own = first.terms(name)
         other = logged if second is None else second.terms(name)[0]
@@ -765,11 +795,11 @@ def _difference(name: EstimatorName, first: _Prepared, second: _Prepared | None,
         return _settle(
             name, first, _note(name, first, how, one), value, low, high, reasons, base, force=force, level=level
         )
-    if second is not None and np.array_equal(first.weighted.w, second.weighted.w if second.weighted else None):  # type: ignore[arg-type]
-        if not scores.any():  # one policy against itself: exactly nothing, with certainty
-            return Estimate(0.0, 0.0, 0.0, level, units.n_users, method, None, base)
-    assert one.weighted is not None  # noqa: S101 - ratio estimators have weights
-    assert other.weighted is not None  # noqa: S101
+    same = second is not None and second.weighted is not None and np.array_equal(first.weighted.w, second.weighted.w)
+    if same and not scores.any():  # one policy against itself: exactly nothing, with certainty
+        return Estimate(0.0, 0.0, 0.0, level, units.n_users, method, None, base)
+    assert one.weighted is not None
+    assert other.weighted is not None
     binding = [scores]
     if not one.own:
         against = units.mean(first.weighted.r) if second is None else second.binding().ratios(units)

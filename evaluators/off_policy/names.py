@@ -166,13 +166,16 @@ for _kind, _name in (("sm", "state"), ("sam", "state-action")):
             model=_model,
             n_step_pdis=None,
         )
-for _name, _text, _parameters in (
-    ("variance", "variance of the return under the policy", {}),
-    ("quantile", "quantile q of the return under the policy", {"q": 0.5}),
-    ("cvar", "mean of the lowest share alpha of returns under the policy", {"alpha": 0.1}),
-    ("cdf_mean", "mean of the self-normalised distribution", {}),
-):
-    ESTIMATORS[_name] = _row("bst", "distribution", _text, _LOGGED, "Huang et al. 2021", **_parameters)
+ESTIMATORS |= {
+    "variance": _row("bst", "distribution", "variance of the return under the policy", _LOGGED, "Huang et al. 2021"),
+    "quantile": _row(
+        "bst", "distribution", "quantile q of the return under the policy", _LOGGED, "Huang et al. 2021", q=0.5
+    ),
+    "cvar": _row(
+        "bst", "distribution", "mean of the lowest share alpha of returns", _LOGGED, "Huang et al. 2021", alpha=0.1
+    ),
+    "cdf_mean": _row("bst", "distribution", "mean of the self-normalised distribution", _LOGGED, "Huang et al. 2021"),
+}
 
 TUNABLE = ("ips", "dr", "switch_dr", "dros", "sgips", "sgdr")
 TUNERS = ("slope", "mse")

@@ -35,11 +35,12 @@ def pairwise_propensities(
         n_actions: A, at most 50.
         seed: of the solver.
     """
-    from simulator.causal_models import fit_elastic_net
+    from simulator.causal_models import elastic_net_propensity
 
     if n_actions > MAX_ACTIONS:
         raise LogError(
-            f"action: {n_actions} actions are more than the {MAX_ACTIONS} that propensities can be estimated for; log pscore"
+            f"action: {n_actions} actions are more than the {MAX_ACTIONS} that propensities can be estimated for; "
+            "log pscore"
         )
     n = len(action)
     out = np.zeros((n, n_actions))
@@ -56,7 +57,7 @@ def pairwise_propensities(
             if counts[k] < 10:  # too few for the solver's own folds: the ratio of counts, without context
                 odds[:, k] = counts[k] / counts[most]
                 continue
-            p = fit_elastic_net(context[pair], (action[pair] == k).astype(np.int64), seed=seed)(context[rows])
+            p = elastic_net_propensity(context[pair], (action[pair] == k).astype(np.int64), seed=seed)(context[rows])
             odds[:, k] = p / (1 - p)
         out[rows] = odds / odds.sum(axis=1, keepdims=True)
     taken = out[np.arange(n), action]

@@ -15,8 +15,20 @@ from simulator.errors import LogError, did_you_mean
 
 Floats = NDArray[np.float64]
 
-_BANDIT = ("action", "reward", "pscore", "pi_b", "context", "position", "user", "mask", "action_features", "action_context",
-           "action_embed", "p_e_a", "pi_e", "q_hat")  # fmt: skip
+_BANDIT = (
+    "action",
+    "reward",
+    "pscore",
+    "pi_b",
+    "context",
+    "position",
+    "user",
+    "mask",
+    "action_features",
+    "action_context",
+    "action_embed",
+    "p_e_a",
+)
 
 
 def read_columns(path: Path, what: str = "LOG") -> dict[str, NDArray[Any]]:
@@ -89,7 +101,7 @@ def read_log(path: Path) -> tuple[Rounds | Slates | Trajectories, dict[str, NDAr
     for name in ("action", "reward"):
         if name not in columns:
             raise LogError(f"{name}: '{path.name}' has no such column{did_you_mean(name, columns)}; add or rename it")
-    given = {name: columns[name] for name in _BANDIT if name in columns and name not in ("pi_e", "q_hat")}
+    given = {name: columns[name] for name in _BANDIT if name in columns}
     if "action_context" in given:  # Open Bandit Pipeline's name
         given.setdefault("action_features", given["action_context"])
         del given["action_context"]

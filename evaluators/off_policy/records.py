@@ -61,7 +61,7 @@ def _propensity(name: str, values: Floats) -> None:
 
 
 def check_policy(name: str, policy: Any, shape: tuple[int, ...], mask: NDArray[np.bool_] | None = None) -> Floats:
-    """Probabilities [..., A] of a policy, checked chunk by chunk: rows sum to 1, none is negative or outside the mask."""
+    """Probabilities [..., A] of a policy, checked in chunks: rows sum to 1, none is negative or outside the mask."""
     out = np.asarray(policy)
     if out.dtype != np.float64:
         out = _floats(name, policy)
@@ -160,10 +160,11 @@ class Rounds:
         if self.pscore is not None:
             put(self, "pscore", _floats("pscore", self.pscore, (n,)))
             _propensity("pscore", self.pscore)
-        if self.pi_b is not None and np.any(np.abs(taken - self.pscore) > 1e-6):
-            i = int(np.flatnonzero(np.abs(taken - self.pscore) > 1e-6)[0])
+        pscore = self.pscore
+        if self.pi_b is not None and pscore is not None and np.any(np.abs(taken - pscore) > 1e-6):
+            i = int(np.flatnonzero(np.abs(taken - pscore) > 1e-6)[0])
             raise LogError(
-                f"pscore[{i}]: {self.pscore[i]:g} is not the {taken[i]:g} that pi_b gives the logged action; mend one of them"
+                f"pscore[{i}]: {pscore[i]:g} is not the {taken[i]:g} that pi_b gives the logged action; mend one"
             )
         if self.mask is not None and not np.all(np.take_along_axis(self.mask, self.action[:, None], axis=1)):
             raise LogError("action: an action was logged that `mask` says was not available; mend the mask")
@@ -266,7 +267,7 @@ class Slates:
             if whole is not None and np.any(np.abs(cascade[:, -1] - whole) > 1e-9 + 1e-6 * whole):
                 i = int(np.argmax(np.abs(cascade[:, -1] - whole)))
                 raise LogError(
-                    f"{name}[slate {i}]: last slot {cascade[i, -1]:g} is not the whole slate's {whole[i]:g}; mend one of them"
+                    f"{name}[slate {i}]: last slot {cascade[i, -1]:g} is not the whole slate's {whole[i]:g}; mend one"
                 )
         if self.q_hat is not None:
             put(self, "q_hat", _floats("q_hat", self.q_hat))

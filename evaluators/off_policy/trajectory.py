@@ -46,19 +46,15 @@ class Stepped:
     @property
     def discount(self) -> Floats:
         """[T] g^t."""
-        return self.gamma ** np.arange(self.r.shape[1])
+        return np.power(self.gamma, np.arange(self.r.shape[1]), dtype=np.float64)
 
     def first(self, steps: int) -> Stepped:
         """The first steps only: another estimand."""
         cut = slice(None), slice(None, steps)
-        return Stepped(
-            self.rho[cut],
-            self.r[cut],
-            self.gamma,
-            *(None if a is None else a[cut] for a in (self.q, self.v)),
-            self.v0,
-            *(None if a is None else a[cut] for a in (self.state, self.state_action)),
+        q, v, state, state_action = (
+            None if a is None else a[cut] for a in (self.q, self.v, self.state, self.state_action)
         )
+        return Stepped(self.rho[cut], self.r[cut], self.gamma, q, v, self.v0, state, state_action)
 
 
 def reduce_steps(log: Trajectories, gamma: float, q_hat: Floats | None = None) -> Stepped:
@@ -73,6 +69,11 @@ def reduce_steps(log: Trajectories, gamma: float, q_hat: Floats | None = None) -
         v = np.einsum("nta,nta->nt", log.pi_e, q_hat) * log.alive
         v0 = np.ascontiguousarray(v[:, 0]) if v0 is None else v0
     return Stepped(rho, log.reward, gamma, q, v, v0, log.state_marginal, log.state_action_marginal)
+
+
+def step_weight(x: Stepped) -> Floats:
+    """[N, T] w_t, the product of the step ratios up to t."""
+    return np.asarray(np.cumprod(x.rho, axis=1), dtype=np.float64)
 
 
 def _columns(matrix: Floats) -> tuple[Floats, ...]:
@@ -104,12 +105,12 @@ def tis(x: Stepped, *, normalised: bool) -> Terms:
 
 def pdis(x: Stepped, *, normalised: bool) -> Terms:
     """Per-decision weights: sum_t g^t w_t r_t."""
-    return _sum(np.cumprod(x.rho, axis=1), x.r, x.discount, normalised=normalised)
+    return _sum(step_weight(x), x.r, x.discount, normalised=normalised)
 
 
 def dr(x: Stepped, *, normalised: bool) -> Terms:
     """Doubly robust (Jiang, Li 2016): sum_t g^t [w_t (r_t - Q_t) + w_{t-1} V_t]."""
-    return _corrected(x, np.cumprod(x.rho, axis=1), x.discount, normalised=normalised, own=False, assumes="")
+    return _corrected(x, step_weight(x), x.discount, normalised=normalised, own=False, assumes="")
 
 
 def drl(x: Stepped) -> Terms:

@@ -1,4 +1,4 @@
-"""Choosing an estimator's parameter: on one half of the users, for an estimate on the other half, and the other way round."""
+"""Choosing an estimator's parameter: on one half of the users, for an estimate on the other, and the reverse."""
 
 from __future__ import annotations
 
