@@ -42,6 +42,7 @@ from evaluators.off_policy.propensity import FLOOR, MAX_FLOORED, METHOD, estimat
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
 from evaluators.off_policy.reward_model import cross_fit_q, user_folds
 from evaluators.off_policy.slate import MissingColumns
+from evaluators.off_policy.state_models import fitted_q, marginal_ratios
 from evaluators.off_policy.terms import Terms, Units
 from evaluators.off_policy.tuning import tuned_terms
 from simulator.errors import InputError
@@ -256,20 +257,19 @@ def _prepare(
     if isinstance(record, Trajectories):
         if not 0 <= gamma <= 1:
             raise InputError(f"gamma: {gamma:g} must be between 0 and 1")
-        stepped = trajectory.reduce_steps(record, gamma, q_hat)
-        prepared = _Prepared("trajectory", units, independent, reward_range, root, level, stepped=stepped)
-        n, steps, actions = record.pi_e.shape
-        alive = record.alive.reshape(-1)
-        prepared.support = measure_support(
-            record.pi_e.reshape(n * steps, actions)[alive],
-            record.action.reshape(-1)[alive],
-            None,
-            stepped.rho.reshape(-1)[alive],
-            None,
-            _alive_units(units, alive, steps),
-            level,
+        return _prepare_trajectories(
+            record,
+            names,
+            units,
+            root,
+            q_hat=q_hat,
+            q_hat_source=q_hat_source,
+            reward_range=reward_range,
+            gamma=gamma,
+            level=level,
+            model=reward_model,
+            folds=folds,
         )
-        return prepared
     return _prepare_rounds(
         record,
         pi_e,
@@ -283,6 +283,57 @@ def _prepare(
         reward_model=reward_model,
         folds=folds,
     )
+
+
+def _prepare_trajectories(
+    log: Trajectories,
+    names: list[EstimatorName],
+    units: Units,
+    root: np.random.SeedSequence,
+    *,
+    q_hat: Floats | None,
+    q_hat_source: str,
+    reward_range: tuple[float, float] | None,
+    gamma: float,
+    level: float,
+    model: Any,
+    folds: int,
+) -> _Prepared:
+    prepared = _Prepared("trajectory", units, log.cluster is None, reward_range, root, level)
+    given = q_hat if q_hat is not None else log.q_hat
+    only_initial = all(name.base.endswith("dm") for name in names if name.info.needs_model)
+    if given is not None or (log.initial_value is not None and only_initial):
+        prepared.diagnostics["q_hat"] = q_hat_source
+    elif log.state is not None and any(name.info.needs_model for name in names):
+        fitted = fitted_q(log, gamma, prepared.rng("folds", "q_hat"), model=model, folds=max(folds, 2))
+        given = fitted.q_hat
+        prepared.diagnostics["q_hat"] = fitted.method
+        prepared.diagnostics["bellman_residual"] = [fitted.bellman_residual, fitted.bellman_error]
+    stepped = trajectory.reduce_steps(log, gamma, given)
+    marginal = any(name.base.startswith(("sm_", "sam_", "drl")) for name in names)
+    if (
+        marginal
+        and stepped.state is None
+        and stepped.state_action is None
+        and log.state is not None
+        and log.state.ndim == 2
+    ):
+        state, state_action = marginal_ratios(log, stepped.rho, prepared.rng("folds", "marginal"))
+        stepped = replace(stepped, state=state, state_action=state_action)
+        prepared.diagnostics["marginal_ratios"] = "by counts, cross-fitted by user"
+    prepared.stepped = stepped
+    n, steps, actions = log.pi_e.shape
+    alive = log.alive.reshape(-1)
+    prepared.support = measure_support(
+        log.pi_e.reshape(n * steps, actions)[alive],
+        log.action.reshape(-1)[alive],
+        None,
+        stepped.rho.reshape(-1)[alive],
+        None,
+        _alive_units(units, alive, steps),
+        level,
+    )
+    return prepared
 
 
 def _repeated(units: Units, times: int) -> Units:
