@@ -63,6 +63,7 @@ def _alternate(
     item_precision = np.concatenate([[item_ridge], np.full(dim, vector_ridge)]).astype(np.float32)
     items = np.zeros((problem.n_items, dim + 1), np.float32)
     items[:, 1:] = rng.normal(0, 0.1, (problem.n_items, dim))
+    items[np.diff(start) == 0] = 0  # nothing known of an item: the prior's mean
     none = np.zeros(problem.features.shape[1], np.float32)
     best: ReferenceFit | None = None
     since = 0

@@ -95,8 +95,11 @@ class PreferenceSettings(BaseModel):
     bias_penalty: float = Field(
         default=0.25, ge=0, description="Penalty on squared item biases, per item (not per occurrence)."
     )
-    vector_penalty: float = Field(
-        default=40.0, ge=0, description="Penalty on squared item vectors, per item (not per occurrence)."
+    vector_penalty: float | None = Field(
+        default=None,
+        ge=0,
+        description="Penalty on squared item vectors, per item; left out: 40 where items have text or categories, "
+        "16 from ids alone.",
     )
     tuning: TuningSettings = Field(
         default=TuningSettings(), description="Fine-tuning of the encoder; unused where it is frozen."
