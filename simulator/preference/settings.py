@@ -20,11 +20,11 @@ class TuningSettings(BaseModel):
         default=2, description="Layers of the encoder, counted from the top, that are trained."
     )
     epochs: Positive = Field(
-        default=4, description="Passes over the item texts; the frozen control trains on for as many."
+        default=6, description="Passes over the item texts; the frozen control trains on for as many."
     )
     batch_items: Positive = Field(default=32, description="Item texts in one step of the encoder.")
     learning_rate: float = Field(
-        default=3e-5, gt=0, lt=1, description="AdamW rate of the encoder's top layer, after warm-up."
+        default=3e-4, gt=0, lt=1, description="AdamW rate of the encoder's top layer, after warm-up."
     )
     heads_passes: Positive = Field(
         default=4, description="Passes of the heads over the users for one pass over the texts."

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simulator.datasets import DataSettings, load_dataset
 from simulator.encoders import resolve_encoder
 from simulator.errors import InputError
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, Catalogue, InteractionLog, Split, split_users
@@ -289,3 +290,33 @@ def test_any_bert_in_a_folder_can_be_tuned_and_another_says_so(
     else:
         with pytest.raises(InputError, match="'top_layers' cannot cut 'tiny'"):
             fine_tune(made[0], split, WORLD_A, settings, root, folder=tmp_path)
+
+
+def lower_limit(difference: np.ndarray, user: np.ndarray) -> float:
+    """Lower end of the 95 % interval of a mean over rows, users being the units."""
+    total, rows = np.bincount(user, difference), np.bincount(user)
+    value, n = total.sum() / rows.sum(), len(rows)
+    return float(value - 1.98 * np.sqrt(n / (n - 1) * np.sum((total - value * rows) ** 2)) / rows.sum())
+
+
+@pytest.mark.slow
+def test_on_movielens_the_text_model_beats_both_references_on_unseen_rows(root: np.random.SeedSequence) -> None:
+    """World A on the frozen encoder: gains over biases and factors, on future rows and on held-out users."""
+    log = load_dataset(DataSettings(source="ml-100k"), Path())
+    split = split_users(log, root)
+    settings = PreferenceSettings(adaptation="frozen", members=2)
+    tower = fine_tune(log, split, WORLD_A, settings, root)
+    text, factors, bias = (
+        fit_preference(log, split, WORLD_A, tower, settings, root, architecture=name)
+        for name in ("two_tower", "matrix_factorisation", "bias")
+    )
+    for users, at_least in ((split.users(WORLD_A, tuning=False), -0.003), (split.users(HELD_OUT), 0.0)):
+        rows = split.rows(log, users, late=True)
+        y, user = log.primary[rows], np.unique(log.user[rows], return_inverse=True)[1]
+        losses = []
+        for model in (text, factors, bias):
+            p = model.predict(log, split, rows)
+            losses.append(-(y * np.log(p) + (1 - y) * np.log(1 - p)))
+            assert 0.9 < y.sum() / p.sum() < 1.1
+        assert lower_limit(losses[2] - losses[0], user) > at_least
+        assert lower_limit(losses[1] - losses[0], user) > 0
