@@ -20,7 +20,7 @@ class TuningSettings(BaseModel):
         default=2, description="Layers of the encoder, counted from the top, that are trained."
     )
     epochs: Positive = Field(
-        default=6, description="Passes over the item texts; the frozen control trains on for as many."
+        default=8, description="Passes over the item texts; the frozen control trains on for as many."
     )
     batch_items: Positive = Field(default=32, description="Item texts in one step of the encoder.")
     learning_rate: float = Field(
@@ -71,7 +71,7 @@ class PreferenceSettings(BaseModel):
     )
     members: Positive = Field(default=4, description="Models trained from different seeds and averaged in the logit.")
     refit_members: Positive = Field(
-        default=2, description="Members of a bootstrap refit (judge worlds beyond the first)."
+        default=1, description="Members of a bootstrap refit (judge worlds beyond the first)."
     )
     dims: tuple[Positive, ...] = Field(
         default=(16,), min_length=1, description="Width of the item vectors; members take turns."
