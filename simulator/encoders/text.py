@@ -207,10 +207,15 @@ def _encode(distinct: list[str], encoder: str, max_tokens: int) -> NDArray[np.fl
     ids = tokenize(distinct, tokenizer, max_tokens)
     order = sorted(range(len(ids)), key=lambda k: (len(ids[k]), k))  # batches of like length waste little on padding
     out = np.empty((len(ids), width), np.float32)
-    with torch.inference_mode():
-        for first in range(0, len(order), BATCH_TEXTS):
-            part = order[first : first + BATCH_TEXTS]
-            tokens, mask = pad([ids[k] for k in part], tokenizer.pad_token_id or 0)
-            hidden = model(input_ids=tokens, attention_mask=mask).last_hidden_state
-            out[part] = mean_pool(hidden, mask).numpy()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same bits whatever the number of workers
+    try:
+        with torch.inference_mode():
+            for first in range(0, len(order), BATCH_TEXTS):
+                part = order[first : first + BATCH_TEXTS]
+                tokens, mask = pad([ids[k] for k in part], tokenizer.pad_token_id or 0)
+                hidden = model(input_ids=tokens, attention_mask=mask).last_hidden_state
+                out[part] = mean_pool(hidden, mask).numpy()
+    finally:
+        torch.set_num_threads(threads)
     return out

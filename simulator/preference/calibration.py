@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 SLOPE_SD, INTERCEPT_SD = 0.03, 0.05
 """Prior standard deviations about 1 and about the drift. Forty tuning users leave the slope uncertain by .13 and the
@@ -41,7 +42,7 @@ def calibrate(
     centre = np.array([1.0, drift])
     theta = centre.copy()
     for _ in range(50):
-        p = 1 / (1 + np.exp(-(design @ theta)))
+        p = expit(design @ theta)
         curvature = (design * (p * (1 - p))[:, None]).T @ design + np.eye(2) / WEAK**2
         step = np.linalg.solve(curvature, design.T @ (outcome - p) - (theta - centre) / WEAK**2)
         theta = theta + step
@@ -72,7 +73,7 @@ def drift_of(logit: NDArray[np.float64], outcome: NDArray[np.float32]) -> float:
     for _ in range(25):
         if len(logit) == 0:
             break
-        p = 1 / (1 + np.exp(-(logit + shift)))
+        p = expit(logit + shift)
         step = float(np.sum(outcome - p) / (np.sum(p * (1 - p)) + 1 / WEAK**2))
         shift += step
         if abs(step) < 1e-9:

@@ -259,7 +259,6 @@ def fit_preference(
     Raises:
         InputError: the architecture is not known, or the role has no rows to fit or to tune on.
     """
-    began = time.process_time()
     architecture = architecture or settings.architecture
     if architecture not in ARCHITECTURES:
         raise InputError(
@@ -296,7 +295,6 @@ def fit_preference(
             "tuning_log_loss": float(log_loss(logit, problem.target).mean()),
             "drift": drift,
             **measures,
-            "seconds": {"fit": round(time.process_time() - began, 2)},
         },
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from simulator.errors import InputError, SeenRowsError
 from simulator.log import Histories, InteractionLog, Split
@@ -180,7 +181,7 @@ class PreferenceModel:
             )
         users, who = np.unique(log.user[rows], return_inverse=True)
         states = self.user_states(split.histories(log, users), log.catalogue.user_features[users])
-        return 1.0 / (1.0 + np.exp(-self.logits(states, who, log.item[rows])))
+        return np.asarray(expit(self.logits(states, who, log.item[rows])))
 
     def require_unseen(self, log: InteractionLog, rows: NDArray[np.int64]) -> None:
         """Raise unless none of the rows was fitted, tuned or calibrated on.

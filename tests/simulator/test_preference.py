@@ -81,6 +81,16 @@ def test_the_user_head_finds_the_optimum_that_a_general_optimiser_finds(lengths:
             assert not theta[u].any()
 
 
+def test_a_user_who_says_the_reverse_of_a_sure_offset_does_not_overshoot() -> None:
+    """100 dislikes of items that everybody likes: two plain Newton steps end near 0, the optimum is below -6."""
+    past = Histories(np.array([0, 100, 103]), np.zeros(103, np.int64), np.zeros(103, np.float32))
+    vectors, offset = np.zeros((1, 0), np.float32), np.full(103, 5, np.float32)
+    theta = map_head.newton_map(past.start, past.item, past.primary, vectors, offset, np.array([1], np.float32))
+    grid = np.linspace(-12, 2, 14_001)
+    best = grid[np.argmin(100 * np.logaddexp(0, 5 + grid) + 0.5 * grid**2)]
+    assert theta[0, 0] == pytest.approx(best, abs=0.05)
+
+
 def test_a_users_state_does_not_depend_on_who_is_folded_in_beside_them(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
