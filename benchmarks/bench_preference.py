@@ -111,6 +111,12 @@ def error_with_upper(p: np.ndarray, rows: Rows, rng: np.random.Generator) -> tup
     return debiased_error(p, rows), float(np.quantile(again, 0.975))
 
 
+def floor(p: np.ndarray, rows: Rows, rng: np.random.Generator) -> float:
+    """95th percentile of the error that a perfectly calibrated model with these predictions shows on such rows."""
+    made = [replace(rows, liked=(rng.random(len(p)) < p).astype(float)) for _ in range(200)]
+    return float(np.quantile([debiased_error(p, one) for one in made], 0.95))
+
+
 def three(value: tuple[float, float, float], digits: int = 4) -> str:
     return f"{value[0]:+.{digits}f} [{value[1]:+.{digits}f}, {value[2]:+.{digits}f}]"
 
@@ -125,7 +131,7 @@ def show(name: str, p: np.ndarray, rows: Rows, others: dict[str, np.ndarray], rn
     print(f"  {rows.name:9s} {name:22s} loss {loss_of(p, rows.liked).mean():.4f}  AUC {auc(p, rows.liked):.3f} "
           f"(by user {user_auc(p, rows):.3f})  O/E {observed[0]:.3f} [{observed[1]:.2f}, {observed[2]:.2f}]  "
           f"slope {inside[0]:.2f} [{inside[1]:.2f}, {inside[2]:.2f}]  top {top[0]:.3f} [{top[1]:.2f}, {top[2]:.2f}]  "
-          f"error {error:.3f} (<= {upper:.3f})  {gains}", flush=True)  # fmt: skip
+          f"error {error:.3f} (<= {upper:.3f}, floor {floor(p, rows, rng):.3f})  {gains}", flush=True)  # fmt: skip
 
 
 def timed(*args: object, **kwargs: object) -> tuple[PreferenceModel, float]:

@@ -31,9 +31,9 @@ def newton_map(
     """MAP estimates of n independent logistic models, one a unit (a user), by Newton steps.
 
     Unit u's rows k have logit `offset[k] + theta_0 + <theta_1.., vectors[item[k]]>`, and its parameters the prior
-    N(0, 1 / precision). Two steps from zero leave logits .002 from the optimum in the mean on MovieLens (.04 at the 99th
-    percentile), and the item vectors are trained through exactly as many. A unit for which a step overshoots is instead
-    taken to the optimum by steps that cannot.
+    N(0, 1 / precision). Two steps from zero leave logits .002 from the optimum in the mean on MovieLens (.04 at the
+    99th percentile), and the item vectors are trained through exactly as many. A unit for which a step overshoots is
+    instead taken to the optimum by steps that cannot.
 
     Args:
         start: [n + 1] rows of unit u are `start[u]:start[u + 1]`.

@@ -71,7 +71,7 @@ class PreferenceSettings(BaseModel):
     )
     members: Positive = Field(default=4, description="Models trained from different seeds and averaged in the logit.")
     refit_members: Positive = Field(
-        default=1, description="Members of a bootstrap refit (judge worlds beyond the first)."
+        default=2, description="Members of a bootstrap refit (judge worlds beyond the first)."
     )
     dims: tuple[Positive, ...] = Field(
         default=(16,), min_length=1, description="Width of the item vectors; members take turns."
