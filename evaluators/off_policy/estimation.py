@@ -846,8 +846,8 @@ def _difference(name: EstimatorName, first: _Prepared, second: _Prepared | None,
         return _settle(
             name, first, _note(name, first, how, one), value, low, high, reasons, base, force=force, level=level
         )
-    same = second is not None and second.weighted is not None and np.array_equal(first.weighted.w, second.weighted.w)
-    if same and not scores.any():  # one policy against itself: exactly nothing, with certainty
+    if second is not None and first.pi_e is not None and np.array_equal(first.pi_e, second.pi_e):  # type: ignore[arg-type]
+        # one policy against itself: exactly nothing, whatever the last bits of two ratios do
         return Estimate(0.0, 0.0, 0.0, level, units.n_users, method, None, base)
     assert one.weighted is not None
     assert other.weighted is not None

@@ -24,7 +24,7 @@ CANDIDATES = {
 }
 
 
-def choose_by_slope(base: str, x: Weighted, units: Units, candidates: tuple[float, ...], delta: float = 0.05) -> float:
+def choose_by_slope(base: str, x: Weighted, units: Units, candidates: tuple[float, ...], delta: float = 0.1) -> float:
     """SLOPE (Su, Srinath, Krishnamurthy 2020; Tucker, Lee 2021).
 
     From wide to narrow intervals, the last parameter whose estimate agrees with all that were accepted before it.
@@ -43,7 +43,7 @@ def choose_by_slope(base: str, x: Weighted, units: Units, candidates: tuple[floa
     return candidates[accepted[-1]]
 
 
-def choose_by_mse(base: str, x: Weighted, units: Units, candidates: tuple[float, ...], delta: float = 0.05) -> float:
+def choose_by_mse(base: str, x: Weighted, units: Units, candidates: tuple[float, ...], delta: float = 0.1) -> float:
     """Smallest variance plus squared upper bound of the bias (Su, Dimakopoulou, Krishnamurthy, Dudik 2020)."""
     n = len(x.w)
     slack = math.sqrt(2 * float(np.mean(x.w**2)) * math.log(2 / delta) / n)
