@@ -420,3 +420,15 @@ def test_the_command_starts_without_heavy_libraries() -> None:
 def test_what_is_exposed_is_what_is_listed() -> None:
     assert set(off_policy.__all__) <= set(dir(off_policy))
     assert {"estimate", "difference", "Rounds", "Slates", "Trajectories"} <= set(off_policy.__all__)
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluators-off-policy.md").read_text()
+    exec(page.split("```python\n")[1].split("```")[0], {})
+
+
+def test_the_page_names_every_estimator() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluators-off-policy.md").read_text()
+    for name in off_policy.ESTIMATORS:
+        family = name.split("_")[0] if name.startswith(("sm_", "sam_")) else name.removeprefix("sn_")
+        assert f"`{family}" in page or f"`{family.removeprefix('sn')}" in page, name
