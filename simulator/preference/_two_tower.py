@@ -207,7 +207,7 @@ def heads_pass(
             )
         targets = int(hidden[rows].sum())
         data_loss = torch.stack(losses).sum()
-        loss = data_loss / targets + heads.penalty(settings) / len(item)
+        loss = data_loss / targets + heads.penalty(settings) / problem.distinct_rows
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

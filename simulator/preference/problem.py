@@ -23,6 +23,7 @@ class Problem:
         histories: early rows of the fitting users; a user drawn twice by a bootstrap is there twice.
         features: [n, f] public features of the fitting users.
         n_items: number of items I.
+        distinct_rows: rows to fit, a user drawn twice counted once; the penalty is weighed against them.
         tuning: early rows of the tuning users, with which they are folded in.
         tuning_features: [T, f].
         target_user: [k] tuning user (in [0, T)) of each target row: their late rows.
@@ -34,6 +35,7 @@ class Problem:
     histories: Histories
     features: NDArray[np.float32]
     n_items: int
+    distinct_rows: int
     tuning: Histories
     tuning_features: NDArray[np.float32]
     target_user: NDArray[np.int64]
@@ -108,6 +110,7 @@ def build_problem(
         histories=histories,
         features=log.catalogue.user_features[drawn],
         n_items=log.catalogue.n_items,
+        distinct_rows=len(split.rows(log, np.unique(drawn), late=False)),
         tuning=split.histories(log, tuning),
         tuning_features=log.catalogue.user_features[tuning],
         target_user=np.repeat(np.arange(len(tuning)), np.diff(late.start)),
