@@ -162,7 +162,7 @@ def test_15_median_quantile_and_cvar_are_covered(f: float) -> None:
         "cvar": math.exp(centre + spread**2 / 2) * shift / 0.1,
     }
     hit = dict.fromkeys(names, 0)
-    runs = 40
+    runs = 25
     for k in range(runs):
         rng = stream(ROOT, "15", str(f), k)
         n = 1500
@@ -177,4 +177,4 @@ def test_15_median_quantile_and_cvar_are_covered(f: float) -> None:
         found = off_policy.estimate(rounds, pi_e, estimators=names, force=True, seed=k)
         for name, key in names.items():
             hit[name] += found[name].low <= truth[key] <= found[name].high  # type: ignore[operator]
-    assert all(count >= 33 for count in hit.values()), hit
+    assert all(count >= 20 for count in hit.values()), hit
