@@ -1,8 +1,14 @@
 """Preference models: what a user likes, learned from a log, as arrays that a simulator can read."""
 
-from simulator.preference.fitting import ARCHITECTURES, Gain, TextTower, fine_tune, fit_preference
-from simulator.preference.model import Member, PreferenceModel, UserStates, row_hashes
-from simulator.preference.settings import PreferenceSettings, TuningSettings
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simulator.preference.fitting import ARCHITECTURES, Gain, TextTower, fine_tune, fit_preference
+    from simulator.preference.model import Member, PreferenceModel, UserStates, row_hashes
+    from simulator.preference.settings import PreferenceSettings, TuningSettings
 
 __all__ = [
     "ARCHITECTURES",
@@ -17,3 +23,17 @@ __all__ = [
     "fit_preference",
     "row_hashes",
 ]
+
+_HOME = {
+    "fitting": ("ARCHITECTURES", "Gain", "TextTower", "fine_tune", "fit_preference"),
+    "model": ("Member", "PreferenceModel", "UserStates", "row_hashes"),
+    "settings": ("PreferenceSettings", "TuningSettings"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Resolved on use: the settings are read by every command, and scipy alone would take a quarter of `--help`'s time.
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"simulator.preference.{module}"), name)
+    raise AttributeError(f"module 'simulator.preference' has no attribute '{name}'")
