@@ -19,6 +19,7 @@ from scipy import stats
 
 from agents.base import Observation
 from evaluators.estimate import Estimate
+from evaluators.intervals import t_quantile
 from evaluators.sessions import Sessions
 from simulator.world import Preference, World
 
@@ -132,7 +133,7 @@ def by_group(
             continue
         own = _mean_interval(mean, sd, n, level, method)
         together = _mean_interval(mean, sd, n, 1 - (1 - level) / n_reported, f"{method}, all {n_reported} groups")
-        groups.append(Group(name, n, mean, sd, own, together))
+        groups.append(Group(name, n, mean, sd, own, replace(together, level=level)))
     return _table(metric, attribute, tuple(groups), level, scope)
 
 
@@ -161,7 +162,7 @@ def _too_small(name: str, n: int, with_event: int) -> str | None:
 
 
 def _mean_interval(mean: float, sd: float, n: int, level: float, method: str) -> Estimate:
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
+    half = t_quantile(level, n - 1) * sd / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, level, n, method)
 
 
@@ -251,7 +252,7 @@ def _welch(sd: Floats, n: Floats) -> tuple[float, float]:
 def _range_quantile(k: int, level: float, df: float) -> float:
     """Quantile of the studentised range of k means; exact t for two, interpolated for 28 df or more."""
     if k == 2:
-        return math.sqrt(2) * float(stats.t.ppf(0.5 + level / 2, df))
+        return math.sqrt(2) * t_quantile(level, df)
     if df < 1 / _INVERSE_DF[-1]:
         return float(stats.studentized_range.ppf(level, k, df))
     return float(np.exp(np.polyval(_range_polynomial(k, round(level, 10)), 1 / df)))

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri
 
 from evaluators.estimate import Estimate
+from evaluators.intervals import Ratios, cluster_index, t_interval, t_quantile, user_sums
 from simulator.log import JUDGE, InteractionLog, Split
 from simulator.streams import stream, stream_word
 
@@ -165,18 +166,14 @@ def _inside(p: Floats) -> Floats:
 
 
 def ratio_by_user(a: Floats, b: Floats, user: Ints, *, level: float = 0.95, method: str) -> Estimate:
-    """Ratio sum a / sum b with the user-cluster t interval of its scores."""
-    _, index = np.unique(user, return_inverse=True)
-    a_u, b_u = np.bincount(index, a), np.bincount(index, b)
-    n_users, total = len(a_u), float(b_u.sum())
-    if n_users < 2 or total <= 0:
-        return Estimate.withhold(
-            method, f"users: {n_users}, denominator {total:g}; needs two users and more than 0", n=n_users, level=level
-        )
-    value = float(a_u.sum()) / total
-    d = a_u - value * b_u
-    half = float(stats.t.ppf(0.5 + level / 2, n_users - 1)) * math.sqrt(n_users / (n_users - 1) * float(d @ d)) / total
-    return Estimate(value, value - half, value + half, level, n_users, method)
+    """Ratio sum a / sum b over n rows with the user-cluster t interval; `b` is positive or zero."""
+    index, n_users = cluster_index(user, len(a))
+    ratio = Ratios(user_sums(a, index, n_users)[None], user_sums(b, index, n_users)[None])
+    if n_users < 2 or ratio.denominator.sum() <= 0:
+        why = f"users: {n_users} with a denominator of {ratio.denominator.sum():g}; needs 2 and more than 0"
+        return Estimate.withhold(method, why, n=n_users, level=level)
+    low, high = t_interval(ratio.value, ratio.scores(), level)
+    return Estimate(ratio.value, low, high, level, n_users, method)
 
 
 # ---------------------------------------------------------------------------------------------- the equivalence rule
@@ -274,7 +271,7 @@ def logistic_recalibration(p: Floats, y: Floats, user: Ints, *, level: float = 0
     residual = y - mean
     scores = np.column_stack([np.bincount(index, residual * design[:, k], minlength=n_users) for k in range(2)])
     covariance = bread @ (scores.T @ scores * n_users / (n_users - 1)) @ bread
-    t = float(stats.t.ppf(0.5 + level / 2, n_users - 1))
+    t = t_quantile(level, n_users - 1)
     se = np.sqrt(np.diag(covariance))
     details = {
         "intercept": float(beta[0]),
@@ -786,7 +783,7 @@ def two_sample_classifier(
     for pairs, _, psi, where in parts:
         influence += np.bincount(where, psi * pairs / total_pairs, minlength=n_users)
     se = math.sqrt(n_users / (n_users - 1) * float((influence**2).sum()))
-    t = float(stats.t.ppf(0.5 + level / 2, n_users - 1))
+    t = t_quantile(level, n_users - 1)
     method = (
         f"AUC real against simulated, {what}, logistic on squares and products, {folds} folds by user, user-cluster t"
     )
@@ -968,7 +965,7 @@ def responsiveness_of(
         checks.append(Check(name, estimate, threshold, "fail", why))
     elif leave.source != "fitted":
         checks.append(Check(name, estimate, threshold, "not made", "the leave effect is assumed: printed, not counted"))
-    elif leave.se is None or abs(float(leave.value)) <= float(stats.norm.ppf(0.5 + level / 2)) * leave.se:
+    elif leave.se is None or abs(float(leave.value)) <= float(ndtri(0.5 + level / 2)) * leave.se:
         checks.append(Check(name, estimate, threshold, "not made", "the fitted leave effect's interval contains 0"))
     else:
         checks.append(judged(name, estimate, threshold, above=length_floor, strict=True))
@@ -1051,7 +1048,7 @@ def ranking_agreement(
     value = reference.sum(1) / weight.sum(1)
     score = (reference - value[:, None] * weight) / weight.sum(1, keepdims=True)
     pairs = []
-    t = float(stats.t.ppf(0.5 + level / 2, max(1, n_ref - 1)))
+    t = t_quantile(level, max(1, n_ref - 1))
     for a in range(n_policies):
         for b in range(a):
             se = math.sqrt(n_ref / max(1, n_ref - 1) * float(((score[a] - score[b]) ** 2).sum()))
