@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agents.base import Observation
 from evaluators.estimate import Estimate
 from evaluators.fidelity import Check, Floats, Ints, judged, observed_over_expected, ratio_by_user
+from evaluators.intervals import t_interval
 from simulator.log import InteractionLog, Split
 
 FEWEST_EVENTS = 25
@@ -28,13 +29,30 @@ CHOSE_TO_RATE = "given that the user chose to rate"
 
 
 @dataclass(frozen=True, slots=True)
+class PickedRows:
+    """n held-out rows whose item an agent would have picked for their user.
+
+    Attributes:
+        p: [n] the judge worlds' probability of the primary behaviour.
+        y: [n] whether it occurred.
+        user: [n] the cluster.
+        weight: [n] 1 / item exposure.
+    """
+
+    p: Floats
+    y: Floats
+    user: Ints
+    weight: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Picks:
     """The picks check of one agent.
 
     Attributes:
         estimate: O/E on the agent's own choices, user-cluster interval; withheld under 25 events.
         events: primary behaviours among the picked rows.
-        rows: picked rows.
+        rows: the picked rows.
         shift: logits to add to every appeal so that O/E is 1 (None where withheld).
         shift_low: the same for the lower limit of O/E; None where there is none.
         shift_high: the same for the upper limit; None where no probability could reach it.
@@ -43,7 +61,7 @@ class Picks:
 
     estimate: Estimate
     events: int
-    rows: int
+    rows: PickedRows
     shift: float | None
     shift_low: float | None
     shift_high: float | None
@@ -142,34 +160,50 @@ def picks_of(
     exposure = item_exposure(log)[log.item[rows]] if log.propensity is None else log.propensity[rows]
     weight = share / exposure
     y = log.primary[rows].astype(np.float64)
-    return picks_from_rows(
-        p[picked], y[picked], log.user[rows][picked], weight[picked], self_selected=log.self_selected, level=level
-    )
+    rows_picked = PickedRows(p[picked], y[picked], log.user[rows][picked], weight[picked])
+    return picks_from_rows(rows_picked, self_selected=log.self_selected, level=level)
 
 
-def picks_from_rows(
-    p: Floats, y: Floats, user: Ints, weight: Floats, *, self_selected: bool, level: float = 0.95
-) -> Picks:
-    """The picks check from the picked rows: predictions, outcomes, users and weights (1 / exposure)."""
+def picks_from_rows(rows: PickedRows, *, self_selected: bool, level: float = 0.95) -> Picks:
+    """The picks check from the picked rows."""
     label = f"; {CHOSE_TO_RATE}" if self_selected else ""
     method = f"O/E on the agent's own picks, held-out users, rows weighted by 1 / item exposure{label}"
-    events = int(y.sum())
+    events, n = int(rows.y.sum()), len(rows.y)
     if events < FEWEST_EVENTS:
         why = (
-            f"picks: {events} events among {len(y)} held-out rows that the agent would have picked, "
+            f"picks: {events} events among {n} held-out rows that the agent would have picked, "
             f"needs {FEWEST_EVENTS}; more held-out users would help"
         )
-        estimate = Estimate.withhold(method, why, n=len(np.unique(user)), level=level)
-        return Picks(estimate, events, len(y), None, None, None, self_selected)
-    estimate = observed_over_expected(p, y, user, weight=weight, level=level, method=method)
+        estimate = Estimate.withhold(method, why, n=len(np.unique(rows.user)), level=level)
+        return Picks(estimate, events, rows, None, None, None, self_selected)
+    estimate = observed_over_expected(rows.p, rows.y, rows.user, weight=rows.weight, level=level, method=method)
     if estimate.value is None:
-        return Picks(estimate, events, len(y), None, None, None, self_selected)
-    estimate = replace(estimate, diagnostics={"events": events, "rows": len(y)})
+        return Picks(estimate, events, rows, None, None, None, self_selected)
+    estimate = replace(estimate, diagnostics={"events": events, "rows": n})
     low, high = estimate.low, estimate.high
     assert low is not None
     assert high is not None
-    shift, shift_low, shift_high = (logit_shift(p, weight, ratio) for ratio in (estimate.value or 0.0, low, high))
-    return Picks(estimate, events, len(y), shift, shift_low, shift_high, self_selected)
+    shift, shift_low, shift_high = (logit_shift(rows.p, rows.weight, x) for x in (estimate.value or 0.0, low, high))
+    return Picks(estimate, events, rows, shift, shift_low, shift_high, self_selected)
+
+
+def picks_difference(first: Picks, second: Picks, *, level: float = 0.95) -> Estimate:
+    """Log O/E of one agent's picks minus that of another's, paired by user: do the worlds flatter both alike?"""
+    method = "difference of log O/E on the agents' own picks, paired by user, user-cluster t"
+    why = first.estimate.withheld or second.estimate.withheld
+    if why is not None:
+        return Estimate.withhold(method, why, level=level)
+    users = np.union1d(first.rows.user, second.rows.user)
+    value, scores = 0.0, np.zeros(len(users))
+    for sign, rows in ((1.0, first.rows), (-1.0, second.rows)):
+        where = np.searchsorted(users, rows.user)
+        for part, amount in ((sign, rows.weight * rows.y), (-sign, rows.weight * rows.p)):
+            total = float(amount.sum())
+            value += part * math.log(total)
+            of_user = np.bincount(where, amount, len(users)) / total
+            scores += part * of_user
+    low, high = t_interval(value, scores, level)
+    return Estimate(value, low, high, level, len(users), method)
 
 
 def logit_shift(p: Floats, weight: Floats, ratio: float) -> float | None:
@@ -226,6 +260,41 @@ def corrected(
     half = math.hypot(abs(at_high - at_low) / 2, (simulated.high - simulated.low) / 2)
     details = {"picks": picks.estimate.value, "shift": picks.shift, "simulated": simulated.value}
     return Estimate(at_shift, at_shift - half, at_shift + half, level, n, method, diagnostics=details)
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedFlights:
+    """Values of one metric flown with the three shifts of an agent's picks; None where a limit has no shift."""
+
+    at_shift: float
+    at_low: float | None
+    at_high: float | None
+
+
+def corrected_difference(
+    simulated: Estimate, first: Picks, second: Picks, flown: ShiftedFlights, against: ShiftedFlights
+) -> Estimate:
+    """Difference of two corrected values: both picks parts and the half-width of the simulated difference in squares.
+
+    Args:
+        simulated: the uncorrected paired difference.
+        first: picks of the agent.
+        second: picks of the one that it is compared with.
+        flown: the agent's shifted flights.
+        against: those of the other.
+    """
+    no_spread = replace(simulated, low=simulated.value, high=simulated.value)
+    one = corrected(no_spread, first, flown.at_shift, flown.at_low, flown.at_high)
+    two = corrected(no_spread, second, against.at_shift, against.at_low, against.at_high)
+    method = "difference of two corrected values; scope: users like the held-out ones"
+    why = one.withheld or two.withheld
+    if why is not None or simulated.low is None or simulated.high is None:
+        return Estimate.withhold(
+            method, why or "picks: the simulated difference has no interval", level=simulated.level
+        )
+    halves = [((part.high or 0.0) - (part.low or 0.0)) / 2 for part in (one, two, simulated)]
+    value, half = flown.at_shift - against.at_shift, math.hypot(*halves)
+    return Estimate(value, value - half, value + half, simulated.level, min(one.n, two.n), method)
 
 
 def optimism(claimed: Floats, judged_value: Floats, user: Ints, *, level: float = 0.95) -> Estimate:
