@@ -1,0 +1,415 @@
+"""Fidelity checks: each passes a right model, and answers the wrong one that it is there for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pytest import approx
+
+from evaluators.estimate import Estimate
+from evaluators.fidelity import (
+    Check,
+    ScoredRows,
+    SessionTable,
+    SlateFlight,
+    WorldEvidence,
+    assess,
+    behaviour_checks,
+    calibration_error,
+    calibration_floor,
+    calibration_in_the_large,
+    calibration_slope,
+    compare_predictions,
+    determinism,
+    discrimination,
+    judged,
+    log_sessions,
+    observed_over_expected,
+    popularity_strata,
+    ranking_agreement,
+    reliability_curve,
+    responsiveness,
+    responsiveness_of,
+    score_rows,
+    session_checks,
+    skill,
+    splits,
+    top_of_list,
+    top_rows,
+    two_sample_classifier,
+    user_auc,
+    why_no_sessions,
+)
+from simulator.log import JUDGE, WORLD_A, split_users
+from tests.simulator.small_world import small_log, small_world
+
+Floats = NDArray[np.float64]
+
+
+def sigmoid(z: Floats) -> Floats:
+    return 1 / (1 + np.exp(-z))
+
+
+def scored(rng: np.random.Generator, *, users: int = 400, rows: int = 30, items: int = 200) -> ScoredRows:
+    """Rows of a right model whose users differ (random effects that it knows)."""
+    user = np.repeat(np.arange(users), rows)
+    item = np.minimum(rng.zipf(1.3, users * rows) - 1, items - 1)
+    z = 0.7 * rng.standard_normal(users)[user] + rng.standard_normal(items)[item] + 0.4 * rng.standard_normal(len(user))
+    p = sigmoid(z - 0.5)
+    y = (rng.random(len(p)) < p).astype(np.float64)
+    return ScoredRows(p, y, user, np.bincount(item, minlength=items)[item].astype(float))
+
+
+def estimate(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value, low, high, 0.95, 100, "made up")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "passed"),
+    [
+        (0.95, 1.05, "pass", True),
+        (0.9, 1.1, "pass", True),
+        (0.85, 1.05, "undecided", False),
+        (0.5, 1.5, "undecided", False),
+        (1.2, 1.3, "fail", False),
+        (0.3, 0.8, "fail", False),
+    ],
+)
+def test_a_check_passes_only_with_its_whole_interval_in_the_band(
+    low: float, high: float, verdict: str, passed: bool
+) -> None:
+    check = judged("O/E", estimate((low + high) / 2, low, high), "[0.9, 1.1]", above=0.9, below=1.1)
+    assert (check.verdict, check.passed) == (verdict, passed)
+    assert (check.reason == "") == passed
+
+
+def test_a_lower_limit_on_the_threshold_of_a_strict_rule_does_not_pass() -> None:
+    assert judged("skill", estimate(0.0, 0.0, 0.0), "lower > 0", above=0.0, strict=True).verdict == "fail"
+    assert judged("skill", estimate(0.1, 0.0, 0.2), "lower > 0", above=0.0, strict=True).verdict == "undecided"
+
+
+def test_a_withheld_estimate_is_a_check_that_cannot_be_made() -> None:
+    check = judged("O/E", Estimate.withhold("O/E", "users: 1, needs 2"), "[0.9, 1.1]", above=0.9, below=1.1)
+    assert check.passed is None
+    assert check.reason == "users: 1, needs 2"
+
+
+def test_observed_over_expected_is_the_ratio_of_weighted_sums(rng: np.random.Generator) -> None:
+    p, y, user = np.array([0.2, 0.4, 0.4]), np.array([1.0, 0.0, 1.0]), np.array([0, 0, 1])
+    assert observed_over_expected(p, y, user).value == approx(2.0)
+    assert observed_over_expected(p, y, user, weight=np.array([1.0, 0.0, 3.0])).value == approx(4 / 1.4)
+
+
+def test_slope_and_intercept_are_those_of_statsmodels_with_clustered_errors(rng: np.random.Generator) -> None:
+    import statsmodels.api as sm
+
+    rows = scored(rng, users=80)
+    logit = np.log(rows.p / (1 - rows.p))
+    distorted = replace(rows, p=sigmoid(1.4 * logit + 0.3))
+    check = calibration_slope(distorted)
+    z = np.log(distorted.p / (1 - distorted.p))
+    fit = sm.GLM(rows.y, sm.add_constant(z), family=sm.families.Binomial()).fit(
+        cov_type="cluster", cov_kwds={"groups": rows.user, "use_correction": False}
+    )
+    found = check.estimate
+    assert found.value == approx(fit.params[1], abs=1e-8)
+    assert found.diagnostics["intercept"] == approx(fit.params[0], abs=1e-8)
+    half = (found.high - found.low) / 2
+    assert half == approx(fit.bse[1] * np.sqrt(80 / 79) * 1.990450, rel=1e-4)  # t quantile with 79 df
+
+
+def test_an_overconfident_model_fails_the_slope_and_a_shifted_one_the_level(rng: np.random.Generator) -> None:
+    rows = scored(rng)
+    logit = np.log(rows.p / (1 - rows.p))
+    assert calibration_slope(rows).passed
+    assert calibration_slope(replace(rows, p=sigmoid(1.8 * logit))).verdict == "fail"
+    assert calibration_in_the_large(rows).passed
+    assert calibration_in_the_large(replace(rows, p=sigmoid(logit + 0.5))).verdict == "fail"
+
+
+def test_the_calibration_error_of_a_perfect_model_is_near_zero_where_the_plain_one_is_not() -> None:
+    """Debiasing takes off the noise of the bin means: plain .006 to .02, debiased near 0 in the median."""
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rows = scored(rng, users=200, rows=10)
+        found.append(calibration_error(rows, rng, resamples=100).estimate)
+    assert np.median([e.value for e in found]) < 0.008
+    assert np.median([e.diagnostics["plain"] for e in found]) > 0.02
+
+
+def test_the_calibration_error_of_a_wrong_model_is_its_distance(rng: np.random.Generator) -> None:
+    rows = scored(rng, users=600)
+    p = rows.p * 0.8
+    found = calibration_error(replace(rows, p=p), rng)
+    truth = np.sqrt(np.mean((rows.p - p) ** 2))
+    assert found.verdict == "fail"
+    assert found.estimate.low < truth < found.estimate.high + 0.01
+    assert found.estimate.value == approx(truth, abs=0.01)
+
+
+def test_skill_is_one_minus_the_ratio_of_losses_and_knows_no_better_constant(rng: np.random.Generator) -> None:
+    rows = replace(scored(rng), p_bias=np.full(12000, 0.4))
+    over_base, over_bias = skill(rows)
+    rate = rows.y.mean()
+    loss = -np.mean(np.where(rows.y > 0, np.log(rows.p), np.log1p(-rows.p)))
+    base = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    assert over_base.estimate.value == approx(1 - loss / base)
+    assert over_base.passed
+    assert over_bias.passed
+    constant = replace(rows, p=np.full(len(rows), rate + 1e-6), p_bias=rows.p)
+    assert not skill(constant)[0].passed
+    assert skill(constant)[1].verdict == "fail"
+    assert skill(replace(rows, p_bias=None))[1].passed is None
+
+
+def test_a_gain_over_a_reference_is_paired_and_changes_sign_when_the_two_are_swapped(rng: np.random.Generator) -> None:
+    rows = scored(rng)
+    worse = sigmoid(np.log(rows.p / (1 - rows.p)) * 0.5)
+    gain = compare_predictions("reference", rows.p, worse, rows.y, rows.user)
+    loss = compare_predictions("reference", worse, rows.p, rows.y, rows.user)
+    assert gain.low > 0
+    assert gain.value == approx(-loss.value)
+    assert compare_predictions("itself", rows.p, rows.p, rows.y, rows.user).high == 0
+
+
+def test_auc_within_users_is_that_of_scikit_learn_with_ties(rng: np.random.Generator) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    user = np.repeat(np.arange(30), 12)
+    p = np.round(rng.random(360), 1)
+    y = (rng.random(360) < 0.4).astype(float)
+    y[:12] = 1.0  # a user with one outcome only
+    shuffled = rng.permutation(360)
+    auc, users = user_auc(p[shuffled], y[shuffled], user[shuffled])
+    expected = {u: roc_auc_score(y[user == u], p[user == u]) for u in range(30) if 0 < y[user == u].mean() < 1}
+    assert dict(zip(users, auc, strict=True)) == approx(expected)
+    assert 0 not in users
+
+
+def test_discrimination_says_how_many_users_were_left_out(rng: np.random.Generator) -> None:
+    rows = scored(rng, users=50, rows=3)
+    check = discrimination(rows)
+    assert check.estimate.n + check.estimate.diagnostics["users_excluded"] == 50
+
+
+def test_the_top_of_the_list_is_each_users_best_tenth() -> None:
+    p = np.array([0.1, 0.9, 0.5, 0.2, 0.3, 0.8, 0.7])
+    user = np.array([0, 0, 0, 1, 1, 1, 1])
+    assert np.flatnonzero(top_rows(p, user)).tolist() == [1, 5]
+    assert np.flatnonzero(top_rows(p, user, share=0.5)).tolist() == [1, 2, 5, 6]
+
+
+def test_a_model_too_sure_of_its_favourites_fails_at_the_top_alone(rng: np.random.Generator) -> None:
+    rows = scored(rng)
+    flattered = replace(rows, p=np.where(top_rows(rows.p, rows.user), rows.p**0.2, rows.p))
+    assert top_of_list(rows).passed
+    assert top_of_list(flattered).verdict == "fail"
+
+
+def test_popularity_strata_show_a_fault_in_rare_items_and_leave_out_strata_without_events(
+    rng: np.random.Generator,
+) -> None:
+    rows = scored(rng)
+    assert popularity_strata(rows).passed
+    rare = rows.item_exposure <= np.quantile(rows.item_exposure, 0.2)
+    check = popularity_strata(replace(rows, p=np.where(rare, rows.p * 0.5, rows.p)))
+    assert check.verdict == "fail"
+    assert check.estimate.diagnostics["strata"][0]["value"] > 1.3
+    few = popularity_strata(ScoredRows(rows.p[:100], rows.y[:100], rows.user[:100], rows.item_exposure[:100]))
+    assert few.passed is None
+
+
+def test_the_reliability_curve_covers_a_right_model_and_the_floor_is_what_it_shows(rng: np.random.Generator) -> None:
+    rows = scored(rng)
+    curve = reliability_curve(rows)
+    assert len(curve) == 10
+    assert sum(b.n for b in curve) == len(rows)
+    assert sum(b.low <= b.predicted <= b.high for b in curve) >= 7
+    floor = calibration_floor(rows, rng, draws=100)
+    assert floor.perfect < floor.perfect_95
+    assert floor.error < floor.perfect_95 * 1.5
+    assert calibration_floor(replace(rows, p=rows.p * 0.8), rng, draws=50).error > 3 * floor.perfect_95
+
+
+def test_time_stamps_that_are_bursts_identify_no_sessions(rng: np.random.Generator) -> None:
+    log = small_log(rng)
+    assert why_no_sessions(log) is None
+    burst = replace(log, time=np.floor(log.time / 3))
+    why = why_no_sessions(burst)
+    assert why is not None
+    assert "bursts" in why
+    assert session_checks(None, None, rng, why=why)[0].passed is None
+    assert why_no_sessions(replace(log, time=np.full(len(log), np.nan))) == "the log has no time stamps"
+
+
+def test_sessions_are_cut_at_long_gaps(rng: np.random.Generator) -> None:
+    log = small_log(rng, users=20)
+    first = int(np.flatnonzero(log.user == 3)[0])
+    time = log.time.copy()
+    time[first + 2 :] += 5000
+    table = log_sessions(replace(log, time=time), np.array([3, 4]))
+    rows = [int((log.user == u).sum()) for u in (3, 4)]
+    assert table.user.tolist() == [3, 3, 4]
+    assert table.features["length"].tolist() == [2, rows[0] - 2, rows[1]]
+    assert table.features["gap"].tolist() == [5001, 0, 0]
+    assert table.features["clicks"].sum() == log.primary[np.isin(log.user, (3, 4))].sum()
+
+
+def session_table(rng: np.random.Generator, scale: float) -> SessionTable:
+    user = np.repeat(np.arange(300), 2)
+    taste = rng.gamma(4, 1, 300)
+    return SessionTable(user, {"length": 1.0 + rng.poisson(scale * taste[user])})
+
+
+def test_sessions_a_third_longer_fail_and_sessions_drawn_alike_do_not(rng: np.random.Generator) -> None:
+    real = session_table(rng, 2)
+    assert session_checks(real, session_table(rng, 2), rng)[0].passed
+    assert session_checks(real, session_table(rng, 2.8), rng)[0].verdict == "fail"
+
+
+def test_the_classifier_finds_gross_fakes_only_and_respects_the_users(rng: np.random.Generator) -> None:
+    user = np.arange(400)
+    real = rng.standard_normal((400, 3)) + 0.8 * rng.standard_normal((400, 1))
+    alike = rng.standard_normal((400, 3)) + 0.8 * rng.standard_normal((400, 1))
+    same = two_sample_classifier(real, user, alike, user, rng)
+    assert same.passed
+    assert same.estimate.value == approx(0.5, abs=0.07)
+    assert two_sample_classifier(real, user, alike + 1.0, user, rng).verdict == "fail"
+    assert two_sample_classifier(real[:20], user[:20], alike[:20], user[:20], rng).passed is None
+
+
+@dataclass(frozen=True)
+class Leave:
+    value: float
+    source: str = "assumed"
+    se: float | None = None
+
+
+def flights(rng: np.random.Generator, *, effect: float) -> tuple[SlateFlight, SlateFlight, SlateFlight]:
+    user = np.arange(300)
+    luck = rng.integers(2, 20, 300).astype(float)
+    best = SlateFlight(user, luck + 5, luck + effect)
+    return best, SlateFlight(user, luck, luck), best
+
+
+def test_a_declared_leave_effect_that_changes_no_session_fails_by_identity(rng: np.random.Generator) -> None:
+    checks = responsiveness_of(*flights(rng, effect=0.0), Leave(2.5))
+    assert checks[0].passed
+    assert checks[1].verdict == "fail"
+    assert "ignores what is shown" in checks[1].reason
+
+
+def test_an_assumed_leave_effect_is_printed_and_not_counted_and_a_fitted_one_counts(rng: np.random.Generator) -> None:
+    flown = flights(rng, effect=3.0)
+    assert responsiveness_of(*flown, Leave(2.5))[1].passed is None
+    assert responsiveness_of(*flown, Leave(2.5))[1].estimate.value == approx(3.0)
+    assert responsiveness_of(*flown, Leave(2.5, "fitted", 0.3))[1].passed
+    assert responsiveness_of(*flown, Leave(0.1, "fitted", 0.3))[1].passed is None
+    assert responsiveness_of(*flown, Leave(0.0))[1].passed is None
+    assert responsiveness_of(*flown, Leave(2.5, "fitted", 0.3), longer_is_better=False)[1].verdict == "fail"
+
+
+def test_a_world_answers_to_what_it_is_shown_and_repeats_itself_to_the_last_bit(root: np.random.SeedSequence) -> None:
+    world = small_world(0, users=120, items=150, slate_size=5, horizon=8)
+    clicks, length, same = behaviour_checks(world, root)
+    assert clicks.passed
+    assert length.passed is None  # the leave effect is assumed
+    assert same.passed
+    dull = replace(world, item_vectors=world.item_vectors * 0, item_bias=world.item_bias * 0)
+    dull = replace(dull.with_parameter("satiation", "strength", 0.0), name="no taste")
+    assert responsiveness(dull, seed=1)[0].passed is False
+
+
+def test_determinism_fails_when_noise_depends_on_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import simulator.users
+
+    class Careless(simulator.users.SimulatedUsers):
+        def __init__(self, world: object, n: int, *, seed: int, slate_size: int | None = None) -> None:
+            super().__init__(world, n, seed=seed + n, slate_size=slate_size)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulator.users, "SimulatedUsers", Careless)
+    assert determinism(small_world(0, users=60, slate_size=4, horizon=5), seed=1).verdict == "fail"
+
+
+def test_ranking_agreement_needs_six_pairs_that_the_reference_separates(rng: np.random.Generator) -> None:
+    level = np.array([0.1, 0.2, 0.3, 0.4, 0.5])[:, None]
+    simulated = level + 0.1 * rng.standard_normal((5, 300))
+    reference = level + 0.1 * rng.standard_normal((5, 400))
+    assert ranking_agreement(simulated, reference, rng, resamples=200).passed
+    assert ranking_agreement(simulated[::-1], reference, rng, resamples=200).verdict == "fail"
+    assert ranking_agreement(simulated[:3], reference[:3], rng).passed is None
+    tied = np.full((5, 1), 0.3) + 0.1 * rng.standard_normal((5, 400))
+    assert ranking_agreement(simulated, tied, rng).passed is None
+
+
+def evidence(rng: np.random.Generator, number: int, rows: ScoredRows | None = None) -> WorldEvidence:
+    rows = replace(scored(rng), p_bias=np.full(12000, 0.4)) if rows is None else rows
+    fine = [Check(name, estimate(1, 1, 1), "", "pass") for name in ("responsiveness", "determinism")]
+    return WorldEvidence(number, rows, None, tuple(fine))
+
+
+def test_a_simulator_is_trusted_when_b1_passes_all_and_the_others_the_weaker_set(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    log = small_log(rng, users=200)
+    split = split_users(log, root)
+    judges = split.users(JUDGE)
+    log = replace(log, time=np.floor(log.time / 3))
+    fitted = {1: judges, 2: judges}
+    first, second = evidence(rng, 1), evidence(rng, 2)
+    found = assess([second, first], log=log, split=split, fitted_users=fitted, root=root)
+    assert found.trusted
+    assert any("bursts" in reason for reason in found.reasons)
+    assert any("off-policy extrapolation unverified" in reason for reason in found.reasons)
+    assert len({check.label for check in found.checks}) == len(found.checks)
+
+    rows = second.future
+    up = sigmoid(np.log(rows.p / (1 - rows.p)) + 1.0)
+    flattering = replace(rows, p=np.where(top_rows(rows.p, rows.user), up, rows.p))
+    weak = assess([first, replace(second, future=flattering)], log=log, split=split, fitted_users=fitted, root=root)
+    assert weak.trusted  # the top of the list is asked of B_1 alone
+    own = assess([replace(first, future=flattering), second], log=log, split=split, fitted_users=fitted, root=root)
+    assert not own.trusted
+    assert any(reason.startswith("top of the list:") for reason in own.reasons)
+
+    held = assess([replace(first, held_out=flattering)], log=log, split=split, fitted_users=fitted, root=root)
+    assert held.trusted
+    assert any("held-out users" in reason and "top of the list" in reason for reason in held.reasons)
+
+    silent = assess([replace(first, behaviour=())], log=log, split=split, fitted_users=fitted, root=root)
+    assert not silent.trusted
+    assert any("responsiveness could not be made" in reason for reason in silent.reasons)
+
+
+def test_a_judge_world_fitted_on_training_users_fails_the_split_check(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    log = small_log(rng, users=100)
+    split = split_users(log, root)
+    assert splits(split, log, split.users(JUDGE)).passed
+    assert splits(split, log, split.users(WORLD_A)).verdict == "fail"
+
+
+def test_rows_are_scored_beside_what_happened_and_with_their_items_exposure(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    log = small_log(rng)
+    split = split_users(log, root)
+
+    class Constant:
+        def predict(self, log: object, split: object, rows: NDArray[np.int64]) -> Floats:
+            return np.zeros(len(rows))  # pushed inside (0, 1)
+
+    users = split.users(JUDGE)
+    found = score_rows(Constant(), log, split, users, bias_model=Constant())
+    rows = split.rows(log, users, late=True)
+    assert found.y.tolist() == log.primary[rows].tolist()
+    early = log.item[~split.late]
+    assert found.item_exposure[0] == (early == log.item[rows[0]]).sum()
+    assert (found.p > 0).all()
