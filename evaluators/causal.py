@@ -763,7 +763,8 @@ def _read(path: Path) -> pd.DataFrame:
         if name.endswith(".parquet"):
             frame = pd.read_parquet(path)
         elif name.endswith((".csv", ".csv.gz")):
-            frame = pd.read_csv(path)
+            # "None" is the name of an arm as often as a missing value, so it is text here.
+            frame = pd.read_csv(path, keep_default_na=False, na_values=["", "NA", "N/A", "NaN", "nan", "NULL", "null"])
         else:
             raise LogError(f"log: '{path.name}' is neither .csv, .csv.gz nor .parquet; convert it")
     except UnicodeDecodeError as error:

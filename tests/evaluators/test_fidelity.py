@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pytest import approx
 
 from evaluators.estimate import Estimate
 from evaluators.fidelity import (
@@ -99,8 +98,8 @@ def test_a_withheld_estimate_is_a_check_that_cannot_be_made() -> None:
 
 def test_observed_over_expected_is_the_ratio_of_weighted_sums(rng: np.random.Generator) -> None:
     p, y, user = np.array([0.2, 0.4, 0.4]), np.array([1.0, 0.0, 1.0]), np.array([0, 0, 1])
-    assert observed_over_expected(p, y, user).value == approx(2.0)
-    assert observed_over_expected(p, y, user, weight=np.array([1.0, 0.0, 3.0])).value == approx(4 / 1.4)
+    assert observed_over_expected(p, y, user).value == pytest.approx(2.0)
+    assert observed_over_expected(p, y, user, weight=np.array([1.0, 0.0, 3.0])).value == pytest.approx(4 / 1.4)
 
 
 def test_slope_and_intercept_are_those_of_statsmodels_with_clustered_errors(rng: np.random.Generator) -> None:
@@ -115,10 +114,10 @@ def test_slope_and_intercept_are_those_of_statsmodels_with_clustered_errors(rng:
         cov_type="cluster", cov_kwds={"groups": rows.user, "use_correction": False}
     )
     found = check.estimate
-    assert found.value == approx(fit.params[1], abs=1e-8)
-    assert found.diagnostics["intercept"] == approx(fit.params[0], abs=1e-8)
+    assert found.value == pytest.approx(fit.params[1], abs=1e-8)
+    assert found.diagnostics["intercept"] == pytest.approx(fit.params[0], abs=1e-8)
     half = (found.high - found.low) / 2
-    assert half == approx(fit.bse[1] * np.sqrt(80 / 79) * 1.990450, rel=1e-4)  # t quantile with 79 df
+    assert half == pytest.approx(fit.bse[1] * np.sqrt(80 / 79) * 1.990450, rel=1e-4)  # t quantile with 79 df
 
 
 def test_an_overconfident_model_fails_the_slope_and_a_shifted_one_the_level(rng: np.random.Generator) -> None:
@@ -148,7 +147,7 @@ def test_the_calibration_error_of_a_wrong_model_is_its_distance(rng: np.random.G
     truth = np.sqrt(np.mean((rows.p - p) ** 2))
     assert found.verdict == "fail"
     assert found.estimate.low < truth < found.estimate.high + 0.01
-    assert found.estimate.value == approx(truth, abs=0.01)
+    assert found.estimate.value == pytest.approx(truth, abs=0.01)
 
 
 def test_skill_is_one_minus_the_ratio_of_losses_and_knows_no_better_constant(rng: np.random.Generator) -> None:
@@ -157,7 +156,7 @@ def test_skill_is_one_minus_the_ratio_of_losses_and_knows_no_better_constant(rng
     rate = rows.y.mean()
     loss = -np.mean(np.where(rows.y > 0, np.log(rows.p), np.log1p(-rows.p)))
     base = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
-    assert over_base.estimate.value == approx(1 - loss / base)
+    assert over_base.estimate.value == pytest.approx(1 - loss / base)
     assert over_base.passed
     assert over_bias.passed
     constant = replace(rows, p=np.full(len(rows), rate + 1e-6), p_bias=rows.p)
@@ -172,7 +171,7 @@ def test_a_gain_over_a_reference_is_paired_and_changes_sign_when_the_two_are_swa
     gain = compare_predictions("reference", rows.p, worse, rows.y, rows.user)
     loss = compare_predictions("reference", worse, rows.p, rows.y, rows.user)
     assert gain.low > 0
-    assert gain.value == approx(-loss.value)
+    assert gain.value == pytest.approx(-loss.value)
     assert compare_predictions("itself", rows.p, rows.p, rows.y, rows.user).high == 0
 
 
@@ -186,7 +185,7 @@ def test_auc_within_users_is_that_of_scikit_learn_with_ties(rng: np.random.Gener
     shuffled = rng.permutation(360)
     auc, users = user_auc(p[shuffled], y[shuffled], user[shuffled])
     expected = {u: roc_auc_score(y[user == u], p[user == u]) for u in range(30) if 0 < y[user == u].mean() < 1}
-    assert dict(zip(users, auc, strict=True)) == approx(expected)
+    assert dict(zip(users, auc, strict=True)) == pytest.approx(expected)
     assert 0 not in users
 
 
@@ -277,7 +276,7 @@ def test_the_classifier_finds_gross_fakes_only_and_respects_the_users(rng: np.ra
     alike = rng.standard_normal((400, 3)) + 0.8 * rng.standard_normal((400, 1))
     same = two_sample_classifier(real, user, alike, user, rng)
     assert same.passed
-    assert same.estimate.value == approx(0.5, abs=0.07)
+    assert same.estimate.value == pytest.approx(0.5, abs=0.07)
     assert two_sample_classifier(real, user, alike + 1.0, user, rng).verdict == "fail"
     assert two_sample_classifier(real[:20], user[:20], alike[:20], user[:20], rng).passed is None
 
@@ -306,7 +305,7 @@ def test_a_declared_leave_effect_that_changes_no_session_fails_by_identity(rng: 
 def test_an_assumed_leave_effect_is_printed_and_not_counted_and_a_fitted_one_counts(rng: np.random.Generator) -> None:
     flown = flights(rng, effect=3.0)
     assert responsiveness_of(*flown, Leave(2.5))[1].passed is None
-    assert responsiveness_of(*flown, Leave(2.5))[1].estimate.value == approx(3.0)
+    assert responsiveness_of(*flown, Leave(2.5))[1].estimate.value == pytest.approx(3.0)
     assert responsiveness_of(*flown, Leave(2.5, "fitted", 0.3))[1].passed
     assert responsiveness_of(*flown, Leave(0.1, "fitted", 0.3))[1].passed is None
     assert responsiveness_of(*flown, Leave(0.0))[1].passed is None

@@ -1,0 +1,342 @@
+"""Effects of logged and simulated treatments, and what must refute or withhold them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from evaluators.causal import (
+    Effect,
+    Trial,
+    confounding_range,
+    covariate_balance,
+    doubly_robust,
+    e_value,
+    mean_effect,
+    qini,
+    qini_area,
+    refute,
+    run_effect,
+    served_effect,
+)
+from simulator.causal_models import effect_drivers, elastic_net_propensity, fit_effect_learner
+from simulator.errors import InputError, LogError
+
+Floats = NDArray[np.float64]
+HILLSTROM = next(
+    (p for d in os.environ["WINDTUNNEL_DATA"].split(":") if (p := Path(d) / "hillstrom" / "hillstrom.csv.gz").exists()),
+    None,
+)
+needs_hillstrom = pytest.mark.skipif(HILLSTROM is None, reason="the Hillstrom log is not there")
+
+
+def sigmoid(z: Floats) -> Floats:
+    return 1 / (1 + np.exp(-z))
+
+
+def trial(rng: np.random.Generator, n: int = 1500, *, effect: float = 0.15, known: bool = True) -> Trial:
+    """A confounded treatment whose propensity and effect are known; the effect is larger where x1 is."""
+    x = rng.standard_normal((n, 4))
+    p = sigmoid(0.8 * x[:, 0])
+    treated = (rng.random(n) < p).astype(np.int64)
+    base = 0.3 + 0.15 * np.tanh(x[:, 0])
+    y = (rng.random(n) < base + treated * effect * (1 + np.tanh(2 * x[:, 1]))).astype(float)
+    return Trial(x, treated, y, p if known else None)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_doubly_robust_scores_undo_confounding_that_the_difference_of_means_does_not(
+    rng: np.random.Generator, root: np.random.SeedSequence, known: bool
+) -> None:
+    found = trial(rng, 3000, known=known)
+    naive = found.y[found.treated == 1].mean() - found.y[found.treated == 0].mean()
+    effect = mean_effect(doubly_robust(found, root).difference, found.clusters, method="effect")
+    assert naive > 0.2
+    assert effect.low < 0.15 < effect.high
+    assert effect.high < naive
+
+
+def test_scores_are_the_same_twice_and_never_from_a_model_that_saw_the_user(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    found = trial(rng, 600)
+    first, again = doubly_robust(found, root), doubly_robust(found, root)
+    assert np.array_equal(first.difference, again.difference)
+    # A user whose outcome alone changes keeps the expectation that the models have of them.
+    moved = Trial(found.x, found.treated, found.y.copy(), found.p)
+    moved.y[7] = 1 - moved.y[7]
+    assert doubly_robust(moved, root).expected[7] == first.expected[7]
+    assert not np.array_equal(doubly_robust(moved, root).expected, first.expected)
+
+
+@pytest.mark.parametrize("learner", ["s", "t", "x", "dr"])
+@pytest.mark.parametrize("trees", [False, True])
+def test_each_learner_ranks_by_the_true_effect(rng: np.random.Generator, learner: str, trees: bool) -> None:
+    found = trial(rng, 4000, effect=0.2)
+    predict = fit_effect_learner(found.x, found.treated, found.y, found.p, learner=learner, trees=trees, seed=1)
+    models = predict(found.x, found.p)
+    if learner == "s" and not trees:
+        return  # a linear S-learner knows one effect on the logit for all: it cannot rank by x1
+    assert np.corrcoef(models.effect, np.tanh(2 * found.x[:, 1]))[0, 1] > 0.4
+    assert models.treated.mean() > models.control.mean()
+
+
+def test_the_elastic_net_propensity_follows_the_truth(rng: np.random.Generator) -> None:
+    found = trial(rng, 3000)
+    p = elastic_net_propensity(found.x * 100, found.treated, seed=1)(found.x * 100)
+    assert np.abs(p - found.p).mean() < 0.04
+
+
+def test_the_driver_of_an_effect_is_named(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2000, 3))
+    assert effect_drivers(x, np.tanh(x[:, 2]), trees=True, seed=0).argmax() == 2
+    assert effect_drivers(x, np.zeros(2000), trees=False, seed=0).tolist() == [0, 0, 0]
+
+
+def test_a_right_analysis_survives_every_refutation(rng: np.random.Generator, root: np.random.SeedSequence) -> None:
+    found = trial(rng)
+    tried = refute(found, doubly_robust(found, root), root, balance=covariate_balance(found))
+    assert {r.name for r in tried} == {
+        "placebo treatment", "random common cause", "80 % subset", "dummy outcome", "covariate balance",
+    }  # fmt: skip
+    assert [r.detail for r in tried if not r.passed] == []
+    assert "printed, no filter" in tried[0].detail
+
+
+def test_an_effect_that_is_nothing_is_not_refuted_for_being_nothing(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    found = trial(rng, effect=0.0)
+    assert all(r.passed for r in refute(found, doubly_robust(found, root), root))
+
+
+def test_a_negative_control_outcome_that_the_treatment_moves_refutes(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    """Hidden confounder: the outcome from before the treatment is 'moved' too."""
+    found = trial(rng, 3000)
+    before = (rng.random(3000) < 0.3 + 0.2 * found.treated).astype(float)
+    tried = {r.name: r for r in refute(found, doubly_robust(found, root), root, negative_control=before)}
+    assert not tried["negative control"].passed
+
+
+def test_a_placebo_of_the_wrong_size_refutes(rng: np.random.Generator, root: np.random.SeedSequence) -> None:
+    """Rows repeated ten times as if independent: their standard error is a third of what it claims to be."""
+    one = trial(rng, 300)
+    rows = np.repeat(np.arange(300), 10)
+    repeated = Trial(one.x[rows], one.treated[rows], one.y[rows], one.p[rows], rows)
+    honest = refute(repeated, doubly_robust(repeated, root), root)
+    assert next(r for r in honest if r.name == "placebo treatment").passed
+
+
+def test_a_covariate_from_after_the_treatment_is_found_by_its_imbalance(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((4000, 2))
+    treated = rng.integers(0, 2, 4000)
+    fine = Trial(x, treated, x[:, 0], np.full(4000, 0.5))
+    assert covariate_balance(fine).passed
+    leaked = Trial(np.column_stack([x, treated + rng.standard_normal(4000)]), treated, x[:, 0], np.full(4000, 0.5))
+    found = covariate_balance(leaked, ["a", "b", "spend"])
+    assert not found.passed
+    assert "spend" in found.detail
+    wrong = Trial(x, treated, x[:, 0], np.full(4000, 0.3))
+    assert "the treatment's share" in covariate_balance(wrong).detail
+    assert covariate_balance(Trial(x, treated, x[:, 0])) is None
+
+
+def test_e_values_are_those_of_the_paper() -> None:
+    """VanderWeele and Ding (2017): a risk ratio of 3.9 gives 7.26; ratios below 1 count by their inverse."""
+    assert e_value(3.9) == pytest.approx(7.26, abs=0.005)
+    assert e_value(1 / 3.9) == pytest.approx(e_value(3.9))
+    assert e_value(1.0) == 1.0
+
+
+def test_the_qini_area_of_an_order_is_that_of_the_definition(rng: np.random.Generator) -> None:
+    gain = rng.standard_normal(400)
+    area = qini_area(gain, np.ones(400))
+    curve = np.cumsum(gain) / 400
+    line = gain.mean() * np.arange(1, 401) / 400
+    assert area == pytest.approx((curve - line).mean(), abs=2 / 400)
+    doubled = qini_area(gain, np.full(400, 2.0))
+    assert doubled == pytest.approx(area)
+
+
+def test_an_order_that_knows_the_effect_has_a_positive_qini(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    found = trial(rng, 4000)
+    scores = doubly_robust(found, root)
+    assert qini(scores, found.y, found.clusters, rng, resamples=200).low > 0
+    few = np.zeros(4000)
+    few[:100] = 1
+    assert "200" in qini(scores, few, found.clusters, rng).withheld
+
+
+def test_the_confounding_range_is_a_point_without_confounding_and_grows_with_lambda(rng: np.random.Generator) -> None:
+    found = trial(rng, known=False)
+    ranges = confounding_range(found, trial(rng).p)
+    assert ranges["1"][0] == pytest.approx(ranges["1"][1])
+    assert ranges["2"][0] < ranges["1.5"][0] < ranges["1"][0] < ranges["1.5"][1] < ranges["2"][1]
+
+
+def test_the_effect_of_being_served_is_estimated_beside_the_exact_one(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    n = 500
+    x = rng.standard_normal((n, 3))
+    baseline = 3 + x[:, 0] + rng.standard_normal(n)
+    group = np.where(rng.random(n) < 0.4, "F", "M")
+    group[:10] = "X"
+    agent = baseline + 1 + (group == "F")
+    found = served_effect(agent, baseline, x, np.arange(n), {"gender": group}, root, metric="reward")
+    assert set(found.estimated) == set(found.exact) == {"all", "gender=F", "gender=M", "gender=X"}
+    assert found.exact["gender=F"].value == pytest.approx(2.0)
+    assert found.estimated["gender=F"].low < 2 < found.estimated["gender=F"].high
+    assert found.estimated["gender=M"].low < 1 < found.estimated["gender=M"].high
+    assert found.estimated["gender=X"].value is None
+    small = served_effect(agent[:20], baseline[:20], x[:20], np.arange(20), {}, root, metric="reward")
+    assert small.estimated["all"].value is None
+
+
+# ------------------------------------------------------------------------------------------------ the command's log
+
+
+def write(path: Path, frame: pd.DataFrame) -> Path:
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def logged(rng: np.random.Generator) -> pd.DataFrame:
+    n = 1600
+    arm = rng.choice(["None", "a", "b"], n)
+    age = rng.integers(18, 70, n)
+    region = rng.choice(["north", "south"], n)
+    lift = np.where(arm == "a", 0.15, np.where(arm == "b", 0.0, 0.0))
+    bought = (rng.random(n) < 0.2 + 0.003 * (age - 40) + lift).astype(int)
+    return pd.DataFrame({"arm": arm, "age": age, "region": region, "bought": bought, "who": np.arange(n) // 2})
+
+
+def effects(path: Path, **options: object) -> dict[str, Effect]:
+    found = run_effect(path, treatment="arm", outcome="bought", **options)  # type: ignore[arg-type]
+    return {e.treatment: e for e in found.effects}
+
+
+def test_every_arm_is_set_against_the_control_with_the_document_of_the_contract(
+    tmp_path: Path, logged: pd.DataFrame
+) -> None:
+    path = write(tmp_path / "log.csv", logged)
+    found = run_effect(path, treatment="arm", outcome="bought", by=["region", "age"], propensity="0.3333", user="who")
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert document["n"] == 1600
+    assert document["control"] == "None"
+    assert [e["treatment"] for e in document["effects"]] == ["a", "b"]
+    first = document["effects"][0]
+    assert set(first) >= {
+        "treatment",
+        "outcome",
+        "ate",
+        "by",
+        "qini",
+        "overlap",
+        "refutations",
+        "sensitivity",
+        "drivers",
+    }
+    assert first["ate"]["low"] < 0.15 < first["ate"]["high"]
+    assert document["effects"][1]["ate"]["low"] < 0 < document["effects"][1]["ate"]["high"]
+    assert [row["group"] for row in first["by"]["region"]] == ["north", "south"]
+    assert len(first["by"]["age"]) == 4
+    assert "simultaneous over 2 groups" in first["by"]["region"][0]["effect"]["method"]
+    assert not found.withheld
+    assert "a against None" in found.as_text()
+
+
+def test_clusters_are_users_and_their_absence_is_said(tmp_path: Path, logged: pd.DataFrame) -> None:
+    path = write(tmp_path / "log.csv", logged)
+    assert effects(path, user="who", propensity="0.333")["a"].ate.n < effects(path, propensity="0.333")["a"].ate.n
+    found = run_effect(path, treatment="arm", outcome="bought", propensity="0.333")
+    assert "clusters: rows assumed independent" in found.notes
+
+
+def test_a_covariate_measured_afterwards_withholds_every_arm(
+    tmp_path: Path, logged: pd.DataFrame, rng: np.random.Generator
+) -> None:
+    after = logged.assign(opened=(rng.random(1600) < np.where(logged.arm == "a", 0.6, 0.1)).astype(int))
+    path = write(tmp_path / "log.csv", after)
+    found = run_effect(path, treatment="arm", outcome="bought", propensity="0.333")
+    assert found.withheld
+    assert "opened" in found.effects[0].ate.withheld
+    assert not run_effect(path, treatment="arm", outcome="bought", propensity="0.333", ignore=["opened"]).withheld
+
+
+def test_a_small_arm_is_withheld(tmp_path: Path, logged: pd.DataFrame) -> None:
+    few = pd.concat([logged[logged.arm == "None"], logged[logged.arm == "a"].head(12)])
+    found = run_effect(write(tmp_path / "log.csv", few), treatment="arm", outcome="bought")
+    assert found.withheld
+    assert "needs 30" in found.effects[0].ate.withheld
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        ({}, {"treatment": "arn"}, ["treatment: 'arn'", "did you mean 'arm'"]),
+        ({}, {"outcome": "region"}, ["outcome: 'region' is 'south'", "numbers are needed"]),
+        ({}, {"control": "nothing"}, ["control: 'nothing' is not a value"]),
+        ({}, {"propensity": "0.5"}, ["propensity: 0.5 for each of 2 treatments leaves 0"]),
+        ({}, {"propensity": "1.5"}, ["propensity"]),
+        ({}, {"propensity": "prob"}, ["propensity: 'prob' is neither a number nor a column"]),
+        ({}, {"by": ["regions"]}, ["by: 'regions'", "did you mean 'region'"]),
+        ({"arm": "a"}, {}, ["one value"]),
+        ({"note": "unique"}, {}, ["ignore: 'note'", "names rows"]),
+        ({"bought": None}, {}, ["outcome: 'bought'"]),
+        ({"arm": None}, {}, ["treatment: 'arm' is missing"]),
+    ],
+)  # fmt: skip
+def test_what_the_user_can_mend_is_said_in_one_line(
+    tmp_path: Path, logged: pd.DataFrame, change: dict[str, object], options: dict[str, object], words: list[str]
+) -> None:
+    for column, value in change.items():
+        if value == "unique":
+            logged[column] = [f"row {i}" for i in range(len(logged))]
+        elif value is None:
+            logged[column] = logged[column].astype(object)
+            logged.loc[3, column] = None
+        else:
+            logged[column] = value
+    path = write(tmp_path / "log.csv", logged)
+    with pytest.raises(InputError) as caught:
+        run_effect(path, **{"treatment": "arm", "outcome": "bought", **options})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"arm,bought\n\xff\xfe,1\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "log.txt").write_text("arm\n")
+    for name in ("log.csv", "empty.csv", "log.txt", "missing.csv"):
+        with pytest.raises(LogError) as caught:
+            run_effect(tmp_path / name, treatment="arm", outcome="bought")
+        assert "\n" not in str(caught.value)
+
+
+@needs_hillstrom
+def test_the_lifts_of_the_hillstrom_experiment_are_covered(tmp_path: Path) -> None:
+    """Randomised, propensity 1/3: visits rise by .0766 (men's) and .0452 (women's mail) by the raw means."""
+    found = run_effect(
+        HILLSTROM, treatment="segment", outcome="visit", control="No E-Mail", propensity="0.3333333",
+        ignore=["conversion", "spend"], by=["newbie"],
+    )  # fmt: skip
+    men, women = found.effects
+    assert men.ate.low < 0.0766 < men.ate.high
+    assert women.ate.low < 0.0452 < women.ate.high
+    assert men.ate.high - men.ate.low < 0.0145
+    assert women.qini.low > 0  # who is moved by the women's mail is known: those who bought women's clothes
+    assert women.drivers[0][0] == "womens"
