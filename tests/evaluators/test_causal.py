@@ -327,6 +327,7 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @needs_hillstrom
 def test_the_lifts_of_the_hillstrom_experiment_are_covered(tmp_path: Path) -> None:
     """Randomised, propensity 1/3: visits rise by .0766 (men's) and .0452 (women's mail) by the raw means."""
