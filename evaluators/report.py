@@ -110,7 +110,7 @@ class DataSection(_Part):
 class ReliabilityBin(_Part):
     """One bin of a reliability curve."""
 
-    bin: int = Field(description="number of the bin, by rising prediction")
+    bin: int | None = Field(None, description="number of the bin, by rising prediction")
     predicted: float = Field(description="mean predicted probability")
     observed: float = Field(description="share of primary behaviours observed")
     low: float | None = Field(None, description="lower limit of the share observed, users as clusters")
@@ -149,10 +149,21 @@ class FidelityCheck(_Part):
         None, description="the band as [low, high] (null where open), or in words"
     )
     passed: bool | None = Field(description="null where the check cannot be made or is undecided")
-    world: str | None = Field(None, description="judge world checked")
-    rows: str | None = Field(None, description="future rows | held-out users")
-    mandatory: bool = False
-    note: str | None = None
+    verdict: Literal["pass", "fail", "undecided", "not made"] | None = None
+    reason: str = Field("", description="why it did not pass, or why it cannot be made; empty where it passed")
+
+    @property
+    def outcome(self) -> str:
+        """The verdict, or what `passed` says of it."""
+        return self.verdict or {True: "pass", False: "fail", None: "not made"}[self.passed]
+
+
+class CalibrationFloorSection(_Part):
+    """Plain calibration error beside what a perfect model would show on as many rows."""
+
+    error: float
+    perfect: float = Field(description="mean error of a perfect model")
+    perfect_95: float = Field(description="95 % quantile of the error of a perfect model")
 
 
 class FidelitySection(_Part):
@@ -162,10 +173,13 @@ class FidelitySection(_Part):
     reasons: list[str] = Field(default_factory=list)
     checks: list[FidelityCheck] = Field(default_factory=list)
     ranking_agreement: EstimateModel | None = None
+    reliability: list[ReliabilityBin] = Field(default_factory=list, description="of the first judge world, future rows")
+    calibration_floor: CalibrationFloorSection | None = None
+    comparisons: dict[str, EstimateModel] = Field(default_factory=dict, description="log-loss gains over references")
 
     @model_serializer(mode="wrap")
     def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "ranking_agreement")
+        return _without(handler(self), "ranking_agreement", "reliability", "calibration_floor", "comparisons")
 
 
 class Curve(_Part):
