@@ -365,6 +365,7 @@ def test_a_simulator_is_trusted_when_b1_passes_all_and_the_others_the_weaker_set
     found = assess([second, first], log=log, split=split, fitted_users=fitted, root=root)
     assert found.trusted
     assert any("bursts" in reason for reason in found.reasons)
+    assert any("AUC" in reason and "printed, not counted" in reason for reason in found.reasons)
     assert any("off-policy extrapolation unverified" in reason for reason in found.reasons)
     assert len({check.label for check in found.checks}) == len(found.checks)
 
@@ -384,6 +385,25 @@ def test_a_simulator_is_trusted_when_b1_passes_all_and_the_others_the_weaker_set
     silent = assess([replace(first, behaviour=())], log=log, split=split, fitted_users=fitted, root=root)
     assert not silent.trusted
     assert any("responsiveness could not be made" in reason for reason in silent.reasons)
+
+
+def test_sessions_count_where_the_log_has_them(rng: np.random.Generator, root: np.random.SeedSequence) -> None:
+    log = small_log(rng, users=200)
+    split = split_users(log, root)
+    fitted = {1: split.users(JUDGE)}
+    real, alike, longer = session_table(rng, 2), session_table(rng, 2), session_table(rng, 3.5)
+
+    def names_of_failed(simulated: SessionTable) -> set[str]:
+        found = assess(
+            [evidence(rng, 1)], log=log, split=split, fitted_users=fitted, root=root, sessions=(real, simulated)
+        )
+        asked = [c for c in found.checks if c.name in ("sessions: length", "two-sample classifier")]
+        assert all(c.passed is not None for c in asked)
+        assert len(asked) == 2
+        return {c.name for c in asked if not c.passed}
+
+    assert names_of_failed(alike) == set()
+    assert names_of_failed(longer) >= {"sessions: length", "two-sample classifier"}
 
 
 def test_a_judge_world_fitted_on_training_users_fails_the_split_check(
