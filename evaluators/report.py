@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 Verdict = Literal["pass", "fail", "undecided"]
+Threshold = str | float | tuple[float | None, float | None] | None
 
 EXIT_CODES: dict[str, int] = {"pass": 0, "fail": 1, "undecided": 3}
 """Exit code of `run` and `vet` for each verdict."""
@@ -145,9 +146,7 @@ class FidelityCheck(_Part):
 
     name: str
     estimate: EstimateModel
-    threshold: str | float | list[float | None] | None = Field(
-        None, description="the band as [low, high] (null where open), or in words"
-    )
+    threshold: Threshold = Field(None, description="the band as [low, high] (null where open), or in words")
     passed: bool | None = Field(description="null where the check cannot be made or is undecided")
     verdict: Literal["pass", "fail", "undecided", "not made"] | None = None
     reason: str = Field("", description="why it did not pass, or why it cannot be made; empty where it passed")
