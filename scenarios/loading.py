@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -21,20 +23,83 @@ _LARGEST_FILE = 10_000_000
 """Bytes; a larger file is no scenario but a mistaken path."""
 
 
-def load_scenario(path: Path, *, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
-    """Read a scenario file.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A policy that is vetted: it joins the scenario as the agent `candidate`, and every gate is for it alone.
+
+    Attributes:
+        policy: its kind, as in `agents[].kind`; a file is looked for in the current folder, then in the scenario's.
+        baseline: agent it is compared with, in place of the scenario's own; None keeps that.
+        trained_on: what it has seen, as in `agents[].trained_on`; None where this run fits it.
+    """
+
+    policy: str
+    baseline: str | None = None
+    trained_on: str | None = None
+
+
+CANDIDATE = "candidate"
+
+
+def load_scenario(
+    path: Path, *, overrides: Sequence[str] = (), seed: int | None = None, candidate: Candidate | None = None
+) -> Scenario:
+    """Read a scenario file. Agents, encoder and log are not looked up: `checking.prepare_scenario` does that.
 
     Args:
         path: the YAML file.
         overrides: `key.path=value` texts of `--set`, applied in order; lists are indexed, `agents[0].params.alpha=1`,
             or named, `agents[linucb].params.alpha=1`.
         seed: replaces the scenario's own seed.
+        candidate: a policy to vet, added before the overrides are applied.
 
     Raises:
         ScenarioError: everything that is wrong, one line each.
     """
+    parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
+    if parts.mistakes:
+        raise ScenarioError(parts.mistakes)
+    return parts.whole()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A scenario that may be wrong in places.
+
+    Attributes:
+        raw: the mapping of the file, overrides applied.
+        settings: top-level key -> settings of the parts that are right, or right but for single keys; `agents` and
+            `gates` hold None for an entry that is wrong.
+        mistakes: everything that is wrong, one line each.
+    """
+
+    raw: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    mistakes: tuple[str, ...]
+
+    def whole(self) -> Scenario:
+        """The scenario, where there are no mistakes."""
+        return Scenario.model_validate(dict(self.raw))
+
+
+def read_parts(
+    path: Path, *, overrides: Sequence[str] = (), seed: int | None = None, candidate: Candidate | None = None
+) -> Parts:
+    """Read a scenario file part by part, so that a mistake in one hides none in another.
+
+    Args:
+        path: as in `load_scenario`; so are `overrides`, `seed` and `candidate`.
+        overrides: texts of `--set`.
+        seed: replaces the scenario's own seed.
+        candidate: a policy to vet.
+
+    Raises:
+        ScenarioError: the file cannot be read as a mapping at all.
+    """
     raw = read_raw(path)
     mistakes: list[str] = []
+    if candidate is not None:
+        mistakes += _add_candidate(raw, candidate, path.parent)
     for override in overrides:
         try:
             set_value(raw, override)
@@ -42,11 +107,32 @@ def load_scenario(path: Path, *, overrides: Sequence[str] = (), seed: int | None
             mistakes.append(str(error))
     if seed is not None:
         raw["seed"] = seed
-    scenario, wrong = check_raw(raw)
-    mistakes += wrong
-    if mistakes or scenario is None:
-        raise ScenarioError(mistakes)
-    return scenario
+    settings, wrong = check_raw(raw)
+    return Parts(raw, settings, tuple(dict.fromkeys([*mistakes, *wrong])))
+
+
+def _add_candidate(raw: dict[str, Any], candidate: Candidate, folder: Path) -> list[str]:
+    agents = raw.get("agents")
+    if not isinstance(agents, list):
+        return []  # `check_raw` says what is wrong with it
+    if CANDIDATE in (_agent_names(agents) or ()):
+        return [f"agents: the scenario has an agent '{CANDIDATE}' already; rename it, vet adds one of that name"]
+    kind = candidate.policy
+    place, colon, name = kind.rpartition(":")
+    if colon and place.endswith(".py") and Path(place).is_file():
+        # Relative to the scenario, so that the resolved scenario does not depend on where the command was typed.
+        kind = f"{os.path.relpath(Path(place).resolve(), folder.resolve())}:{name}"
+    entry = {"name": CANDIDATE, "kind": kind}
+    if candidate.trained_on is not None:
+        entry["trained_on"] = candidate.trained_on
+    agents.append(entry)
+    if candidate.baseline is not None:
+        if not isinstance(raw.get("evaluate"), dict):
+            raw["evaluate"] = {}
+        raw["evaluate"]["baseline"] = candidate.baseline
+    if isinstance(raw.get("gates"), list):
+        raw["gates"] = [{**gate, "agents": [CANDIDATE]} if isinstance(gate, dict) else gate for gate in raw["gates"]]
+    return []
 
 
 def read_raw(path: Path) -> dict[str, Any]:
@@ -73,11 +159,8 @@ def read_raw(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_raw(raw: Mapping[str, Any]) -> tuple[Scenario | None, list[str]]:
-    """The scenario of a raw mapping, or None and everything that is wrong with it, one line each.
-
-    Each top-level part is checked by itself, so that a mistake in one hides none in another.
-    """
+def check_raw(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Settings of the parts of a raw mapping, as in `Parts`, and everything that is wrong with it, one line each."""
     mistakes = list(_not_finite(raw, ""))
     fields = Scenario.model_fields
     for key in raw:
@@ -105,9 +188,7 @@ def check_raw(raw: Mapping[str, Any]) -> tuple[Scenario | None, list[str]]:
             if part is not None:
                 parts[key] = part
     mistakes += cross_check(parts, _agent_names(raw.get("agents")))
-    if mistakes:
-        return None, list(dict.fromkeys(mistakes))
-    return Scenario.model_validate(dict(raw)), []
+    return parts, mistakes
 
 
 def _agent_names(agents: Any) -> list[str | None] | None:
@@ -150,8 +231,12 @@ def world_digest(scenario: Scenario, data_digest: str, versions: Mapping[str, st
 
 
 def _without_folders(scenario: Scenario) -> dict[str, Any]:
-    """The resolved scenario; where the log's files lie is dropped, for their content is in the data's digest."""
+    """The resolved scenario without the folders in which files lie: the log's content is in the data's digest."""
     dump = scenario.model_dump(mode="json")
+    for agent in dump["agents"]:
+        place, colon, name = agent["kind"].rpartition(":")
+        if colon and place.endswith(".py"):
+            agent["kind"] = f"{Path(place).name}:{name}"
     for key in ("source", "items", "users"):
         value = dump["data"][key]
         if value is not None and value not in DATASETS:

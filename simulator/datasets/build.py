@@ -44,6 +44,7 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         LogError: a column is missing or its values cannot be used.
     """
     log = tables.log
+    refuse_missing_columns(tables, settings)
     user_column, item_column = (_key_column(log, settings, part) for part in ("user", "item"))
     user, user_ids = _indices(log.text(user_column, "data.columns.user", required=True))
     item, item_ids = _indices(log.text(item_column, "data.columns.item", required=True))
@@ -114,6 +115,33 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         self_selected=position is None and propensity is None,
         notes=tuple(notes),
     )
+
+
+def refuse_missing_columns(tables: Tables, settings: DataSettings) -> None:
+    """Look for every column that the settings name, before any is read.
+
+    Raises:
+        LogError: one line for each that is not there.
+    """
+    log = tables.log
+    wanted = [
+        *((f"data.columns.{part}", name, log, None) for part, name in settings.columns if name is not None),
+        *(("data.behaviours", name, log, None) for name in settings.behaviours),
+        *(("data.positive", name, log, None) for name in Condition.parse(settings.positive).columns()),
+        *(("data.item_text", name, log, tables.items) for name in settings.item_text),
+        *(("data.item_categories", name, log, tables.items) for name in settings.item_categories),
+        *(("data.policy_inputs", name, log, tables.users) for name in settings.policy_inputs),
+        *(("data.sensitive", name, log, tables.users) for name in settings.sensitive),
+    ]
+    mistakes = []
+    for field, name, first, second in wanted:
+        if name not in first.columns and (second is None or name not in second.columns):
+            try:
+                (second or first).column(name, field)
+            except LogError as error:
+                mistakes.append(str(error))
+    if mistakes:
+        raise LogError("\n".join(dict.fromkeys(mistakes)))
 
 
 def _key_column(table: Table, settings: DataSettings, part: str) -> str:

@@ -1,0 +1,489 @@
+"""The command line: a command parses, calls one function, prints. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simulator.errors import InputError
+
+if TYPE_CHECKING:
+    from evaluators.report import Report
+
+INPUT_ERROR, UNDECIDED, INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    name="windtunnel",
+    help="Offline simulation and evaluation testbed for recommendation and search policies.",
+    epilog="Example: windtunnel run scenarios/movielens.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(
+    help="Datasets known by name.", no_args_is_help=True, epilog="Example: windtunnel data check ml-100k"
+)
+app.add_typer(data_app, name="data")
+
+Scenario = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario file.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="Folder for results: OUT/<name>/<digest12>/.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Replaces the scenario's own seed.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes at once; default: one a core.")]
+EngineName = Annotated[str, typer.Option("--engine", help="local, dask, or dask:tcp://scheduler:8786.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="key.path=value", help="Replace a value; may be given often.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved scenario with every default, and stop.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Log = Annotated[Path, typer.Argument(metavar="LOG", show_default=False)]
+
+
+class Listed(StrEnum):
+    """What `list` takes; the same words as `scenarios.listing.LISTS`."""
+
+    agents = "agents"
+    estimators = "estimators"
+    metrics = "metrics"
+    rewards = "rewards"
+    datasets = "datasets"
+    scenarios = "scenarios"
+    encoders = "encoders"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"windtunnel {version('windtunnel')}")
+        except PackageNotFoundError:
+            typer.echo("windtunnel, run from a folder where it is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Offline simulation and evaluation testbed for recommendation and search policies."""
+
+
+@app.command(epilog="Example: windtunnel run scenarios/movielens.yaml --set evaluate.users=200")
+def run(
+    scenario: Scenario,
+    out: Out = Path("runs"),
+    seed: Seed = None,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train, simulate and evaluate every agent of a scenario. Exit: 0 pass, 1 fail, 2 bad input, 3 undecided."""
+    if dry_run:
+        _print_resolved(scenario, overrides, seed, as_json)
+        return
+    with _stdout_is_for_the_result() as result:
+        import pipeline
+
+        report = pipeline.run(
+            scenario,
+            out=out,
+            seed=seed,
+            workers=workers,
+            engine=engine,
+            overrides=overrides or (),
+            progress=_progress(),
+        )
+        _print_report(report, out, as_json, result)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(
+    epilog="Example: windtunnel vet scenarios/movielens.yaml --policy my_agent.py:MyAgent --trained-on nothing"
+)
+def vet(
+    scenario: Scenario,
+    policy: Annotated[str, typer.Option("--policy", metavar="SPEC", help="The policy, as an agent's `kind`.")],
+    baseline: Annotated[str | None, typer.Option("--baseline", help="Agent to compare with, by name.")] = None,
+    trained_on: Annotated[
+        str | None, typer.Option("--trained-on", metavar="WHAT", help="What it has seen: nothing, or 'before TIME'.")
+    ] = None,
+    out: Out = Path("runs"),
+    seed: Seed = None,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fly your own policy as `candidate` and answer the scenario's gates for it alone."""
+    if dry_run:
+        _print_resolved(scenario, overrides, seed, as_json, policy=policy, baseline=baseline, trained_on=trained_on)
+        return
+    with _stdout_is_for_the_result() as result:
+        import pipeline
+
+        report = pipeline.vet(
+            scenario,
+            policy=policy,
+            baseline=baseline,
+            trained_on=trained_on,
+            out=out,
+            seed=seed,
+            workers=workers,
+            engine=engine,
+            overrides=overrides or (),
+            progress=_progress(),
+        )
+        _print_report(report, out, as_json, result)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(epilog="Example: windtunnel fidelity scenarios/movielens.yaml")
+def fidelity(
+    scenario: Scenario,
+    out: Out = Path("runs"),
+    seed: Seed = None,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """May the simulator be believed? Data, preference model and fidelity only. Exit: 0 trusted, 3 not."""
+    with _stdout_is_for_the_result() as result:
+        import pipeline
+
+        report = pipeline.fidelity(
+            scenario,
+            out=out,
+            seed=seed,
+            workers=workers,
+            engine=engine,
+            overrides=overrides or (),
+            progress=_progress(),
+        )
+        _print_report(report, out, as_json, result)
+    raise typer.Exit(0 if report.fidelity.trusted else UNDECIDED)
+
+
+@app.command(epilog="Example: windtunnel validate scenarios/*.yaml")
+def validate(
+    scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files.", show_default=False)],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name all mistakes of scenarios and of the logs they read, one line each; nothing is trained."""
+    from scenarios.checking import check_scenario
+
+    with _stdout_is_for_the_result() as result:
+        mistakes = {str(path): check_scenario(path, overrides=overrides or ()) for path in scenarios}
+    if as_json:
+        _print_json([{"scenario": path, "mistakes": lines} for path, lines in mistakes.items()], result)
+    for path, lines in mistakes.items():
+        prefix = f"{path}: " if len(scenarios) > 1 else ""
+        for line in lines:
+            typer.echo(f"{prefix}{line}", err=True)
+        if not lines and not as_json:
+            typer.echo(f"{path}: ok")
+    if any(mistakes.values()):
+        raise typer.Exit(INPUT_ERROR)
+
+
+@app.command(epilog="Example: windtunnel schema > scenario.schema.json")
+def schema(as_json: AsJson = True) -> None:
+    """Print the JSON Schema of a scenario, for editors."""
+    from scenarios.schema import Scenario as Model
+
+    _print_json(Model.model_json_schema())
+
+
+@app.command("list", epilog="Example: windtunnel list agents")
+def list_(
+    what: Annotated[Listed, typer.Argument(help="What to list.", show_default=False)], as_json: AsJson = False
+) -> None:
+    """List what a scenario can name, one line each."""
+    from scenarios.listing import LISTS
+
+    entries = list(LISTS[what.value]())
+    if as_json:
+        _print_json([{"name": entry.name, "about": entry.about} for entry in entries])
+        return
+    width = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        typer.echo(f"{entry.name:<{width}}  {entry.about}".rstrip())
+
+
+@app.command(epilog="Example: windtunnel ope rounds.npz --policy policy.npz --estimator snips --estimator dr")
+def ope(
+    log: Log,
+    policy: Annotated[Path | None, typer.Option("--policy", help=".npz or .npy with pi_e [n, n_actions].")] = None,
+    estimator: Annotated[list[str] | None, typer.Option("--estimator", help="`windtunnel list estimators`.")] = None,
+    reward_range: Annotated[
+        str | None, typer.Option("--reward-range", metavar="LO,HI", help="Least and greatest possible reward.")
+    ] = None,
+    gamma: Annotated[float | None, typer.Option("--gamma", min=0, max=1, help="Discount of trajectories.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Show withheld values, with the warning beside them.")] = False,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="FILE|logged", help="Adds the difference to this policy.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Value of a policy from logged rounds, slates or trajectories (.npz, .parquet). Exit: 3 if all is withheld."""
+    with _stdout_is_for_the_result() as result:
+        from evaluators.off_policy.command import run_ope
+
+        limits = _reward_range(reward_range)
+        found = run_ope(log, policy, estimator, limits, gamma, force, against)
+        _print_result(found, as_json, result)
+    raise typer.Exit(UNDECIDED if found.withheld else 0)
+
+
+@app.command(epilog="Example: windtunnel effect hillstrom.csv.gz --treatment segment --outcome visit")
+def effect(
+    log: Log,
+    treatment: Annotated[str, typer.Option("--treatment", metavar="COL", help="Which arm a row was in.")],
+    outcome: Annotated[str, typer.Option("--outcome", metavar="COL", help="Number measured after the treatment.")],
+    control: Annotated[str | None, typer.Option("--control", metavar="VALUE", help="Value of the control arm.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", metavar="COL", help="Effect by groups of this column.")
+    ] = None,
+    propensity: Annotated[
+        str | None, typer.Option("--propensity", metavar="COL|VALUE", help="Known chance of the treatment.")
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", metavar="COL", help="Column of the user: the cluster.")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", metavar="COL", help="Column that is no covariate.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Causal effect of a logged treatment (.csv, .csv.gz, .parquet). Exit: 3 if it is withheld."""
+    with _stdout_is_for_the_result() as result:
+        from evaluators.causal import run_effect
+
+        found = run_effect(
+            log,
+            treatment=treatment,
+            outcome=outcome,
+            control=control,
+            by=by or (),
+            propensity=propensity,
+            user=user,
+            ignore=ignore or (),
+        )
+        _print_result(found, as_json, result)
+    raise typer.Exit(UNDECIDED if found.withheld else 0)
+
+
+@app.command(epilog="Example: windtunnel leaderboard runs --html board.html")
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder with runs.")] = Path("runs"),
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page, too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every report under a folder, grouped by what makes runs comparable."""
+    with _stdout_is_for_the_result() as result:
+        import pipeline
+
+        _print_result(pipeline.leaderboard(folder, html=html), as_json, result)
+
+
+@app.command("report", epilog="Example: windtunnel report runs/movielens/0a1b2c3d4e5f")
+def report_(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Render report.html again from what is on disk."""
+    with _stdout_is_for_the_result() as result:
+        import pipeline
+
+        page = pipeline.report_again(run_folder)
+    if as_json:
+        _print_json({"html": str(page)}, result)
+    else:
+        typer.echo(str(page))
+
+
+@app.command(epilog="Example: windtunnel bench --json")
+def bench(as_json: AsJson = False) -> None:
+    """Measure user-steps and rounds per second, and seconds per stage."""
+    with _stdout_is_for_the_result() as result:
+        import pipeline
+
+        _print_result(pipeline.bench(), as_json, result)
+
+
+@data_app.command("list", epilog="Example: windtunnel data list")
+def data_list(as_json: AsJson = False) -> None:
+    """Datasets known, where each is looked for, and whether it is whole."""
+    _print_datasets(None, as_json)
+
+
+@data_app.command("check", epilog="Example: windtunnel data check ml-100k")
+def data_check(
+    name: Annotated[str | None, typer.Argument(help="Dataset; all where left out.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare files with their published sha256. Exit: 2 if one is missing or changed."""
+    if not _print_datasets(name, as_json):
+        raise typer.Exit(INPUT_ERROR)
+
+
+@data_app.command("fetch", epilog="Example: windtunnel data fetch ml-100k")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Dataset.", show_default=False)], as_json: AsJson = False
+) -> None:
+    """Say where a dataset lies, or how to get it; nothing is downloaded behind your back."""
+    from simulator.datasets import locate_dataset
+
+    folder = locate_dataset(name)
+    if as_json:
+        _print_json({"name": name, "folder": str(folder)})
+    else:
+        typer.echo(f"{name}: whole, in {folder}")
+
+
+def _print_datasets(name: str | None, as_json: bool) -> bool:
+    """Print the state of one or all datasets; True if each is whole."""
+    from simulator.datasets import DATASETS, check_dataset
+
+    states = [check_dataset(each) for each in ([name] if name is not None else DATASETS)]
+    if as_json:
+        rows = [
+            {
+                "name": state.name,
+                "about": DATASETS[state.name].about,
+                "looked_in": [str(folder) for folder in state.looked_in],
+                "folder": None if state.folder is None else str(state.folder),
+                "whole": state.whole,
+                "damaged": list(state.damaged),
+            }
+            for state in states
+        ]
+        _print_json(rows)
+    for state in () if as_json else states:
+        if state.whole:
+            typer.echo(f"{state.name}: whole, in {state.folder}")
+        elif state.folder is not None:
+            typer.echo(f"{state.name}: {', '.join(state.damaged)} missing or changed, in {state.folder}")
+        else:
+            looked = ", ".join(str(folder) for folder in state.looked_in) or "nowhere: WINDTUNNEL_DATA is not set"
+            typer.echo(f"{state.name}: not found, looked in {looked}; {DATASETS[state.name].missing}")
+    return all(state.whole for state in states)
+
+
+def _print_resolved(
+    scenario: Path, overrides: Sequence[str] | None, seed: int | None, as_json: bool, **vetted: Any
+) -> None:
+    from scenarios.checking import prepare_scenario
+    from scenarios.loading import Candidate, resolved
+
+    candidate = Candidate(**vetted) if vetted else None
+    prepared = prepare_scenario(scenario, overrides=overrides or (), seed=seed, candidate=candidate)
+    if as_json:
+        _print_json(prepared.scenario.model_dump(mode="json"))
+    else:
+        typer.echo(resolved(prepared.scenario), nl=False)
+
+
+def _print_report(report: Report, out: Path, as_json: bool, result: IO[str]) -> None:
+    if as_json:
+        result.write(report.to_json_text() + "\n")
+        return
+    page = out / report.name / report.digest[:12] / "report.html"
+    shown = str(page) if page.exists() else None
+    if result.isatty():
+        from rich.console import Console
+
+        Console(file=result, highlight=False).print(report.renderable(html=shown))
+    else:
+        result.write(report.as_text(html=shown, width=100) + "\n")
+
+
+def _print_result(found: Any, as_json: bool, result: IO[str]) -> None:
+    """Print what has `to_json` and `as_text`."""
+    if as_json:
+        _print_json(found.to_json(), result)
+    else:
+        result.write(found.as_text() + "\n")
+
+
+def _print_json(document: Any, result: IO[str] | None = None) -> None:
+    (result or sys.stdout).write(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+
+def _progress() -> Any:
+    from simulator.progress import Progress
+
+    return Progress(sys.stderr)
+
+
+def _reward_range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not -float("inf") < low < high < float("inf"):
+        raise InputError(f"--reward-range: '{text}' is no range; write the least and the greatest reward, e.g. 0,1")
+    return low, high
+
+
+@contextlib.contextmanager
+def _stdout_is_for_the_result() -> Iterator[IO[str]]:
+    """Send to stderr what libraries print on stdout, in C and in child processes too; yields the real stdout."""
+    real = sys.stdout
+    real.flush()
+    try:
+        number = real.fileno()
+        saved = os.dup(number)
+    except (OSError, ValueError, AttributeError):  # no file behind it, e.g. in a notebook: Python's prints alone move
+        with contextlib.redirect_stdout(sys.stderr):
+            yield real
+        return
+    with os.fdopen(saved, "w", encoding=real.encoding, errors=real.errors, closefd=True) as result:
+        os.dup2(sys.stderr.fileno(), number)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield result
+        finally:
+            result.flush()
+            os.dup2(saved, number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. What the user can mend goes to stderr as lines, without a traceback."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except InputError as error:
+        typer.echo(str(error), err=True)
+        return INPUT_ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # e.g. `windtunnel list agents | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command line itself
+        if show is None:
+            raise
+        show()
+        return INPUT_ERROR
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

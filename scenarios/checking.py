@@ -1,0 +1,149 @@
+"""What a scenario names outside itself: agents, encoder, log. Looked up before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.loading import AgentSpec, resolve_kind
+from agents.settings import AgentSettings
+from scenarios.loading import Candidate, Parts, read_parts
+from scenarios.schema import Scenario
+from simulator.datasets import DataSettings, load_dataset
+from simulator.errors import InputError, ScenarioError
+from simulator.log import InteractionLog, split_users
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A scenario that can be run.
+
+    Attributes:
+        scenario: with every default written out, the parameters of built-in agents too.
+        specs: what each agent was resolved to, in the scenario's order.
+        folder: where relative paths of the scenario start.
+        encoder: path of the encoder's folder.
+    """
+
+    scenario: Scenario
+    specs: tuple[AgentSpec, ...]
+    folder: Path
+    encoder: str
+
+
+def prepare_scenario(
+    path: Path, *, overrides: Sequence[str] = (), seed: int | None = None, candidate: Candidate | None = None
+) -> Prepared:
+    """Read a scenario and look up its agents and encoder; the log is left to `load_dataset`.
+
+    Args:
+        path: the YAML file.
+        overrides: texts of `--set`, see `load_scenario`.
+        seed: replaces the scenario's own seed.
+        candidate: a policy to vet.
+
+    Raises:
+        ScenarioError: everything that is wrong, one line each.
+    """
+    parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
+    specs, wrong_agents = _resolve_agents(parts, path.parent)
+    encoder, wrong_encoder = _resolve_encoder(parts, path.parent)
+    mistakes = [*parts.mistakes, *wrong_agents, *wrong_encoder]
+    if mistakes or encoder is None:
+        raise ScenarioError(mistakes)
+    return Prepared(_completed(parts.whole(), specs), tuple(specs), path.parent, encoder)
+
+
+def check_scenario(
+    path: Path, *, overrides: Sequence[str] = (), seed: int | None = None, candidate: Candidate | None = None
+) -> list[str]:
+    """Everything that is wrong with a scenario, its agents, its encoder and its log, one line each; trains nothing."""
+    try:
+        parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
+    except ScenarioError as error:
+        return list(error.mistakes)
+    _, wrong_agents = _resolve_agents(parts, path.parent)
+    _, wrong_encoder = _resolve_encoder(parts, path.parent)
+    return [*parts.mistakes, *wrong_agents, *wrong_encoder, *_check_log(parts, path.parent)]
+
+
+def check_log(log: InteractionLog, scenario_parts: Parts) -> list[str]:
+    """Mistakes that show only when the log is known: too few users or items, one group where two are compared."""
+    mistakes = []
+    try:
+        split_users(log, np.random.SeedSequence(0))
+    except InputError as error:
+        mistakes.append(str(error))
+    simulator, evaluate = (scenario_parts.settings.get(key) for key in ("simulator", "evaluate"))
+    n_items = log.catalogue.n_items
+    if simulator is not None and simulator.slate_size > n_items:
+        mistakes.append(
+            f"simulator.slate_size: '{simulator.slate_size}' is more than the log's items; give at most {n_items}"
+        )
+    for name in () if evaluate is None else evaluate.fairness.attributes:
+        groups = sorted(set(log.catalogue.user_attributes.get(name, ())) - {""})
+        if name in log.catalogue.user_attributes and len(groups) < 2:
+            there = f"only '{groups[0]}'" if groups else "no value"
+            mistakes.append(
+                f"evaluate.fairness.attributes: '{name}' has {there} in the log; a comparison needs two groups"
+            )
+    return mistakes
+
+
+def _check_log(parts: Parts, folder: Path) -> list[str]:
+    data = parts.settings.get("data")
+    if not isinstance(data, DataSettings):
+        return []
+    try:
+        log = load_dataset(data, folder, seed=_seed(parts))
+    except InputError as error:
+        return str(error).splitlines()
+    return check_log(log, parts)
+
+
+def _seed(parts: Parts) -> int:
+    seed = parts.settings.get("seed", 0)
+    return seed if isinstance(seed, int) else 0
+
+
+def _resolve_agents(parts: Parts, folder: Path) -> tuple[list[AgentSpec], list[str]]:
+    specs: list[AgentSpec] = []
+    mistakes: list[str] = []
+    agents: Sequence[AgentSettings | None] = parts.settings.get("agents") or ()
+    for at, agent in enumerate(agents):
+        if agent is None:
+            continue
+        try:
+            specs.append(resolve_kind(agent, folder, where=f"agents[{at}]"))
+        except InputError as error:
+            mistakes += str(error).splitlines()
+    return specs, mistakes
+
+
+def _resolve_encoder(parts: Parts, folder: Path) -> tuple[str | None, list[str]]:
+    from simulator.encoders.text import resolve_encoder
+
+    preference = parts.settings.get("preference")
+    if preference is None:
+        return None, []
+    try:
+        return resolve_encoder(preference.encoder, folder), []
+    except InputError as error:
+        return None, str(error).splitlines()
+
+
+def _completed(scenario: Scenario, specs: Sequence[AgentSpec]) -> Scenario:
+    """The scenario with the parameters of its built-in agents written out."""
+    agents = []
+    for agent, spec in zip(scenario.agents, specs, strict=True):
+        params: dict[str, Any] = dict(agent.params)
+        if spec.params is not None:
+            params = spec.params.model_dump(mode="json")
+            if ":" in agent.kind:
+                params.pop("model", None)  # the kind names it: `recbole:EASE`
+        agents.append(agent.model_copy(update={"params": params}))
+    return scenario.model_copy(update={"agents": tuple(agents)})

@@ -1,0 +1,75 @@
+"""What there is to name in a scenario: agents, estimators, metrics, rewards, datasets, scenarios, encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+SCENARIOS_FOLDER = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a list."""
+
+    name: str
+    about: str
+
+
+def _agents() -> Iterable[Entry]:
+    from agents.loading import KINDS
+
+    own = Entry("file.py:Class", "your own class with `act`; also package.module:Class")
+    return [*(Entry(name, kind.about) for name, kind in KINDS.items()), own]
+
+
+def _estimators() -> Iterable[Entry]:
+    from evaluators.off_policy.names import about_estimators
+
+    return [Entry(row["name"], row["about"]) for row in about_estimators()]
+
+
+def _metrics() -> Iterable[Entry]:
+    from evaluators.metrics import METRICS
+
+    return [Entry(name, f"{metric.about} ({metric.unit})") for name, metric in METRICS.items()]
+
+
+def _rewards() -> Iterable[Entry]:
+    from simulator.behaviour import REWARDS
+
+    return [Entry(name, about) for name, about in REWARDS.items()]
+
+
+def _datasets() -> Iterable[Entry]:
+    from simulator.datasets import DATASETS
+
+    return [Entry(name, known.about) for name, known in DATASETS.items()]
+
+
+def _scenarios() -> Iterable[Entry]:
+    return [Entry(path.stem, _first_comment(path)) for path in sorted(SCENARIOS_FOLDER.glob("*.yaml"))]
+
+
+def _first_comment(path: Path) -> str:
+    line = path.read_text(encoding="utf-8").partition("\n")[0]
+    return line.removeprefix("#").strip() if line.startswith("#") else ""
+
+
+def _encoders() -> Iterable[Entry]:
+    from simulator.encoders.text import ENCODERS
+
+    return [Entry(name, about) for name, about in ENCODERS.items()]
+
+
+LISTS: dict[str, Callable[[], Iterable[Entry]]] = {
+    "agents": _agents,
+    "estimators": _estimators,
+    "metrics": _metrics,
+    "rewards": _rewards,
+    "datasets": _datasets,
+    "scenarios": _scenarios,
+    "encoders": _encoders,
+}
+"""What `windtunnel list` takes; each part is imported when it is asked for."""
