@@ -343,6 +343,7 @@ class Evidence:
             None where this rule does not apply (logged numbers, means over worlds, gaps).
         n_worlds: judge worlds that a simulated number comes from.
         blocked: why no gate may be decided on it although it has a value, or None.
+        alternative: another estimate of the same that may decide where this one is blocked, or None.
         scope: labels that go with any verdict, e.g. "this trained model".
         components: variance components, for what would decide; None where there are none.
         scale: size of the quantity, by which "within 1 % of the threshold" is measured where the threshold is 0.
@@ -354,6 +355,7 @@ class Evidence:
     worlds: tuple[float, ...] | None = None
     n_worlds: int = 1
     blocked: str | None = None
+    alternative: Estimate | None = None
     scope: tuple[str, ...] = ()
     components: Components | None = None
     scale: float = 0.0
@@ -457,12 +459,14 @@ def _decide_comparison(comparison: Comparison, agent: str, level: float, evidenc
     if found.estimate.value is None:
         return _Part("undecided", f"{comparison.term} withheld: {found.estimate.withheld}")
     said = _in_words(comparison.term, found)
+    if "forced" in found.estimate.diagnostics:
+        return _Part("undecided", f"a forced value decides no gate: {found.estimate.diagnostics['forced']}; {said}")
     if found.simulated and evidence.mistrust is not None:
         return _Part("undecided", f"simulator not trusted: {evidence.mistrust}; {said}")
     if found.simulated and found.n_worlds < 2:
         return _Part("undecided", f"one judge world knows nothing of its own error; set evaluate.worlds to 5; {said}")
     if found.blocked is not None:
-        return _Part("undecided", f"{found.blocked}; {said}")
+        return _decide_blocked(comparison, found, said)
     verdict = verdict_of(found.estimate, comparison.operator, comparison.threshold)
     if verdict == "undecided":
         return _Part(verdict, f"{said} has {comparison.threshold:g} inside; {_would_decide(comparison, found, level)}")
@@ -471,6 +475,21 @@ def _decide_comparison(comparison: Comparison, agent: str, level: float, evidenc
         if disagree:
             return _Part("undecided", f"{disagree}; {said}")
     return _Part(verdict, said)
+
+
+def _decide_blocked(comparison: Comparison, found: Evidence, said: str) -> _Part:
+    """By the alternative estimate where it decides; the blocked one only stands beside it."""
+    other = found.alternative
+    verdict = "undecided" if other is None else verdict_of(other, comparison.operator, comparison.threshold)
+    if other is None:
+        return _Part("undecided", f"{found.blocked}; {said}")
+    if other.value is None:
+        return _Part("undecided", f"{found.blocked}; corrected: withheld: {other.withheld}; {said}")
+    corrected = f"corrected {_number(other.value)} {_interval(other)}"
+    if verdict == "undecided":
+        inside = f"{comparison.threshold:g} inside"
+        return _Part("undecided", f"{found.blocked}; {corrected} has {inside}; uncorrected {said}")
+    return _Part(verdict, f"{comparison.term}: {corrected} decides, as {found.blocked}; uncorrected {said}")
 
 
 def _worlds_disagree(worlds: tuple[float, ...], comparison: Comparison, verdict: Verdict) -> str | None:

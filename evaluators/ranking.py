@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,12 @@ class Rank:
 
 
 def rank_agents(
-    agents: Mapping[str, AgentValues], *, higher_is_better: bool = True, alpha: float = 0.05, rules: Rules | None = None
+    agents: Mapping[str, AgentValues],
+    *,
+    higher_is_better: bool = True,
+    alpha: float = 0.05,
+    rules: Rules | None = None,
+    comparable: Collection[frozenset[str]] | None = None,
 ) -> tuple[Rank, ...]:
     """Ranks from Holm over all pairs (Mogstad, Romano, Shaikh and Wilhelm, 2024), best point estimate first.
 
@@ -41,11 +46,17 @@ def rank_agents(
         higher_is_better: direction of the metric.
         alpha: chance that any true rank lies outside.
         rules: how the metric may be published.
+        comparable: pairs whose simulated difference may be believed; the others are not separated. None: all.
     """
     names = list(agents)
     pool = SeedPool.of(agents.values())
     pairs = [(i, j) for i in range(len(names)) for j in range(i)]
-    p_values = [paired_difference(agents[names[i]], agents[names[j]], pool, rules=rules).p_value for i, j in pairs]
+    p_values = [
+        paired_difference(agents[names[i]], agents[names[j]], pool, rules=rules).p_value
+        if comparable is None or frozenset((names[i], names[j])) in comparable
+        else None
+        for i, j in pairs
+    ]
     sign = 1 if higher_is_better else -1
     value = np.array([sign * agents[name].value for name in names])
     better = np.zeros((len(names), len(names)), bool)  # [i, j]: i is significantly better than j

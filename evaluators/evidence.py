@@ -1,0 +1,191 @@
+"""Where gates find their numbers: the flights of a run, and whatever else the run computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from evaluators.comparison import Paired
+from evaluators.estimate import Estimate
+from evaluators.flights import Flights
+from evaluators.gates import Evidence, GateEvidence, Term
+from evaluators.metrics import METRICS
+from evaluators.ranking import Rank
+
+OPTIMISM_BAND = 0.15
+"""Two agents' log O/E on their own picks must differ by less than this for their simulated difference to decide."""
+
+CHOSE_TO_RATE = "given that the user chose to rate"
+
+Fairness = Callable[[Flights, Term, str, float], Estimate]
+OffPolicy = Callable[[Term, str, float], Estimate]
+Corrected = Callable[[Flights, str, str, float], Estimate]
+CorrectedDifference = Callable[[Flights, str, str, str, float], Estimate]
+PicksDifference = Callable[[str, str, float], Estimate]
+
+
+@dataclass(frozen=True)
+class SimulatedEvidence:
+    """Evidence of one run, as `evaluators.gates` asks for it.
+
+    Attributes:
+        flights: the judge worlds.
+        swept: (assumed part, value of its parameter, the same agents flown with it).
+        mistrust: None where the simulator is trusted, else the checks that failed.
+        self_selected: users chose what to rate, so picks are printed and correct nothing.
+        corrected: (flights, agent, metric, level) -> value corrected by the picks check.
+        corrected_difference: (flights, agent, vs, metric, level) -> its difference.
+        picks_difference: (agent, vs, level) -> difference of the log O/E on their own picks.
+        fairness: (flights, term, agent, level) -> gap or worst group, simultaneous.
+        off_policy: (term, agent, level) -> value or difference on the log's own rounds.
+    """
+
+    flights: Flights
+    swept: Sequence[tuple[str, float, Flights]] = ()
+    mistrust: str | None = None
+    self_selected: bool = False
+    corrected: Corrected | None = None
+    corrected_difference: CorrectedDifference | None = None
+    picks_difference: PicksDifference | None = None
+    fairness: Fairness | None = None
+    off_policy: OffPolicy | None = None
+    _found: dict[tuple[Term, str, float], Evidence] = field(default_factory=dict, repr=False, compare=False)
+
+    def sweeps(self) -> Iterable[tuple[str, float, GateEvidence]]:
+        """The same evidence with the flights of each swept value."""
+        for part, value, flights in self.swept:
+            yield part, value, replace(self, flights=flights, swept=(), _found={})
+
+    def look_up(self, term: Term, agent: str, level: float) -> Evidence:
+        """What is known of a term for an agent, once; asking again costs nothing."""
+        key = (term, agent, level)
+        if key not in self._found:
+            self._found[key] = self._look_up(term, agent, level)
+        return self._found[key]
+
+    def _look_up(self, term: Term, agent: str, level: float) -> Evidence:
+        if term.statistic in ("off_policy", "off_policy_difference"):
+            return self._logged(term, agent, level)
+        why = self.flights.why_not(term.subject, *(name for name in (agent, term.vs) if name is not None))
+        if why is not None:
+            return Evidence(Estimate.withhold(term.statistic, why, level=level), n_worlds=self.flights.n_worlds)
+        if term.statistic == "mean":
+            return self._mean(agent, term.subject, level)
+        if term.statistic in ("difference", "ratio"):
+            return self._paired(term, agent, level)
+        if term.statistic == "rank":
+            return self._rank(agent, term.subject, level)
+        return self._fairness(term, agent, level)
+
+    def _mean(self, agent: str, metric: str, level: float) -> Evidence:
+        flights = self.flights
+        if not METRICS[metric].behaviour:
+            # What was shown needs no correction: no model of taste is read to count it.
+            estimates = [flights.simulated(agent, metric, level=at) for at in (level, 0.95)]
+            return Evidence(estimates[0], estimates[1], n_worlds=flights.n_worlds, scale=abs(estimates[0].value or 0))
+        if self.self_selected:
+            return Evidence(
+                flights.simulated(agent, metric, level=level),
+                flights.simulated(agent, metric),
+                n_worlds=flights.n_worlds,
+                blocked=f"on a self-selected log no mean decides a gate, {CHOSE_TO_RATE}; gate on a difference",
+            )
+        if self.corrected is None:
+            why = "picks check: not made, and judge worlds alone undersell or flatter; gate on a difference"
+            return Evidence(Estimate.withhold("mean", why, level=level), n_worlds=flights.n_worlds)
+        return Evidence(
+            self.corrected(flights, agent, metric, level),
+            self.corrected(flights, agent, metric, 0.95),
+            n_worlds=flights.n_worlds,
+            scope=("corrected by the picks check",),
+        )
+
+    def _paired(self, term: Term, agent: str, level: float) -> Evidence:
+        assert term.vs is not None
+        ask = self.flights.difference if term.statistic == "difference" else self.flights.ratio
+        paired: Paired = ask(agent, term.vs, term.subject, level=level)
+        behaviour = METRICS[term.subject].behaviour
+        blocked, alternative = None, None
+        if behaviour and not self.self_selected and agent != term.vs:
+            blocked = self._optimism_differs(agent, term.vs)
+            if blocked is not None and term.statistic == "difference" and self.corrected_difference is not None:
+                alternative = self.corrected_difference(self.flights, agent, term.vs, term.subject, level)
+        other = self.flights.values[term.subject][term.vs].value
+        return Evidence(
+            paired.estimate,
+            ask(agent, term.vs, term.subject, level=0.95).estimate,
+            worlds=paired.worlds,
+            n_worlds=self.flights.n_worlds,
+            blocked=blocked,
+            alternative=alternative,
+            scope=(*paired.scope, *((CHOSE_TO_RATE,) if behaviour and self.self_selected else ())),
+            components=paired.components,
+            scale=abs(other) if term.statistic == "difference" else 1.0,
+        )
+
+    def _optimism_differs(self, agent: str, vs: str) -> str | None:
+        """Why the worlds may flatter one of the two more than the other, or None where they surely do not."""
+        if self.picks_difference is None:
+            return "picks check: not made, so the worlds may flatter one of the two"
+        gap = self.picks_difference(agent, vs, 0.95)
+        if gap.value is None:
+            return f"picks check withheld: {gap.withheld}"
+        if gap.low is None or gap.high is None:
+            return f"picks check: log O/E of the two differ by {gap.value:.3g}, without an interval"
+        if max(-gap.low, gap.high) < OPTIMISM_BAND:
+            return None
+        differ = f"{gap.value:.3g} [{gap.low:.3g}, {gap.high:.3g}]"
+        return f"the worlds may flatter one of the two: log O/E of their picks differ by {differ}, needs within 0.15"
+
+    def _rank(self, agent: str, metric: str, level: float) -> Evidence:
+        rank, estimate = self._rank_at(agent, metric, level)
+        _, usual = self._rank_at(agent, metric, 0.95)
+        scope = (CHOSE_TO_RATE,) if METRICS[metric].behaviour and self.self_selected else ()
+        return Evidence(
+            estimate,
+            usual,
+            worlds=tuple(float(place) for place in rank.worlds),
+            n_worlds=self.flights.n_worlds,
+            scope=scope,
+        )
+
+    def _rank_at(self, agent: str, metric: str, level: float) -> tuple[Rank, Estimate]:
+        """Range of places, and the same as an interval around the place by point estimate."""
+        ranks = self.flights.ranking(metric, alpha=1 - level, comparable=self._pairs(metric))
+        rank = next(rank for rank in ranks if rank.agent == agent)
+        values = {name: agents.value for name, agents in self.flights.usable(metric).items()}
+        sign = 1 if METRICS[metric].higher_is_better else -1
+        place = 1 + sum(sign * value > sign * values[agent] for value in values.values())
+        method = "rank range: Holm over all pairs of agents"
+        return rank, Estimate(place, rank.rank_low, rank.rank_high, level, len(self.flights.user), method)
+
+    def _pairs(self, metric: str) -> frozenset[frozenset[str]] | None:
+        """Pairs that may be separated by simulation; None: all."""
+        if self.self_selected or not METRICS[metric].behaviour:
+            return None
+        names = self.flights.agents
+        pairs = (frozenset((a, b)) for i, a in enumerate(names) for b in names[:i])
+        return frozenset(pair for pair in pairs if self._optimism_differs(*sorted(pair)) is None)
+
+    def _fairness(self, term: Term, agent: str, level: float) -> Evidence:
+        if self.fairness is None:
+            why = f"groups: none for {term.attribute}; name data.sensitive and evaluate.fairness"
+            return Evidence(Estimate.withhold(str(term), why, level=level), n_worlds=self.flights.n_worlds)
+        scope = (CHOSE_TO_RATE,) if METRICS[term.subject].behaviour and self.self_selected else ()
+        return Evidence(
+            self.fairness(self.flights, term, agent, level),
+            self.fairness(self.flights, term, agent, 0.95),
+            n_worlds=self.flights.n_worlds,
+            scope=scope,
+        )
+
+    def _logged(self, term: Term, agent: str, level: float) -> Evidence:
+        if agent in self.flights.barred or self.off_policy is None:
+            why = self.flights.barred.get(agent, "off-policy: no logged exposure with propensities; name them in data")
+            return Evidence(Estimate.withhold(str(term), why, level=level), simulated=False)
+        return Evidence(
+            self.off_policy(term, agent, level), self.off_policy(term, agent, 0.95), simulated=False, n_worlds=0
+        )
+
+
+__all__ = ["Corrected", "CorrectedDifference", "Fairness", "OffPolicy", "PicksDifference", "SimulatedEvidence"]
