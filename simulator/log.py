@@ -189,11 +189,13 @@ class Split:
 def histories_of(log: InteractionLog, users: NDArray[np.int64], *, keep: NDArray[np.bool_]) -> Histories:
     """Histories of the given users from the rows where `keep` [n] holds, in the order of `users`."""
     starts = log.row_starts()
-    parts = [np.arange(starts[u], starts[u + 1]) for u in users]
-    parts = [part[keep[part]] for part in parts]
-    lengths = np.array([len(part) for part in parts], dtype=np.int64)
-    rows = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    return Histories(np.concatenate([[0], np.cumsum(lengths)]), log.item[rows], log.primary[rows])
+    lengths = starts[users + 1] - starts[users]
+    owner = np.repeat(np.arange(len(users)), lengths)  # which of `users` each row below belongs to
+    rows = np.arange(len(owner)) + np.repeat(starts[users] - (np.cumsum(lengths) - lengths), lengths)
+    kept = keep[rows]
+    rows, owner = rows[kept], owner[kept]
+    counts = np.bincount(owner, minlength=len(users))
+    return Histories(np.concatenate([[0], np.cumsum(counts)]), log.item[rows], log.primary[rows])
 
 
 def split_users(
