@@ -161,7 +161,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters["short"] = lambda x: f"{x:g}"
+    engine.filters["short"] = lambda x: f"{x:.4g}"
     engine.globals.update(
         number=wording.number,
         integer=lambda n: f"{n:,}",
