@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evaluators.comparison import Paired
 from evaluators.estimate import Estimate
+from evaluators.fairness import by_group
 from evaluators.flights import Flights
 from evaluators.gates import Evidence, GateEvidence, Term
 from evaluators.metrics import METRICS
+from evaluators.picks import CHOSE_TO_RATE, Picks, ShiftedFlights, corrected, corrected_difference, picks_difference
 from evaluators.ranking import Rank
 
 OPTIMISM_BAND = 0.15
 """Two agents' log O/E on their own picks must differ by less than this for their simulated difference to decide."""
-
-CHOSE_TO_RATE = "given that the user chose to rate"
 
 Fairness = Callable[[Flights, Term, str, float], Estimate]
 OffPolicy = Callable[[Term, str, float], Estimate]
@@ -188,4 +191,88 @@ class SimulatedEvidence:
         )
 
 
-__all__ = ["Corrected", "CorrectedDifference", "Fairness", "OffPolicy", "PicksDifference", "SimulatedEvidence"]
+@dataclass(frozen=True)
+class Corrections:
+    """Values corrected by the picks check: `corrected`, `corrected_difference` and `picks_difference` of the evidence.
+
+    Attributes:
+        base: the judge worlds as assumed.
+        picks: agent -> its picks check.
+        shifted: agent -> its flights with the shift of O/E, of its lower and of its upper limit; None without shift.
+    """
+
+    base: Flights
+    picks: Mapping[str, Picks]
+    shifted: Mapping[str, tuple[Flights | None, Flights | None, Flights | None]]
+
+    def corrected(self, flights: Flights, agent: str, metric: str, level: float) -> Estimate:
+        """Value of an agent for users like the held-out ones."""
+        simulated = flights.simulated(agent, metric, level=level)
+        why = simulated.withheld or self._why_not(agent)
+        if why is not None:
+            return Estimate.withhold("corrected by the picks check", why, level=level)
+        flown = self._flown(flights, agent, metric)
+        return corrected(simulated, self.picks[agent], flown.at_shift, flown.at_low, flown.at_high)
+
+    def difference(self, flights: Flights, agent: str, vs: str, metric: str, level: float) -> Estimate:
+        """Corrected value of an agent minus that of another."""
+        simulated = flights.difference(agent, vs, metric, level=level).estimate
+        why = simulated.withheld or self._why_not(agent) or self._why_not(vs)
+        if why is not None:
+            return Estimate.withhold("difference of two corrected values", why, level=level)
+        flown, against = (self._flown(flights, name, metric) for name in (agent, vs))
+        return corrected_difference(simulated, self.picks[agent], self.picks[vs], flown, against)
+
+    def picks_difference(self, agent: str, vs: str, level: float) -> Estimate:
+        """Log O/E of one agent's picks minus that of another's."""
+        for name in (agent, vs):
+            if name not in self.picks:
+                return Estimate.withhold("difference of log O/E", f"picks: {name} was not checked", level=level)
+        return picks_difference(self.picks[agent], self.picks[vs], level=level)
+
+    def _why_not(self, agent: str) -> str | None:
+        if agent not in self.picks:
+            return f"picks: {agent} was not checked"
+        if self.picks[agent].estimate.withheld is not None:
+            return self.picks[agent].estimate.withheld
+        if agent not in self.shifted or self.shifted[agent][0] is None:
+            return f"picks: {agent} did not fly with its appeal shifted"
+        return None
+
+    def _flown(self, flights: Flights, agent: str, metric: str) -> ShiftedFlights:
+        """Shifted values; under a swept assumption they move as the unshifted value of the first world does."""
+        now = flights.values[metric][agent].by_world[0]
+        assumed = self.base.values[metric][agent].by_world[0]
+        factor = float(now / assumed) if assumed != 0 else 1.0
+        at, low, high = (None if f is None else f.values[metric][agent].value * factor for f in self.shifted[agent])
+        assert at is not None
+        return ShiftedFlights(at, low, high)
+
+
+@dataclass(frozen=True)
+class GroupGaps:
+    """Gaps and worst groups of simulated metrics: `fairness` of the evidence.
+
+    Attributes:
+        groups: attribute -> [n_users of the log] value of each user, "" unknown.
+    """
+
+    groups: Mapping[str, NDArray[np.str_]]
+
+    def __call__(self, flights: Flights, term: Term, agent: str, level: float) -> Estimate:
+        """The gap between groups, or the worst of them, over the worlds and trainings flown."""
+        if term.attribute not in self.groups:
+            why = f"groups: no attribute {term.attribute}; name it in data.sensitive and evaluate.fairness"
+            return Estimate.withhold(str(term), why, level=level)
+        if METRICS[term.subject].of == "set":
+            why = f"groups: {term.subject} is one number for all users together, no group has its own"
+            return Estimate.withhold(str(term), why, level=level)
+        table = by_group(
+            flights.values[term.subject][agent].per_user.mean(axis=(0, 1)),
+            self.groups[term.attribute][flights.user],
+            metric=term.subject,
+            attribute=term.attribute,
+            events=flights.clicks[agent] if METRICS[term.subject].behaviour else None,
+            level=level,
+        )
+        return table.gap if term.statistic == "fairness.gap" else table.worst

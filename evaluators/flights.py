@@ -26,6 +26,7 @@ from evaluators.comparison import (
 from evaluators.estimate import Estimate
 from evaluators.intervals import Ratios, standard_error
 from evaluators.metrics import Reference, click_counts, metric_named, real_users, user_metric, why_undefined
+from evaluators.power import Power, power_of
 from evaluators.ranking import Rank, rank_agents
 from evaluators.sessions import Sessions
 
@@ -184,6 +185,17 @@ class Flights:
                     if why is not None and agent != baseline:
                         withheld = Estimate.withhold("paired difference", why)
                         found.append(Comparison(metric, agent, baseline, withheld, None, None, exploratory))
+        return tuple(found)
+
+    def power(self, comparisons: Iterable[Comparison]) -> tuple[Power, ...]:
+        """What this run could have seen of each difference, and what would decide those it did not."""
+        found = []
+        for one in comparisons:
+            if one.components is not None:
+                gain = one.difference.diagnostics.get("pairing_gain")
+                found.append(
+                    power_of(one.metric, one.agent, one.baseline, one.difference, one.components, pairing_gain=gain)
+                )
         return tuple(found)
 
     def ranking(

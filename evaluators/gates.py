@@ -374,19 +374,33 @@ class GateEvidence(Protocol):
         ...
 
     def sweeps(self) -> Iterable[tuple[str, float, GateEvidence]]:
-        """Assumed part, value of its parameter, and the evidence with that value in place of the assumed one."""
+        """Assumed part, value of its parameter, and the evidence with that value in place of the assumed one.
+
+        It may come from one judge world alone: the number of worlds and whether they agree is asked of the run
+        itself, the sweep only asks whether the assumption turns the verdict.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """Verdict of one gate for one agent, with the reason in words."""
+    """Verdict of one gate for one agent, with the reason in words.
+
+    Attributes:
+        name, rule, agent: which gate, on whom.
+        verdict: pass, fail or undecided.
+        reason: why, with the interval that decided.
+        estimate: the value and interval at the family's level; None for a rule of several comparisons.
+        threshold: what it was compared with; None as well.
+    """
 
     name: str
     rule: str
     agent: str
     verdict: Verdict
     reason: str
+    estimate: Estimate | None = None
+    threshold: float | None = None
 
 
 def decide_gates(
@@ -440,13 +454,16 @@ def _decide(gate: GateSettings, agent: str, m: int, evidence: GateEvidence) -> G
     part = _decide_rule(rule, agent, level, evidence)
     if part.verdict != "undecided":
         part = _over_sweeps(rule, agent, level, evidence, part)
+    if isinstance(rule, Comparison):
+        found = evidence.look_up(rule.term, agent, level)
+        return GateResult(gate.name, gate.rule, agent, part.verdict, part.reason, found.estimate, rule.threshold)
     return GateResult(gate.name, gate.rule, agent, part.verdict, part.reason)
 
 
-def _decide_rule(rule: Rule, agent: str, level: float, evidence: GateEvidence) -> _Part:
+def _decide_rule(rule: Rule, agent: str, level: float, evidence: GateEvidence, *, swept: bool = False) -> _Part:
     if isinstance(rule, Comparison):
-        return _decide_comparison(rule, agent, level, evidence)
-    parts = [_decide_rule(part, agent, level, evidence) for part in rule.parts]
+        return _decide_comparison(rule, agent, level, evidence, swept=swept)
+    parts = [_decide_rule(part, agent, level, evidence, swept=swept) for part in rule.parts]
     settles: Verdict = "fail" if rule.word == "and" else "pass"
     otherwise: Verdict = "pass" if rule.word == "and" else "fail"
     verdicts = {part.verdict for part in parts}
@@ -454,7 +471,9 @@ def _decide_rule(rule: Rule, agent: str, level: float, evidence: GateEvidence) -
     return _Part(verdict, f" {rule.word} ".join(f"({part.verdict.upper()}) {part.reason}" for part in parts))
 
 
-def _decide_comparison(comparison: Comparison, agent: str, level: float, evidence: GateEvidence) -> _Part:
+def _decide_comparison(
+    comparison: Comparison, agent: str, level: float, evidence: GateEvidence, *, swept: bool
+) -> _Part:
     found = evidence.look_up(comparison.term, agent, level)
     if found.estimate.value is None:
         return _Part("undecided", f"{comparison.term} withheld: {found.estimate.withheld}")
@@ -463,14 +482,14 @@ def _decide_comparison(comparison: Comparison, agent: str, level: float, evidenc
         return _Part("undecided", f"a forced value decides no gate: {found.estimate.diagnostics['forced']}; {said}")
     if found.simulated and evidence.mistrust is not None:
         return _Part("undecided", f"simulator not trusted: {evidence.mistrust}; {said}")
-    if found.simulated and found.n_worlds < 2:
+    if found.simulated and found.n_worlds < 2 and not swept:
         return _Part("undecided", f"one judge world knows nothing of its own error; set evaluate.worlds to 5; {said}")
     if found.blocked is not None:
         return _decide_blocked(comparison, found, said)
     verdict = verdict_of(found.estimate, comparison.operator, comparison.threshold)
     if verdict == "undecided":
         return _Part(verdict, f"{said} has {comparison.threshold:g} inside; {_would_decide(comparison, found, level)}")
-    if found.worlds is not None:
+    if found.worlds is not None and not swept:
         disagree = _worlds_disagree(found.worlds, comparison, verdict)
         if disagree:
             return _Part("undecided", f"{disagree}; {said}")
@@ -511,7 +530,9 @@ def _over_sweeps(rule: Rule, agent: str, level: float, evidence: GateEvidence, d
         return decided
     verdicts: dict[str, list[tuple[str, Verdict]]] = {}
     for part, value, swept in evidence.sweeps():
-        verdicts.setdefault(part, []).append((f"{value:g}", _decide_rule(rule, agent, level, swept).verdict))
+        verdicts.setdefault(part, []).append(
+            (f"{value:g}", _decide_rule(rule, agent, level, swept, swept=True).verdict)
+        )
     depends = [
         f"depends on assumed {part}: {decided.verdict.upper()} as assumed, "
         + ", ".join(f"{verdict.upper()} at {value}" for value, verdict in found)
