@@ -27,7 +27,7 @@ from evaluators.intervals import (
     n_pos,
     t_quantile,
 )
-from evaluators.power import Components
+from evaluators.power import Components, satterthwaite
 from simulator.streams import stream
 
 Array = NDArray[np.float64]
@@ -145,12 +145,6 @@ class Crossed:
         if self.value == 0:
             return 1.0
         return max(float(2 * stats.t.sf(abs(self.value) / math.sqrt(v), df)) if v > 0 else 0.0 for v, df in self.forms)
-
-
-def satterthwaite(variance: float, parts: Sequence[tuple[float, float]]) -> float:
-    """Degrees of freedom of a sum of mean squares: V^2 / sum(MS^2 / df), at least 1."""
-    below = sum(part**2 / df for part, df in parts if part > 0 and df > 0)
-    return max(1.0, variance**2 / below) if below > 0 else math.inf
 
 
 def cross(agent: AgentValues, other: AgentValues | None, pool: SeedPool) -> Crossed:

@@ -261,7 +261,7 @@ class GroupGaps:
 
     def __call__(self, flights: Flights, term: Term, agent: str, level: float) -> Estimate:
         """The gap between groups, or the worst of them, over the worlds and trainings flown."""
-        if term.attribute not in self.groups:
+        if term.attribute is None or term.attribute not in self.groups:
             why = f"groups: no attribute {term.attribute}; name it in data.sensitive and evaluate.fairness"
             return Estimate.withhold(str(term), why, level=level)
         if METRICS[term.subject].of == "set":

@@ -7,6 +7,7 @@ components of a pilot or of the run itself; before anything has run, of `TYPICAL
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -38,9 +39,21 @@ class Components:
 
 def smallest_difference(components: Components, n_users: int, n_seeds: int, *, level: float = 0.95) -> float:
     """Smallest difference that U users and T training seeds find with a power of 0.8, in the metric's unit."""
-    variance = components.seeds / n_seeds + components.users / n_users + components.rest / (n_seeds * n_users)
-    df = n_seeds - 1 if components.seeds > 0 and n_seeds > 1 else n_users - 1
-    return float(stats.t.ppf((1 + level) / 2, max(df, 1)) + POWER_Z) * math.sqrt(variance)
+    rest = components.rest / (n_seeds * n_users)
+    of_seeds, of_users = components.seeds / n_seeds, components.users / n_users
+    variance = of_seeds + of_users + rest
+    # The same mean squares as the interval's (comparison.cross), at their expected values.
+    parts = [(of_users + rest, n_users - 1.0)]
+    if n_seeds > 1 and of_seeds + rest > 0:
+        parts += [(of_seeds + rest, n_seeds - 1.0), (rest, (n_seeds - 1.0) * (n_users - 1))]
+    df = satterthwaite(variance, parts)
+    return float(stats.t.ppf((1 + level) / 2, df) + POWER_Z) * math.sqrt(variance)
+
+
+def satterthwaite(variance: float, parts: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of mean squares: V^2 / sum(MS^2 / df), at least 1."""
+    below = sum(part**2 / df for part, df in parts if part > 0 and df > 0)
+    return max(1.0, variance**2 / below) if below > 0 else math.inf
 
 
 def users_needed(components: Components, difference: float, *, level: float = 0.95) -> int:
@@ -127,11 +140,12 @@ def planning_advice(n_users: int, n_seeds: int, *, learners: int, comparisons: i
     if n_users < 2:
         return f"smallest detectable difference: none with {n_users} users; simulate more"
     smallest = planned_difference(n_users, n_seeds, learners=learners, comparisons=comparisons)
-    trained = f" x {n_seeds} training seeds" if learners else ""
+    trained = f" x {n_seeds} training seed{'s' if n_seeds > 1 else ''}" if learners else ""
+    family = f"{comparisons} comparisons" if comparisons > 1 else "one comparison"
     about = "; of these trained models only, 3 training seeds speak for the algorithm" if n_seeds == 1 else ""
     return (
-        f"smallest detectable difference: about {smallest:.2g} standard deviations between users of a metric "
-        f"(power 0.8, {n_users:,} users{trained}, {max(comparisons, 1)} comparisons, typical variances assumed)"
+        f"smallest detectable difference: about {smallest:.2g} of a metric's standard deviation between users "
+        f"(power 0.8, {n_users:,} users{trained}, {family}, typical variances assumed)"
         f"{about if learners else ''}"
     )
 
