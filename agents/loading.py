@@ -70,6 +70,13 @@ KINDS: dict[str, Kind] = {
         "bound",
         fits=False,
     ),
+    "linucb": Kind(
+        "agents.bandits:LinUCB",
+        "agents.bandits:LinUCBSettings",
+        "linear bandit with confidence bounds, learns click by click in the train world",
+        "bandit",
+        learns=True,
+    ),
 }
 """Built-in kinds by name. `recbole:MODEL` is a row too, under `recbole:`."""
 

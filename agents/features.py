@@ -1,0 +1,300 @@
+"""What a production policy can compute of users and items: from the train rows, the catalogue and the history alone.
+
+Nothing here reads a world: neither its item vectors nor its user states. Every feature of a (user, item) pair is one
+inner product of a user's and an item's block, so that all items are scored for all users by a matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from agents.base import Observation, Training
+from simulator.log import Catalogue, InteractionLog, histories_of
+
+F32 = NDArray[np.float32]
+
+PAIR_NAMES = ("taste", "content", "categories", "repetition")
+"""Features of a pair: predicted like from the folded-in taste; likeness to what was liked rather than not, by content
+and by category; likeness of categories to the last slates (what a rule against monotony would look at)."""
+
+ITEM_NAMES = ("like_rate", "popularity")
+USER_NAMES = ("level", "like_share", "history", "step")
+
+SHRINK = 5.0
+"""Rows that an item's like rate is shrunk by: the prior weight of the log's mean."""
+
+LEVEL_PRECISION, CONTENT_PRECISION, LEARNED_PRECISION, ITEM_PRECISION = 5.0, 20.0, 50.0, 10.0
+"""Prior precisions of the ridge regressions, in rows: chosen, as SHRINK and the sizes, on a third of ml-100k's train
+users that were left out (squared error .1887 against .2057 for like rates alone)."""
+
+ROUNDS = 6
+"""Alternations between user and item side; the loss on rows left out of ml-100k's train users is flat after five."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserBlocks:
+    """n users as vectors that item blocks are multiplied with.
+
+    Attributes:
+        level: [n] how much more than usual the user likes what he consumes, probability.
+        taste: [n, r] coefficients of the item vectors: closed-form ridge fit to the history.
+        content: [n, p] mean content vector of liked minus of not liked items.
+        categories: [n, C] mean categories of liked minus of not liked items.
+        recent: [n, C] mean categories of the newest items.
+        like_share: [n] share of the history that was liked.
+        history: [n] log of 1 + length of the history.
+        step: [n] slates shown before, in units of the horizon.
+    """
+
+    level: F32
+    taste: F32
+    content: F32
+    categories: F32
+    recent: F32
+    like_share: F32
+    history: F32
+    step: F32
+
+    def user_features(self) -> F32:
+        """[n, 4] features that are the same for all items, in the order of USER_NAMES."""
+        return np.stack([self.level, self.like_share, self.history, self.step], axis=1)
+
+    def state(self) -> F32:
+        """[n, s] everything of a user, for a network."""
+        return np.concatenate(
+            [self.user_features(), self.taste, self.content, self.categories, self.recent], axis=1, dtype=np.float32
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Tables fitted on the train rows.
+
+    Attributes:
+        mean: like rate of the train rows.
+        like_rate: [I] shrunk like rate of the item less the mean.
+        popularity: [I] log(1 + likes), standardised.
+        vectors: [I, r] content vector beside a vector learned from who liked what.
+        content: [I, p] main directions of the content vectors, mean square length 1.
+        categories: [I, C] categories, unit length; the content directions where the catalogue names no categories.
+        precision: [1 + r] prior precision of a user's level and taste, in rows.
+        pair_scale: [4] standard deviation of the pair features over train users and items.
+        window: newest items that count as recent: two slates.
+        horizon: T.
+    """
+
+    mean: float
+    like_rate: F32
+    popularity: F32
+    vectors: F32
+    content: F32
+    categories: F32
+    precision: F32
+    pair_scale: F32
+    window: int
+    horizon: int
+
+    @property
+    def n_items(self) -> int:
+        """I."""
+        return len(self.like_rate)
+
+    def users(self, observation: Observation) -> UserBlocks:
+        """Blocks of the users of an observation."""
+        items = observation.history_items
+        there = items >= 0  # [n, H]
+        safe = np.where(there, items, 0)
+        liked = np.where(there, observation.history_feedback, 0).astype(np.float32)
+        trust = np.where(liked > 0, 1, _attention(observation)).astype(np.float32) * there
+        surprise = observation.history_feedback - self.mean - self.like_rate[safe]
+        level, taste = fold_in(self.vectors[safe], trust, surprise.astype(np.float32), self.precision)
+        sign = _shares(liked) - _shares(trust - liked)  # [n, H]
+        newest = slice(-self.window, None)
+        recent = _shares(there[:, newest].astype(np.float32))
+        return UserBlocks(
+            level=level,
+            taste=taste,
+            content=_weighted(sign, self.content[safe]),
+            categories=_weighted(sign, self.categories[safe]),
+            recent=_weighted(recent, self.categories[safe[:, newest]]),
+            like_share=liked.sum(axis=1) / np.maximum(trust.sum(axis=1), 1),
+            history=(np.log1p(there.sum(axis=1)) / 4).astype(np.float32),
+            step=(observation.step / self.horizon).astype(np.float32),
+        )
+
+    def pair_blocks(self, users: UserBlocks) -> tuple[tuple[F32, F32], ...]:
+        """(user block [n, k], item block [I, k]) of each pair feature, scaled to unit standard deviation."""
+        blocks = (
+            (users.taste, self.vectors),
+            (users.content, self.content),
+            (users.categories, self.categories),
+            (users.recent, self.categories),
+        )
+        return tuple((user / scale, item) for (user, item), scale in zip(blocks, self.pair_scale, strict=True))
+
+    def item_features(self) -> F32:
+        """[I, 2 + p] features of items alone: ITEM_NAMES, then the content directions."""
+        return np.concatenate([self.like_rate[:, None] / 0.15, self.popularity[:, None], self.content], axis=1)
+
+
+def fit_features(training: Training, *, content_size: int = 16, learned_size: int = 8) -> Features:
+    """Fit the tables on the train rows.
+
+    Args:
+        training: gives the log, the catalogue and the sizes of slate and session.
+        content_size: directions kept of the content vectors.
+        learned_size: dimensions learned from who liked what.
+    """
+    log = training.log
+    n_items = log.catalogue.n_items
+    mean = float(log.primary.mean())
+    rows = np.bincount(log.item, minlength=n_items)
+    likes = np.bincount(log.item, weights=log.primary, minlength=n_items)
+    like_rate = ((likes - mean * rows) / (rows + SHRINK)).astype(np.float32)
+    popularity = np.log1p(likes)
+    popularity = (popularity - popularity.mean()) / max(float(popularity.std()), 1e-6)
+    content = content_directions(log.catalogue, content_size)
+    surprise = log.primary - mean - like_rate[log.item]
+    learned = _learn_vectors(log, surprise, content, learned_size, training.rng)
+    vectors = np.concatenate([content, learned], axis=1, dtype=np.float32)
+    categories = _unit_rows(log.catalogue.item_categories) if log.catalogue.item_categories.shape[1] else content
+    unscaled = Features(
+        mean=mean,
+        like_rate=like_rate,
+        popularity=popularity.astype(np.float32),
+        vectors=vectors,
+        content=content,
+        categories=categories.astype(np.float32),
+        precision=_precision(content.shape[1], learned.shape[1]),
+        pair_scale=np.ones(len(PAIR_NAMES), np.float32),
+        window=2 * training.slate_size,
+        horizon=training.horizon,
+    )
+    users = unscaled.users(newest_rows(log, length=50, slate_size=training.slate_size))
+    spread = [float((user @ item.T).std()) for user, item in unscaled.pair_blocks(users)]
+    return replace(unscaled, pair_scale=np.maximum(np.array(spread, np.float32), 1e-6))
+
+
+def newest_rows(log: InteractionLog, *, length: int, slate_size: int) -> Observation:
+    """What would be observed of each user who has rows, after all of them."""
+    users = np.unique(log.user)
+    items, feedback = histories_of(log, users, keep=np.ones(len(log), bool)).last(length)
+    return Observation(
+        user_features=log.catalogue.user_features[users],
+        history_items=items,
+        history_feedback=feedback,
+        context=np.zeros((len(users), 0), np.float32),
+        candidates=None,
+        step=np.zeros(len(users), np.int64),
+        slate_size=slate_size,
+    )
+
+
+def content_directions(catalogue: Catalogue, size: int) -> F32:
+    """[I, p] main directions of the items' content vectors (categories where there are none), mean square length 1."""
+    source = catalogue.item_categories if catalogue.content is None else catalogue.content
+    centred = source.astype(np.float64) - source.mean(axis=0, dtype=np.float64)
+    if not centred.any():
+        return np.zeros((catalogue.n_items, 1), np.float32)
+    values, directions = np.linalg.eigh(centred.T @ centred)
+    kept = directions[:, np.argsort(-values)[: min(size, int((values > 1e-9 * values.max()).sum()))]]
+    # The sign of a direction is arbitrary; fix it by its largest loading.
+    kept *= np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
+    reduced = centred @ kept
+    return (reduced / np.sqrt((reduced**2).sum(axis=1).mean())).astype(np.float32)
+
+
+def fold_in(vectors: F32, trust: F32, surprise: F32, precision: F32) -> tuple[F32, F32]:
+    """Level [n] and taste [n, r] of users in closed form: ridge regression of surprise on the items' vectors.
+
+    Args:
+        vectors: [n, H, r] vectors of the items in the history.
+        trust: [n, H] weight of each; 0 for an empty place.
+        surprise: [n, H] feedback less what the item's like rate would say.
+        precision: [1 + r] prior precision of the level and each coefficient, in rows.
+    """
+    n, length, size = vectors.shape
+    design = np.empty((n, length, 1 + size), np.float32)
+    design[..., 0] = 1.0
+    design[..., 1:] = vectors
+    weighted = design * trust[..., None]
+    gram = weighted.transpose(0, 2, 1) @ design + np.diag(precision)
+    right = weighted.transpose(0, 2, 1) @ surprise[..., None]
+    solved = np.linalg.solve(gram, right)[..., 0]
+    return solved[:, 0], solved[:, 1:]
+
+
+def _precision(content_size: int, learned_size: int) -> F32:
+    """Prior precision of level, content and learned coefficients."""
+    return np.concatenate(
+        [[LEVEL_PRECISION], np.full(content_size, CONTENT_PRECISION), np.full(learned_size, LEARNED_PRECISION)]
+    ).astype(np.float32)
+
+
+def _learn_vectors(
+    log: InteractionLog, surprise: NDArray[np.floating], content: F32, size: int, rng: np.random.Generator
+) -> F32:
+    """[I, q] item vectors by alternating ridge regressions (Hu, Koren and Volinsky, 2008, without confidence).
+
+    Users have a level and coefficients of the content and of the learned vectors; the learned ones take what content
+    leaves. Sums over a user's or an item's rows are one sparse product.
+    """
+    users, user = np.unique(log.user, return_inverse=True)
+    n_items = log.catalogue.n_items
+    shape = (len(users), n_items)
+    seen = csr_matrix((np.ones(len(log)), (user, log.item)), shape=shape)
+    value = csr_matrix((surprise.astype(np.float64), (user, log.item)), shape=shape)
+    precision = _precision(content.shape[1], size).astype(np.float64)
+    learned = rng.normal(0.0, 1 / np.sqrt(size), (n_items, size))
+    for _ in range(ROUNDS):
+        items = np.concatenate([np.ones((n_items, 1)), content, learned], axis=1)
+        taste = _ridge(seen, value @ items, items, precision)
+        fixed, free = taste[:, : 1 + content.shape[1]], taste[:, 1 + content.shape[1] :]
+        left = value.tocoo()
+        explained = np.einsum("ij,ij->i", fixed[left.row], items[left.col, : fixed.shape[1]])
+        rest = csr_matrix((left.data - explained, (left.row, left.col)), shape=shape)
+        learned = _ridge(seen.T.tocsr(), rest.T @ free, free, np.full(size, ITEM_PRECISION))
+        # Only products of both sides are identified: keep the items' mean square length at 1, as the content's is.
+        learned /= max(np.sqrt((learned**2).sum(axis=1).mean()), 1e-9)
+    return learned.astype(np.float32)
+
+
+def _ridge(
+    seen: csr_matrix, right: NDArray[np.float64], design: NDArray[np.float64], precision: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Solve one ridge regression for each row of `seen`, on the design rows that it names."""
+    size = design.shape[1]
+    squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    gram = (seen @ squares).reshape(-1, size, size) + np.diag(precision)
+    return np.asarray(np.linalg.solve(gram, right[..., None])[..., 0])
+
+
+def _attention(observation: Observation) -> F32:
+    """[n, H] how far "not clicked" means "not liked": 1 for logged rows; on slates it falls as NDCG's discount does.
+
+    An item far down a slate was perhaps never looked at; that this is so is known to whoever builds slates, how much
+    it is so is not, hence the general discount and not the simulator's examination.
+    """
+    length, slate_size = observation.history_items.shape[1], observation.slate_size
+    back = np.arange(length)[::-1]  # 0 is the newest
+    position = slate_size - 1 - back % slate_size
+    in_session = back[None, :] < (observation.step * slate_size)[:, None]
+    return np.where(in_session, 1 / np.log2(2 + position)[None, :], 1.0).astype(np.float32)
+
+
+def _shares(weight: F32) -> F32:
+    """Rows scaled to sum 1; rows without weight stay 0."""
+    return weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
+
+
+def _weighted(weight: F32, vectors: F32) -> F32:
+    """Weighted sums over the history: [n, H] with [n, H, d] is [n, d]."""
+    return np.einsum("nh,nhd->nd", weight, vectors, optimize=True).astype(np.float32)
+
+
+def _unit_rows(matrix: F32) -> F32:
+    return matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)

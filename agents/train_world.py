@@ -1,0 +1,153 @@
+"""Stepping the environments of the train world: what learners share, whatever they learn with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Observation, Training
+
+VALUE_SESSIONS = 256
+"""Sessions in which a point of the learning curve is measured: the same users and luck for each point of a training."""
+
+VALUE_SEED = 20_011
+"""Seed of those sessions' luck is the training's plus this, so that it is never the luck that was trained on."""
+
+VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What came of one slate for each of n users.
+
+    Attributes:
+        clicks: [n, K] float32 primary behaviour at each place.
+        reward: [n] float32.
+        done: [n] bool the session ended.
+        truncated: [n] bool it ended at the horizon, not because the user left.
+        after: what was observed after the slate, before any next session began.
+        observation: what is observed now: where `done`, the start of the next session.
+    """
+
+    clicks: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    done: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    after: Observation
+    observation: Observation
+
+
+class Lanes:
+    """A vector environment in action mode "slate", with observations as agents get them."""
+
+    def __init__(self, training: Training, num_envs: int, *, seed: int) -> None:
+        self.env: VectorEnv = training.make_env(num_envs, action="slate", seed=seed)
+        self.num_envs = num_envs
+        self.slate_size = training.slate_size
+        self._seed = seed
+
+    def reset(self) -> Observation:
+        """Start every lane with the first session of its seed."""
+        seen, _ = self.env.reset(seed=self._seed)
+        return self._observation(seen, self.env.candidates())  # type: ignore[attr-defined]
+
+    def step(self, slates: NDArray[np.int64]) -> Step:
+        """Show a slate in each lane."""
+        seen, reward, terminated, truncated, info = self.env.step(slates)
+        done = terminated | truncated
+        after = {name: np.asarray(value) for name, value in seen.items()}
+        lanes = np.flatnonzero(done)
+        if len(lanes):
+            last = info["final_obs"][lanes]
+            after = {name: value.copy() for name, value in after.items()}
+            for name in after:
+                after[name][lanes] = np.stack([final[name] for final in last])
+        return Step(
+            clicks=_clicks(slates, after["history_feedback"]),
+            reward=np.asarray(reward, np.float32),
+            done=done,
+            truncated=np.asarray(truncated),
+            after=self._observation(after, None),
+            observation=self._observation(seen, self.env.candidates()),  # type: ignore[attr-defined]
+        )
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def _observation(self, seen: dict[str, NDArray[Any]], candidates: NDArray[np.bool_] | None) -> Observation:
+        return Observation(
+            user_features=seen["user_features"],
+            history_items=seen["history_items"],
+            history_feedback=seen["history_feedback"],
+            context=np.zeros((len(seen["step"]), 0), np.float32),
+            candidates=candidates,
+            step=np.asarray(seen["step"], np.int64),
+            slate_size=self.slate_size,
+        )
+
+
+def _clicks(slates: NDArray[np.int64], feedback: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n, K] feedback on the slate: the newest entries of the history, in the slate's order, empty places left out."""
+    shown = slates >= 0
+    back = shown.sum(axis=1, keepdims=True) - np.cumsum(shown, axis=1)  # [n, K] 0 is the newest entry
+    place = feedback.shape[1] - 1 - back
+    known = shown & (place >= 0)
+    return np.where(known, np.take_along_axis(feedback, np.maximum(place, 0), axis=1), 0.0).astype(np.float32)
+
+
+Act = Callable[[Observation, np.random.Generator], NDArray[np.int64]]
+
+
+class Curve:
+    """Measures a policy in the train world now and then, and reports it.
+
+    Args:
+        training: gives the environments and takes the points.
+        budget: user-steps of the whole training.
+        points: how many points after the first, evenly spread.
+    """
+
+    def __init__(self, training: Training, budget: int, *, points: int = 8) -> None:
+        self._training = training
+        self._lanes = Lanes(training, VALUE_SESSIONS, seed=(training.seed + VALUE_SEED) % 2**31)
+        self._due = [round(budget * k / points) for k in range(points + 1)]
+        self._deadline = None if training.seconds is None else time.perf_counter() + training.seconds
+
+    def measure(self, steps: int, act: Act, *, last: bool = False) -> None:
+        """Report the value of `act` if a point is due at this number of steps, or if it is the last."""
+        if not self._due or (steps < self._due[0] and not last):
+            return
+        while self._due and self._due[0] <= steps:
+            self._due.pop(0)
+        if last:
+            self._due = []
+        self._training.report(steps, session_value(self._lanes, act))
+
+    def out_of_time(self) -> bool:
+        """Whether the training's seconds are over."""
+        return self._deadline is not None and time.perf_counter() > self._deadline
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._lanes.close()
+
+
+def session_value(lanes: Lanes, act: Act) -> float:
+    """Mean reward of the first session of every lane."""
+    rng = np.random.default_rng(0)
+    observation = lanes.reset()
+    total = np.zeros(lanes.num_envs)
+    running = np.ones(lanes.num_envs, bool)
+    while running.any():
+        step = lanes.step(act(observation, rng))
+        total += np.where(running, step.reward, 0)
+        running &= ~step.done
+        observation = step.observation
+    return float(total.mean())

@@ -1,0 +1,281 @@
+"""A user's own agent: it runs in a process of its own, with limits on time and memory, and what it prints is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import AgentError, Observation, Training
+from agents.settings import LimitSettings
+from simulator.errors import InputError, did_you_mean
+
+LOG_BYTES = 1_000_000
+"""What an agent prints is cut here."""
+
+LOAD_SECONDS = 120.0
+"""Time to start the process and import the user's module; large libraries take tens of seconds on a busy machine."""
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """What a user's class can do."""
+
+    has_fit: bool
+    has_probabilities: bool
+
+
+def locate(kind: str, folder: Path, where: str) -> str:
+    """The kind with the full path of its file, or as it is for a module.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    place, _, name = kind.rpartition(":")
+    if not place.endswith(".py"):
+        return kind
+    path = (folder / place).resolve()
+    if not path.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
+        raise InputError(f"{where}.kind: '{kind}' cannot be loaded; there is no file {place}{near} in {folder}")
+    return f"{path}:{name}"
+
+
+_described: dict[tuple[str, float], dict[str, Any]] = {}
+
+
+def describe_class(target: str, params: dict[str, Any], limits: LimitSettings, where: str) -> ClassInfo:
+    """Load the class once in a process of its own and check its parameters against its signature.
+
+    Raises:
+        InputError: it cannot be loaded, has no `act`, or does not take these parameters.
+    """
+    place = target.rpartition(":")[0]
+    shown = f"{Path(place).name}:{target.rpartition(':')[2]}" if place.endswith(".py") else target
+    key = (target, Path(place).stat().st_mtime if place.endswith(".py") else 0.0)
+    about = _described.get(key)
+    if about is None:
+        process = _Process(limits.memory_gb, None)
+        try:
+            about = process.ask(("describe", target), LOAD_SECONDS, "loading", "")
+        except AgentError as error:
+            raise InputError(f"{where}.kind: '{shown}' cannot be loaded; {error}") from error
+        finally:
+            process.stop()
+        _described[key] = about
+    known, required = about["known"], about["required"]
+    for name in params:
+        if name not in known and not about["open"]:
+            there = f"known: {', '.join(known)}" if known else "the class takes none"
+            raise InputError(f"{where}.params.{name}: unknown parameter{did_you_mean(name, known)}; {there}")
+    for name in required:
+        if name not in params:
+            raise InputError(f"{where}.params.{name}: missing; {shown} needs it")
+    return ClassInfo(about["has_fit"], about["has_probabilities"])
+
+
+class UserAgent:
+    """Stands for a user's agent here; asks the process in which it lives.
+
+    Can be pickled at any time: what travels is what the agent was after `fit`, and a new process starts on use.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        params: dict[str, Any],
+        limits: LimitSettings,
+        *,
+        has_fit: bool,
+        has_probabilities: bool,
+        log_file: Path | None,
+    ) -> None:
+        self.target, self.params, self.limits = target, params, limits
+        self.has_fit, self.has_probabilities = has_fit, has_probabilities
+        self.log_file = log_file
+        self._state: bytes | None = None
+        self._process: _Process | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_process": None}
+
+    def __getattribute__(self, name: str) -> Any:
+        # An optional method that the user's class lacks must look absent, or off-policy evaluation would call it.
+        if name == "action_probabilities" and not object.__getattribute__(self, "has_probabilities"):
+            raise AttributeError(f"{object.__getattribute__(self, 'target')} has no action_probabilities")
+        return object.__getattribute__(self, name)
+
+    def fit(self, training: Training) -> None:
+        """Let the user's agent learn within `limits.fit_seconds`, if it has `fit`."""
+        if not self.has_fit:
+            return
+        parts = {
+            name: getattr(training, name)
+            for name in ("log", "catalogue", "make_env", "slate_size", "horizon", "rng", "seed", "budget", "seconds")
+        }
+        state = self._ask(("fit", parts), self.limits.fit_seconds, "fit", "fit_seconds", training.report)
+        if isinstance(state, str):
+            raise AgentError(
+                f"the agent cannot be kept after fit; leave environments and open files out of self: {state}"
+            )
+        self._state = state
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The user's agent's slates, as it gave them; `check_slate` judges them."""
+        return self._array(self._ask(("act", observation, rng), self.limits.act_seconds, "act", "act_seconds"), "act")
+
+    def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
+        """The user's agent's chances of the first position."""
+        question = ("action_probabilities", observation)
+        answer = self._ask(question, self.limits.act_seconds, "action_probabilities", "act_seconds")
+        return self._array(answer, "action_probabilities")
+
+    def close(self) -> None:
+        """End the process; a later call starts another."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def _array(self, answer: Any, method: str) -> NDArray[Any]:
+        if isinstance(answer, str):
+            raise AgentError(f"{method} returned {answer}, which has not the shape of an array of numbers")
+        array: NDArray[Any] = answer
+        return array
+
+    def _ask(
+        self,
+        question: tuple[Any, ...],
+        seconds: float,
+        method: str,
+        limit: str,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Any:
+        try:
+            if self._process is None:
+                self._process = _Process(self.limits.memory_gb, self.log_file)
+                self._process.ask(("build", self.target, self.params, self._state), LOAD_SECONDS, "building", "")
+            return self._process.ask(question, seconds, method, limit, report)
+        except AgentError:
+            self.close()
+            raise
+
+
+class _Process:
+    """One child process and the socket to it."""
+
+    def __init__(self, memory_gb: float, log_file: Path | None) -> None:
+        ours, theirs = socket.socketpair()
+        self.memory_gb = memory_gb
+        paths = [str(PROJECT), *(p for p in sys.path if p)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+            "PYTHONHASHSEED": "0",
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+        }
+        with theirs:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "agents.user_process", str(theirs.fileno()), str(int(memory_gb * 1e9))],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # so that it and what it starts can be ended together, and Ctrl-C is ours
+            )
+        self.connection = Connection(ours.detach())
+        assert self.child.stdout is not None
+        self._printer = threading.Thread(target=_keep_output, args=(self.child.stdout, log_file), daemon=True)
+        self._printer.start()
+        self.stop = weakref.finalize(self, _end, self.child, self.connection, self._printer)
+
+    def ask(
+        self,
+        question: tuple[Any, ...],
+        seconds: float,
+        method: str,
+        limit: str,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Any:
+        """Send a request and wait for its answer.
+
+        Raises:
+            AgentError: it raised, took longer than `seconds`, ate too much memory, or its process ended.
+        """
+        said = f" (limits.{limit})" if limit else ""
+        try:
+            self.connection.send(question)
+            deadline = time.monotonic() + seconds
+            while True:
+                if not self.connection.poll(max(0.0, deadline - time.monotonic())):
+                    raise AgentError(f"{method} took longer than {seconds:g} s{said}")
+                what, *rest = self.connection.recv()
+                if what != "report":
+                    break
+                if report is not None:
+                    report(*rest)
+        except (EOFError, OSError) as error:
+            code = self._exit_code()
+            raise AgentError(
+                f"{method}: its process ended with {_signal_name(code)}; "
+                f"it may have eaten more memory than {self.memory_gb:g} GB (limits.memory_gb)"
+            ) from error
+        if what == "memory":
+            raise AgentError(f"{method} ate more memory than {self.memory_gb:g} GB (limits.memory_gb)")
+        if what == "raised":
+            raise AgentError(f"{method} raised {rest[0]}")
+        return rest[0]
+
+    def _exit_code(self) -> int | None:
+        try:
+            return self.child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def _signal_name(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _keep_output(output: IO[bytes], log_file: Path | None) -> None:
+    """Write what the process prints to the log file, until it is full; read on, so that the process never waits."""
+    room = LOG_BYTES
+    if log_file is not None and log_file.exists():
+        room -= log_file.stat().st_size
+    while block := output.read1(65_536):  # type: ignore[attr-defined]
+        if log_file is None or room <= 0:
+            continue
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("ab") as file:
+            file.write(block[:room])
+        room -= len(block)
+
+
+def _end(child: subprocess.Popen[bytes], connection: Connection, printer: threading.Thread) -> None:
+    """End the child and whatever it started, by its own process group."""
+    connection.close()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    printer.join(timeout=5)
+    if child.stdout is not None and not printer.is_alive():
+        child.stdout.close()

@@ -1,0 +1,168 @@
+"""The process in which a user's own agent runs: `python -m agents.user_process`. Answers one request after another.
+
+It talks over the socket whose number is its first argument; the second is its limit of address space in bytes.
+Requests and answers are tuples. What the agent prints goes to this process's own output, which the parent cuts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from agents.base import Observation, Training
+
+FILE_MODULE = "windtunnel_user_file"
+"""Name under which a user's file is a module, so that what was pickled here can be read in another such process."""
+
+
+def load_class(target: str) -> Any:
+    """The class named by "path/file.py:Class" or "package.module:Class"."""
+    where, _, name = target.rpartition(":")
+    if where.endswith(".py"):
+        path = Path(where)
+        sys.path.insert(0, str(path.parent))  # so that the file may import its neighbours
+        spec = importlib.util.spec_from_file_location(FILE_MODULE, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path.name} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[FILE_MODULE] = module
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(where)
+    return _named_class(module, name)
+
+
+def _named_class(module: ModuleType, name: str) -> Any:
+    found = getattr(module, name, None)
+    if found is None:
+        classes = sorted(key for key, value in vars(module).items() if inspect.isclass(value))
+        raise ImportError(f"there is no '{name}' in it; its classes: {', '.join(classes) or 'none'}")
+    if not callable(found):
+        raise ImportError(f"'{name}' is a {type(found).__name__}, not a class")
+    if not callable(getattr(found, "act", None)):
+        raise ImportError(f"'{name}' has no method act(observation, rng)")
+    return found
+
+
+def describe(target: str) -> dict[str, Any]:
+    """What the parent must know of the class before anything trains."""
+    agent_class = load_class(target)
+    parameters = inspect.signature(agent_class).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {
+        "has_fit": callable(getattr(agent_class, "fit", None)),
+        "has_probabilities": callable(getattr(agent_class, "action_probabilities", None)),
+        "known": [p.name for p in named],
+        "required": [p.name for p in named if p.default is p.empty],
+        "open": any(p.kind is p.VAR_KEYWORD for p in parameters),
+    }
+
+
+class Host:
+    """Holds the user's agent and does what the parent asks."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._agent: Any = None
+
+    def serve(self) -> None:
+        """Answer until the parent hangs up."""
+        while True:
+            try:
+                name, *rest = self._connection.recv()
+            except EOFError:
+                return
+            try:
+                answer = ("done", getattr(self, f"do_{name}")(*rest))
+            except MemoryError:
+                self._agent = None  # gives back what it holds, so that the answer below finds room
+                answer = ("memory", None)
+            except BaseException as error:  # noqa: BLE001  whatever the user's code raises becomes one line
+                traceback.print_exc()
+                answer = ("raised", one_line(error))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._connection.send(answer)
+
+    def do_describe(self, target: str) -> dict[str, Any]:
+        """See `describe`."""
+        return describe(target)
+
+    def do_build(self, target: str, params: dict[str, Any], state: bytes | None) -> None:
+        """Make the agent from its parameters, or from what it was after `fit`."""
+        agent_class = load_class(target)
+        self._agent = agent_class(**params) if state is None else cloudpickle.loads(state)
+
+    def do_fit(self, parts: dict[str, Any]) -> bytes | str:
+        """Let the agent learn; returns what it is then, or why that cannot be kept."""
+
+        def report(steps: int, value: float) -> None:
+            self._connection.send(("report", int(steps), float(value)))
+
+        self._agent.fit(Training(**parts, report=report))
+        try:
+            return bytes(cloudpickle.dumps(self._agent))
+        except (TypeError, AttributeError, ValueError, NotImplementedError) as error:
+            return one_line(error)
+
+    def do_act(self, observation: Observation, rng: np.random.Generator) -> Any:
+        """The agent's slates as an array."""
+        return plain_array(self._agent.act(observation, rng))
+
+    def do_action_probabilities(self, observation: Observation) -> Any:
+        """The agent's chances of the first position as an array."""
+        return plain_array(self._agent.action_probabilities(observation))
+
+
+def plain_array(value: Any) -> Any:
+    """What the agent returned as an array of numbers, or as text that says what it is instead."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return "rows of different lengths"
+    return f"{type(value).__name__}" if array.dtype.kind not in "iufb" else array
+
+
+def one_line(error: BaseException) -> str:
+    """The error and the line of the user's own file that raised it."""
+    said = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent != Path(__file__).parent]
+    frames = [f for f in frames if not f.filename.startswith("<")]
+    return f"{line} ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else line
+
+
+def _end_with_parent() -> None:
+    """End when the parent has gone, also while the user's code is busy."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def main() -> None:
+    """Serve one agent."""
+    connection = Connection(int(sys.argv[1]))
+    limit = int(sys.argv[2])
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    Host(connection).serve()
+
+
+if __name__ == "__main__":
+    main()
