@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import gymnasium
@@ -12,13 +14,16 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from simulator.errors import InputError, did_you_mean
-from simulator.users import ItemScorer, SimulatedUsers
+from simulator.users import ItemScorer, RawObservation, SimulatedUsers
 from simulator.world import World
 
 Action = Literal["slate", "item", "proto"]
 ACTIONS: tuple[str, ...] = get_args(Action)
 PROTO_WIDTH = 32
 """Dimensions of a proto-action at most: principal components of the items' content vectors."""
+
+FIELDS = ("user_features", "history_items", "history_feedback", "step")
+"""Names of an observation's parts; those of `agents.base.Observation`."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -82,13 +87,94 @@ def observation_space(world: World) -> spaces.Dict:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Sessions that ended in one step: which lanes [m], and their last observations, fields [m, ...]."""
+
+    lanes: NDArray[np.int64]
+    observation: Arrays
+
+
+class LastInfo(dict[str, Any]):
+    """Gymnasium's info of a step in which sessions ended.
+
+    `final_obs` wants one Python object a lane, which costs more than simulating the lane. It is therefore built when a
+    value is first read. The keys are there from the beginning.
+    """
+
+    def __init__(self, n: int, ended: Ended) -> None:
+        super().__init__({"final_obs": None, "_final_obs": None, "final_info": {}, "_final_info": None})
+        self._source: tuple[int, Ended] | None = (n, ended)
+
+    def _fill(self) -> None:
+        if self._source is None:
+            return
+        n, ended = self._source
+        self._source = None
+        last, there = np.full(n, None, object), np.zeros(n, np.bool_)
+        rows = zip(*ended.observation.values(), strict=True)
+        last[ended.lanes] = [dict(zip(FIELDS, row, strict=True)) for row in rows]
+        there[ended.lanes] = True
+        self.update(final_obs=last, _final_obs=there, _final_info=there.copy())
+
+    def __getitem__(self, key: str) -> Any:
+        self._fill()
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As in dict."""
+        self._fill()
+        return super().get(key, default)
+
+    def values(self) -> Any:
+        """As in dict."""
+        self._fill()
+        return super().values()
+
+    def items(self) -> Any:
+        """As in dict."""
+        self._fill()
+        return super().items()
+
+    def __iter__(self) -> Iterator[str]:
+        # Its own __iter__ keeps dict(info) and {**info} from copying past the methods above.
+        return super().__iter__()
+
+    def keys(self) -> Any:
+        """As in dict."""
+        return super().keys()
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """As in dict."""
+        self._fill()
+        return super().pop(key, *default)
+
+    def copy(self) -> dict[str, Any]:
+        """As in dict."""
+        return dict(self.items())
+
+    def __eq__(self, other: object) -> bool:
+        self._fill()
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Any) -> dict[str, Any]:
+        return self.copy() | other
+
+    def __repr__(self) -> str:
+        return repr(self.copy())
+
+    def __reduce__(self) -> Any:
+        return dict, (self.copy(),)
+
+
 class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
     """Many users at once; a lane whose session ends starts that of its next user within the same step.
 
-    The last observation of a session is in `info["final_obs"][lane]` (with the mask `info["_final_obs"]`), and for
-    all lanes that ended at once, without a Python object for each, in `info["final"]`: `lanes` [m] and the fields of
-    the observation, [m, ...]. A lane's users and luck depend on the seed, its number and the episode, not on
-    `num_envs`.
+    The last observation of a session is in `info["final_obs"][lane]` (with the mask `info["_final_obs"]`), and those of
+    all sessions that ended in the last step stand together in `ended`. A lane's users and luck depend on the seed, its
+    number and the episode, not on `num_envs`.
 
     Args:
         world: what users would do.
@@ -122,14 +208,8 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.users = SimulatedUsers(world, num_envs, seed=seed, slate_size=self._actions.slate_size)
         self._episode = np.zeros(num_envs, np.int64)
-        self._lanes = np.arange(num_envs)
-        observed = self.users.observe()
-        self._live: Arrays = {
-            "user_features": observed.user_features,
-            "history_items": observed.history_items,
-            "history_feedback": observed.history_feedback,
-            "step": observed.step,
-        }
+        self._live = self.users.new_observation(num_envs)
+        self.ended = Ended(np.zeros(0, np.int64), dict(zip(FIELDS, self.users.new_observation(0), strict=True)))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
         """Start a session in every lane: episode 0 of the seed, or without a seed the next episode."""
@@ -137,37 +217,24 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         if seed is not None:
             self.users.reseed(seed)
             self._episode[:] = 0
-        self.users.start_next(self._lanes, self._episode)
-        return self._observation(), {}
+        self.users.stop()
+        observation = self.users.new_observation(self.num_envs) if self.copy else self._live
+        self.users.turn_over(self._episode, observation)
+        return dict(zip(FIELDS, observation, strict=True)), {}
 
     def step(self, actions: NDArray[Any]) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Show slates; reward is the number of clicks in this step."""
         outcome = self.users.step(self._actions.slates(actions, self.users))
-        terminated = outcome.left.copy()
-        truncated = outcome.done & ~terminated
+        observation = self.users.new_observation(self.num_envs) if self.copy else self._live
+        turn = self.users.turn_over(self._episode, observation)
         reward = outcome.reward.copy() if self.copy else outcome.reward
-        info: dict[str, Any] = {}
-        lanes = np.flatnonzero(outcome.done)
-        if len(lanes):
-            info = self._final(lanes)
-            self.users.start_next(lanes, self._episode)
-        return self._observation(), reward, terminated, truncated, info
+        self.ended = Ended(turn.lanes, dict(zip(FIELDS, turn.last, strict=True)))
+        info = LastInfo(self.num_envs, self.ended) if len(turn.lanes) else {}
+        return dict(zip(FIELDS, observation, strict=True)), reward, turn.terminated, turn.truncated, info
 
     def candidates(self) -> NDArray[np.bool_]:
         """[num_envs, I] items that may be shown now."""
         return self.users.candidates()
-
-    def _observation(self) -> Arrays:
-        return {name: array.copy() for name, array in self._live.items()} if self.copy else dict(self._live)
-
-    def _final(self, lanes: NDArray[np.int64]) -> dict[str, Any]:
-        ended = {name: array[lanes] for name, array in self._live.items()}
-        final = np.full(self.num_envs, None, object)
-        for lane, *fields in zip(lanes.tolist(), *ended.values(), strict=True):
-            final[lane] = dict(zip(ended, fields, strict=True))
-        there = np.zeros(self.num_envs, np.bool_)
-        there[lanes] = True
-        return {"final_obs": final, "_final_obs": there, "final_info": {}, "_final_info": there}
 
 
 class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
@@ -189,7 +256,6 @@ class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
         self.observation_space = observation_space(world)
         self.users = SimulatedUsers(world, 1, seed=seed, slate_size=self._actions.slate_size)
         self._episode = np.zeros(1, np.int64)
-        self._lane = np.zeros(1, np.int64)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
         """Start a session: episode 0 of the seed, or without a seed the next episode."""
@@ -197,8 +263,10 @@ class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
         if seed is not None:
             self.users.reseed(seed)
             self._episode[:] = 0
-        self.users.start_next(self._lane, self._episode)
-        return self._observation(), {}
+        self.users.stop()
+        observation = self.users.new_observation(1)
+        self.users.turn_over(self._episode, observation)
+        return self._first(observation), {}
 
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
         """Show a slate; reward is the number of clicks in this step."""
@@ -211,10 +279,8 @@ class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
         return self.users.candidates()[0]
 
     def _observation(self) -> Arrays:
-        observed = self.users.observe()
-        return {
-            "user_features": observed.user_features[0].copy(),
-            "history_items": observed.history_items[0].copy(),
-            "history_feedback": observed.history_feedback[0].copy(),
-            "step": observed.step[0],
-        }
+        o = self.users.observe()
+        return self._first((o.user_features, o.history_items, o.history_feedback, o.step))
+
+    def _first(self, observation: RawObservation) -> Arrays:
+        return {name: array[0].copy() for name, array in zip(FIELDS, observation, strict=True)}

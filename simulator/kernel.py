@@ -1,282 +1,613 @@
 """The step of the simulated users, and top-K scoring: numba over arrays, counter-based random numbers, nothing else.
 
 Every draw is a hash of (seed, stream, real user, session, step, position), so the same bits come out for any batch
-size, order or thread. No array is allocated here; callers pass all outputs. The functions release the GIL.
+size, order or thread. No array is allocated here; callers pass all outputs and scratch. The functions release the GIL.
 
-`_dot` alone may reorder a sum ("reassoc"): its length is the same for every user of a world, so its order of addition
-does not depend on the batch. Everything else is strict IEEE arithmetic in float32.
+Users are stepped in blocks, one phase at a time over the block: rows stay in cache, and branches that no processor can
+predict (how many places of a slate are looked at) do not interrupt the arithmetic. No `fastmath`: sums run over eight
+lanes in one order (`simulator._vector`). `error_model="numpy"` because Python's test for division by zero keeps loops
+from being vectorised; indices that are not counted by `range` are unsigned for the same reason (no test for negatives).
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from simulator._vector import Float8, add8, fill8, load8, mad8, mul8, store8, sum8, unpack8
+
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
+I32 = NDArray[np.int32]
+U8 = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
-_S27, _S30, _S31, _S40, _S16, _S6 = (np.uint64(s) for s in (27, 30, 31, 40, 16, 6))
+_0, _1, _6, _16, _27, _30, _31, _32, _40, _63 = (np.uint64(s) for s in (0, 1, 6, 16, 27, 30, 31, 32, 40, 63))
 _LOW24 = np.uint64(0xFFFFFF)
-_LOW6 = np.uint64(63)
-_BIT = np.uint64(1)
 _ULP24 = np.float32(2.0**-24)
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
 ACTS, LEAVING, NEXT_USER = np.uint64(1), np.uint64(2), np.uint64(3)
 """Streams: examination and clicks; leaving; which user an environment's next episode is of."""
 
-STRENGTH, EXPOSURE_MEMORY, RATE, C0, C1, C2, C3, SATISFACTION_MEMORY, TWICE_USUAL, CASCADE, CONTINUATION, HORIZON = (
-    range(12)
+STRENGTH, EXPOSURE_MEMORY, RATE, C0, C1, C2, C3, SATISFACTION_MEMORY, TWICE_USUAL, CASCADE, CONTINUATION, HORIZON = range(
+    12
 )
-"""Places of the parameters in the kernel's parameter array."""
+N_PARAMETERS = 12
+"""Places of the parameters in the kernel's parameter array; the examination curve [K] follows them."""
+
+KEY, STEP, WRITTEN = np.uint64(0), np.uint64(1), np.uint64(2)
+"""Columns of `clock`: hash of (seed, user, session); slates shown; entries ever written to the history."""
+BIAS, SATISFACTION = np.uint64(0), np.uint64(1)
+"""Columns of `mood`: the user's own logit; running satisfaction in [0, 1]."""
+LEFT, DONE = 0, 1
+"""Columns of `flags`."""
+
+BLOCK = 32
+"""Users stepped together."""
+_SHOWN, _FIRST, _USER = 0, 1, 2
+"""Columns of the scratch `count`: items shown; where the user's examined items begin in the flat arrays; who it is."""
+
+
+def lanes_of(slate_size: int) -> int:
+    """Length of a scratch row: a power of two, at least three more than the slate."""
+    return 1 << (slate_size + 2).bit_length()
 
 
 @njit(cache=True, inline="always")
 def mix64(x: np.uint64) -> np.uint64:
-    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): a bijection whose output bits each depend on all input bits."""
-    x = (x ^ (x >> _S30)) * _M1
-    x = (x ^ (x >> _S27)) * _M2
-    return x ^ (x >> _S31)
+    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): a bijection, each output bit depends on all input bits."""
+    x = (x ^ (x >> _30)) * _M1
+    x = (x ^ (x >> _27)) * _M2
+    return x ^ (x >> _31)
 
 
 @njit(cache=True, inline="always")
 def fold(key: np.uint64, word: np.uint64) -> np.uint64:
-    """Key of one more coordinate (user, session, step, position)."""
+    """Key of one more coordinate (user, session, step)."""
     return mix64((key ^ word) + GOLDEN)
 
 
 @njit(cache=True, inline="always")
 def high_uniform(bits: np.uint64) -> np.float32:
     """Uniform on [0, 1) from the highest 24 bits."""
-    return np.float32(np.int64(bits >> _S40)) * _ULP24
+    return np.float32(np.int64(bits >> _40)) * _ULP24
 
 
 @njit(cache=True, inline="always")
 def low_uniform(bits: np.uint64) -> np.float32:
     """Uniform on [0, 1) from bits 16 to 39: independent of `high_uniform` of the same bits."""
-    return np.float32(np.int64((bits >> _S16) & _LOW24)) * _ULP24
+    return np.float32(np.int64((bits >> _16) & _LOW24)) * _ULP24
 
 
-@njit(cache=True, fastmath={"reassoc", "contract"})
-def _dot(a: F32, b: F32) -> np.float32:
-    total = _ZERO
-    for j in range(a.shape[0]):
-        total += a[j] * b[j]
-    return total
+_LOG2_E, _LN2_HIGH, _LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
+_E0, _E1, _E2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
+_E3, _E4, _E5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
+_FAR = np.float32(80.0)
+_MAGIC = np.float32(1.5 * 2**23)  # adding it rounds to an integer, which then stands in the lowest bits
+_MANTISSA = np.int32(23)
+_BITS_OF_ONE = np.int32(0x3F800000)
 
 
-@njit(cache=True, inline="always")
-def _sigma(z: np.float32) -> np.float32:
-    return _ONE / (_ONE + np.float32(math.exp(-z)))
+@njit(cache=True, error_model="numpy", inline="always")
+def sigma(z: np.float32) -> np.float32:
+    """1 / (1 + exp(-z)) within 2e-7 of the value, by Cephes' polynomial: vectorises, and is the same on any libm."""
+    x = -z
+    x = x if x > -_FAR else -_FAR
+    x = x if x < _FAR else _FAR
+    rounded = x * _LOG2_E + _MAGIC
+    n = rounded - _MAGIC
+    r = x - n * _LN2_HIGH - n * _LN2_LOW
+    y = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
+    power = np.int32(np.int32(np.float32(rounded).view(np.int32) << _MANTISSA) + _BITS_OF_ONE).view(np.float32)
+    return _ONE / (_ONE + (y * r * r + r + _ONE) * power)
 
 
-@njit(cache=True, nogil=True)
-def step_users(
+@njit(cache=True, error_model="numpy", inline="always")
+def _logit(state: F32, user: np.uint64, table: F32, row: np.uint64, loss: Float8, width: int) -> np.float32:
+    """<taste, vector> - strength <exposure, shares>."""
+    taste = fill8(_ZERO)
+    other = taste  # two sums side by side: an addition need not wait for the one before
+    exposure = taste
+    for c in range(0, width, 16):
+        taste = mad8(load8(state, user, c), load8(table, row, c), taste)
+        other = mad8(load8(state, user, c + 8), load8(table, row, c + 8), other)
+    for c in range(width, state.shape[1], 8):
+        exposure = mad8(load8(state, user, c), load8(table, row, c), exposure)
+    return sum8(mad8(loss, exposure, add8(taste, other)))
+
+
+@njit(cache=True, error_model="numpy")
+def _place(
     slate: I64,
-    vectors: F32,
-    item_bias: F32,
-    shares: F32,
-    examine: F32,
-    parameters: F32,
-    key: U64,
-    vector: F32,
-    bias: F32,
-    exposure: F32,
-    satisfaction: F32,
     seen: U64,
-    history_items: I64,
-    history_feedback: F32,
-    step: I64,
-    shown: NDArray[np.int32],
-    clicks: NDArray[np.uint8],
-    reward: F32,
-    left: NDArray[np.bool_],
-    done: NDArray[np.bool_],
-    scratch: F32,
-) -> int:
-    """One step of n users in place; returns how many are done. Users already done are left as they are.
-
-    slate: [n, K]; a place is empty (-1, out of range, in `seen`, or repeated) or shown.
-    vectors, item_bias, shares: [I, D], [I], [I, C]; shares of a row sum to 1, or to 0 without categories.
-    examine, parameters: [K], and [12] in the order of the constants above.
-    key: [n] hash of (seed, user, session).
-    vector, bias, exposure, satisfaction, step: [n, D], [n], [n, C], [n], [n] state.
-    seen: [n, W] bit i of a row is set where item i may not be shown.
-    history_items, history_feedback: [n, H], newest last.
-    shown, clicks, reward, left, done: [n, K], [n, K], [n], [n], [n] outputs; left and done also inputs.
-    scratch: [K] anything.
-    """
-    n_items = vectors.shape[0]
-    n_users, slate_size = slate.shape
-    width, categories, length = vector.shape[1], exposure.shape[1], history_items.shape[1]
-    strength, memory, rate = parameters[STRENGTH], parameters[EXPOSURE_MEMORY], parameters[RATE]
-    cascade = parameters[CASCADE] > _ZERO
-    n_done = 0
-    for user in range(n_users):
-        reward[user] = _ZERO
-        if done[user]:
-            n_done += 1
-            for k in range(slate_size):
-                shown[user, k] = -1
-                clicks[user, k] = 0
-            continue
-        moment = fold(key[user], np.uint64(step[user]))
-        acts = moment ^ ACTS
-        taste, recent = vector[user], exposure[user]
-        n_shown, n_clicks, overlap, looking = 0, 0, _ZERO, True
-        for k in range(slate_size):
-            item = slate[user, k]
-            scratch[k] = _ZERO
-            clicks[user, k] = 0
-            shown[user, k] = -1
+    clock: U64,
+    parameters: F32,
+    draws: F32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    m: int,
+    n_items: int,
+    shift: np.uint64,
+) -> None:
+    """Which items of the slates are shown, and the list of those examined (each place by itself: no cascade)."""
+    empty = np.uint64(n_items)
+    n = _0
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        acts = fold(clock[user, KEY], clock[user, STEP]) ^ ACTS
+        for k in range(draws.shape[2]):
             bits = mix64(acts + GOLDEN * np.uint64(k + 1))
-            examined = looking and high_uniform(bits) < examine[k]
-            if cascade and not examined:
-                looking = False
-            if item < 0 or item >= n_items:
-                continue
-            word, bit = item >> 6, _BIT << (np.uint64(item) & _LOW6)
-            if seen[user, word] & bit:
-                continue
-            seen[user, word] |= bit
-            shown[user, k] = np.int32(item)
-            n_shown += 1
-            share = _dot(recent, shares[item])
-            overlap += share
-            if not examined:
-                continue
-            appeal = _sigma(_dot(taste, vectors[item]) + bias[user] + item_bias[item] - strength * share)
-            clicked = low_uniform(bits) < appeal
-            if clicked:
-                clicks[user, k] = 1
-                n_clicks += 1
-                if cascade and high_uniform(mix64(bits + GOLDEN)) >= parameters[CONTINUATION]:
-                    looking = False
-            scratch[k] = rate * ((_ONE if clicked else _ZERO) - appeal)
+            draws[0, b, k] = high_uniform(bits)
+            draws[1, b, k] = low_uniform(bits)
+        count[b, _FIRST] = np.int64(n)
+        n_shown = 0
+        for k in range(slate.shape[1]):
+            item = min(np.uint64(slate[user, k]), empty)  # negative numbers wrap to large ones
+            word, bit = item >> _6, _1 << (item & _63)
+            old = seen[user, word]  # the bit of `empty` is always set
+            there = (old & bit) == _0
+            seen[user, word] = old | bit
+            rows[b, k] = item if there else empty
+            n_shown += there
+            examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
+            n += np.uint64(there & (draws[0, b, k] < parameters[N_PARAMETERS + k]))
+        count[b, _SHOWN] = n_shown
+    count[m, _FIRST] = np.int64(n)
 
-        for c in range(categories):
-            recent[c] *= memory
-        gain = (_ONE - memory) / np.float32(max(n_shown, 1))
+
+@njit(cache=True, error_model="numpy")
+def _click(
+    table: F32,
+    item_bias: F32,
+    parameters: F32,
+    state: F32,
+    mood: F32,
+    draws: F32,
+    flat: F32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    m: int,
+    width: int,
+    shift: np.uint64,
+) -> None:
+    """Clicks on the examined items, and each one's weight rate * (click - p) in the drift."""
+    n, low = count[m, _FIRST], (_1 << shift) - _1
+    loss, rate = fill8(-parameters[STRENGTH]), parameters[RATE]
+    for p in range(n):
+        b, k = examined[0, p] >> shift, examined[0, p] & low
+        user, row = np.uint64(count[b, _USER]), rows[b, k]
+        flat[0, p] = _logit(state, user, table, row, loss, width) + (mood[user, BIAS] + item_bias[row])
+        flat[1, p] = draws[1, b, k]
+        examined[1, p] = row
+    for p in range(n):
+        chance = sigma(flat[0, p])
+        clicked = _ONE if flat[1, p] < chance else _ZERO
+        flat[0, p] = rate * (clicked - chance)
+        flat[1, p] = clicked
+
+
+@njit(cache=True, error_model="numpy")
+def _cascade(
+    table: F32,
+    item_bias: F32,
+    parameters: F32,
+    clock: U64,
+    state: F32,
+    mood: F32,
+    draws: F32,
+    flat: F32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    m: int,
+    width: int,
+    slate_size: int,
+    shift: np.uint64,
+) -> None:
+    """The same as `_click` where the user reads from the top and each look depends on what was clicked above."""
+    loss, rate, empty = fill8(-parameters[STRENGTH]), parameters[RATE], np.uint64(table.shape[0] - 1)
+    n = _0
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        acts = fold(clock[user, KEY], clock[user, STEP]) ^ ACTS
+        count[b, _FIRST] = np.int64(n)
         for k in range(slate_size):
-            item = np.int64(shown[user, k])
-            if item < 0:
+            if draws[0, b, k] >= parameters[N_PARAMETERS + k]:
+                break
+            row = rows[b, k]
+            if row == empty:
                 continue
-            for c in range(categories):
-                recent[c] += gain * shares[item, c]
-            move = scratch[k]
-            if move != _ZERO:
-                for j in range(width):
-                    taste[j] += move * vectors[item, j]
+            chance = sigma(_logit(state, user, table, row, loss, width) + (mood[user, BIAS] + item_bias[row]))
+            clicked = _ONE if draws[1, b, k] < chance else _ZERO
+            examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
+            examined[1, n] = row
+            flat[0, n] = rate * (clicked - chance)
+            flat[1, n] = clicked
+            n += _1
+            if clicked > _ZERO:
+                more = high_uniform(mix64(mix64(acts + GOLDEN * np.uint64(k + 1)) + GOLDEN))
+                if more >= parameters[CONTINUATION]:
+                    break
+    count[m, _FIRST] = np.int64(n)
 
-        # The newest `length` interactions, newest last: shift by what was shown, then append in the slate's order.
-        for j in range(length - n_shown):
-            history_items[user, j] = history_items[user, j + n_shown]
-            history_feedback[user, j] = history_feedback[user, j + n_shown]
-        place = length - n_shown
-        for k in range(slate_size):
-            if shown[user, k] >= 0:
-                if place >= 0:
-                    history_items[user, place] = shown[user, k]
-                    history_feedback[user, place] = np.float32(clicks[user, k])
-                place += 1
 
+@njit(cache=True, error_model="numpy")
+def _drift(table: F32, state: F32, flat: F32, examined: U64, count: I64, m: int, width: int) -> None:
+    """Taste moves by weight times vector of each examined item, four items at a time."""
+    for b in range(m):
+        user, end = np.uint64(count[b, _USER]), count[b + 1, _FIRST]
+        for p in range(count[b, _FIRST], end, 4):
+            i0, i1, i2, i3 = examined[1, p], examined[1, p + 1], examined[1, p + 2], examined[1, p + 3]
+            w0 = fill8(flat[0, p])
+            w1 = fill8(flat[0, p + 1] if p + 1 < end else _ZERO)
+            w2 = fill8(flat[0, p + 2] if p + 2 < end else _ZERO)
+            w3 = fill8(flat[0, p + 3] if p + 3 < end else _ZERO)
+            for j in range(0, width, 8):
+                moved = mad8(w0, load8(table, i0, j), load8(state, user, j))
+                moved = mad8(w1, load8(table, i1, j), moved)
+                moved = mad8(w2, load8(table, i2, j), moved)
+                store8(state, user, j, mad8(w3, load8(table, i3, j), moved))
+
+
+@njit(cache=True, error_model="numpy")
+def _expose(
+    table: F32, state: F32, memory: np.float32, overlap: F32, rows: U64, count: I64, m: int, width: int, slate_size: int
+) -> None:
+    """Exposure moves towards the slate's mean categories; `overlap` is what the two had in common before."""
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        share = _ONE / np.float32(max(count[b, _SHOWN], 1))
+        gain, keep = fill8((_ONE - memory) * share), fill8(memory)
+        both = fill8(_ZERO)
+        for j in range(width, state.shape[1], 8):
+            total = load8(table, rows[b, 0], j)
+            for k in range(1, slate_size):
+                total = add8(total, load8(table, rows[b, k], j))
+            before = load8(state, user, j)
+            both = mad8(before, total, both)
+            store8(state, user, j, mad8(gain, total, mul8(keep, before)))
+        overlap[b] = sum8(both) * share
+
+
+@njit(cache=True, error_model="numpy")
+def _record(
+    clock: U64,
+    mood: F32,
+    ring: I32,
+    shown: I32,
+    clicks: U8,
+    reward: F32,
+    flags: Flags,
+    parameters: F32,
+    overlap: F32,
+    flat: F32,
+    clicked: I32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    m: int,
+    n_items: int,
+    shift: np.uint64,
+) -> int:
+    """Outputs, history, satisfaction and leaving; returns how many are done."""
+    empty, wrap, low = np.uint64(n_items), np.uint64(ring.shape[1] - 1), (_1 << shift) - _1
+    for b in range(m):
+        for k in range(clicked.shape[1]):
+            clicked[b, k] = 0
+    for p in range(count[m, _FIRST]):
+        clicked[examined[0, p] >> shift, examined[0, p] & low] = np.int32(flat[1, p])
+    n_done = 0
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        written = clock[user, WRITTEN]
+        n_clicks = 0
+        for k in range(shown.shape[1]):
+            there = rows[b, k] < empty
+            item = np.int32(rows[b, k]) if there else np.int32(-1)
+            shown[user, k] = item
+            clicks[user, k] = clicked[b, k]
+            # An entry holds item and click in one number. What an empty place writes, the next entry overwrites.
+            ring[user, written & wrap] = np.int32(item * 2 + clicked[b, k])
+            written += np.uint64(there)
+            n_clicks += clicked[b, k]
+        clock[user, WRITTEN] = written
         pleased = min(_ONE, np.float32(n_clicks) / parameters[TWICE_USUAL])
-        keep = parameters[SATISFACTION_MEMORY]
-        satisfaction[user] = keep * satisfaction[user] + (_ONE - keep) * pleased
-        hazard = _sigma(
+        keep, step = parameters[SATISFACTION_MEMORY], clock[user, STEP]
+        satisfaction = keep * mood[user, SATISFACTION] + (_ONE - keep) * pleased
+        hazard = sigma(
             parameters[C0]
-            - parameters[C1] * (satisfaction[user] - _HALF)
-            + parameters[C2] * (overlap / np.float32(max(n_shown, 1)))
-            + parameters[C3] * np.float32(step[user])
+            - parameters[C1] * (satisfaction - _HALF)
+            + parameters[C2] * overlap[b]
+            + parameters[C3] * np.float32(np.int64(step))
         )
-        step[user] += 1
-        left[user] = high_uniform(mix64(moment ^ LEAVING)) < hazard
-        done[user] = left[user] or np.float32(step[user]) >= parameters[HORIZON]
+        left = high_uniform(mix64(fold(clock[user, KEY], step) ^ LEAVING)) < hazard
+        done = left or np.float32(np.int64(step + _1)) >= parameters[HORIZON]
+        mood[user, SATISFACTION] = satisfaction
+        clock[user, STEP] = step + _1
+        flags[user, LEFT] = left
+        flags[user, DONE] = done
         reward[user] = np.float32(n_clicks)
-        n_done += done[user]
+        n_done += done
     return n_done
 
 
-@njit(cache=True, nogil=True)
-def start_users(
-    lanes: I64,
-    rows: I64,
+@njit(cache=True, nogil=True, error_model="numpy")
+def step_users(
+    slate: I64,
+    table: F32,
+    item_bias: F32,
+    parameters: F32,
+    clock: U64,
+    state: F32,
+    mood: F32,
+    seen: U64,
+    ring: I32,
+    shown: I32,
+    clicks: U8,
+    reward: F32,
+    flags: Flags,
+    draws: F32,
+    flat: F32,
+    overlap: F32,
+    clicked: I32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    width: int,
+) -> int:
+    """One step of n users in place; returns how many are done. Users done before are left as they are.
+
+    slate: [n, K]; a place is empty (no item's number, in `seen`, or a repetition) or shown.
+    table, item_bias: [I + 1, width + C], [I + 1] vector, category shares (sum 1 or 0) and bias; the last row is zero.
+    parameters: [12 + K] in the order of the constants above, then the examination curve.
+    clock, state, mood: [n, 3], [n, width + C], [n, 2] state: taste and exposure by category; columns as above.
+    seen: [n, W] bit i of a row is set where item i may not be shown; bit I is always set.
+    ring: [n, R] history, entry j at place j modulo R, R a power of two above H; 2 item + click, -2 where empty.
+    shown, clicks, reward: [n, K], [n, K], [n] outputs. flags: [n, 2] left and done, in and out.
+    draws, flat, overlap, clicked, rows, examined, count: scratch [2, BLOCK, L], [2, BLOCK L], [BLOCK], [BLOCK, L],
+        [BLOCK, L], [2, BLOCK L], [BLOCK + 1, 3] with L = lanes_of(K).
+    width: columns of the vectors, a multiple of 16; C is a multiple of 8.
+    """
+    n_users, slate_size = slate.shape
+    n_items = table.shape[0] - 1
+    shift = _0
+    while (1 << shift) < draws.shape[2]:
+        shift += _1
+    n_done = 0
+    user = 0
+    while user < n_users:
+        m = 0
+        while m < BLOCK and user < n_users:
+            if flags[user, DONE]:
+                n_done += 1
+                reward[user] = _ZERO
+                for k in range(slate_size):
+                    shown[user, k] = -1
+                    clicks[user, k] = 0
+            else:
+                count[m, _USER] = user
+                m += 1
+            user += 1
+        _place(slate, seen, clock, parameters, draws, rows, examined, count, m, n_items, shift)
+        if parameters[CASCADE] > _ZERO:
+            _cascade(
+                table, item_bias, parameters, clock, state, mood, draws, flat, rows, examined, count, m, width,
+                slate_size, shift,
+            )  # fmt: skip
+        else:
+            _click(
+                table, item_bias, parameters, state, mood, draws, flat, rows, examined, count, m, width, shift
+            )  # fmt: skip
+        if parameters[RATE] > _ZERO:
+            _drift(table, state, flat, examined, count, m, width)
+        _expose(table, state, parameters[EXPOSURE_MEMORY], overlap, rows, count, m, width, slate_size)
+        n_done += _record(
+            clock, mood, ring, shown, clicks, reward, flags, parameters, overlap, flat, clicked, rows, examined, count,
+            m, n_items, shift,
+        )  # fmt: skip
+    return n_done
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pack_rows(start: I64, item: I64, last: int, out: U64) -> None:
+    """Bits of ragged rows, item[start[u] : start[u + 1]], and of `last`, in out [U, W]."""
+    for row in range(out.shape[0]):
+        out[row, :] = _0
+        out[row, last >> 6] = _1 << (np.uint64(last) & _63)
+        for place in range(start[row], start[row + 1]):
+            bit = np.uint64(item[place])
+            out[row, bit >> _6] |= _1 << (bit & _63)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _start(
+    lane: np.uint64,
+    row: np.uint64,
     start_user: I64,
-    start_vector: F32,
+    start_state: F32,
     start_bias: F32,
-    start_items: I64,
-    start_feedback: F32,
-    start_features: F32,
-    seen_start: I64,
-    seen_item: I64,
+    start_seen: U64,
+    start_ring: I32,
+    length: int,
     seed: U64,
     session: U64,
-    key: U64,
-    vector: F32,
-    bias: F32,
-    exposure: F32,
-    satisfaction: F32,
+    clock: U64,
+    state: F32,
+    mood: F32,
     seen: U64,
+    ring: I32,
+    flags: Flags,
+) -> None:
+    clock[lane, KEY] = fold(fold(mix64(seed[lane] + GOLDEN), np.uint64(start_user[row])), session[lane])
+    clock[lane, STEP] = _0
+    clock[lane, WRITTEN] = np.uint64(length)
+    for j in range(0, state.shape[1], 8):
+        store8(state, lane, j, load8(start_state, row, j))
+    mood[lane, BIAS] = start_bias[row]
+    mood[lane, SATISFACTION] = _HALF
+    for word in range(seen.shape[1]):
+        seen[lane, word] = start_seen[row, word]
+    for j in range(ring.shape[1]):
+        ring[lane, j] = start_ring[row, j]
+    flags[lane, LEFT] = False
+    flags[lane, DONE] = False
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _observe(
+    lane: np.uint64,
+    row: np.uint64,
+    at: int,
+    start_features: F32,
+    clock: U64,
+    ring: I32,
+    features: F32,
     history_items: I64,
     history_feedback: F32,
-    features: F32,
     step: I64,
-    left: NDArray[np.bool_],
-    done: NDArray[np.bool_],
 ) -> None:
-    """Put the start `rows[lane]` into each of the given lanes, in place.
+    length, size = history_items.shape[1], ring.shape[1]
+    step[at] = np.int64(clock[lane, STEP])
+    for j in range(features.shape[1]):
+        features[at, j] = start_features[row, j]
+    # The newest H entries: the part of the ring up to its end, then the part from its beginning.
+    oldest = np.int64((clock[lane, WRITTEN] - np.uint64(length)) & np.uint64(size - 1))
+    head = min(length, size - oldest)
+    done = 0
+    for end, shift in ((head, oldest), (length, -head)):
+        while done + 8 <= end:
+            unpack8(ring, lane, done + shift, history_items, history_feedback, at, done)
+            done += 8
+        while done < end:
+            entry = ring[lane, np.uint64(done + shift)]
+            history_items[at, np.uint64(done)] = entry >> 1
+            history_feedback[at, np.uint64(done)] = np.float32(entry & 1)
+            done += 1
 
-    lanes: [m] which of the n lanes; rows: [n] start rows; session: [n] number of the session; seed: [n].
-    seen_start, seen_item: [U + 1], [m] ragged items each start may not be shown.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def start_users(
+    rows: I64,
+    start_user: I64,
+    start_state: F32,
+    start_bias: F32,
+    start_seen: U64,
+    start_ring: I32,
+    length: int,
+    seed: U64,
+    session: U64,
+    clock: U64,
+    state: F32,
+    mood: F32,
+    seen: U64,
+    ring: I32,
+    flags: Flags,
+) -> None:
+    """Put the start `rows[lane]` into every lane, in place; session [n], seed [n]; length: H."""
+    for at in range(rows.shape[0]):
+        lane = np.uint64(at)
+        _start(
+            lane, np.uint64(rows[lane]), start_user, start_state, start_bias, start_seen, start_ring, length, seed,
+            session, clock, state, mood, seen, ring, flags,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def observe_users(
+    rows: I64,
+    start_features: F32,
+    clock: U64,
+    ring: I32,
+    features: F32,
+    history_items: I64,
+    history_feedback: F32,
+    step: I64,
+) -> None:
+    """Write what may be known of every lane into outputs [n, f], [n, H], [n, H], [n]; newest last."""
+    for at in range(rows.shape[0]):
+        lane = np.uint64(at)
+        row = np.uint64(rows[lane])
+        _observe(lane, row, at, start_features, clock, ring, features, history_items, history_feedback, step)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def turn_over(
+    start_user: I64,
+    start_state: F32,
+    start_bias: F32,
+    start_seen: U64,
+    start_ring: I32,
+    start_features: F32,
+    seed: U64,
+    episode: I64,
+    rows: I64,
+    session: U64,
+    clock: U64,
+    state: F32,
+    mood: F32,
+    seen: U64,
+    ring: I32,
+    flags: Flags,
+    terminated: Flags,
+    truncated: Flags,
+    ended: I64,
+    last_features: F32,
+    last_items: I64,
+    last_feedback: F32,
+    last_step: I64,
+    features: F32,
+    history_items: I64,
+    history_feedback: F32,
+    step: I64,
+) -> None:
+    """After a step: note which sessions ended and how, keep their last observations, start the next, observe all.
+
+    The next user and session of a lane depend on its seed, its number and its episode only.
+
+    seed, episode, rows, session: [n]; episode is counted up. terminated, truncated: [n] outputs.
+    ended, last_*: [m], ... outputs for the m lanes that are done. features, ...: [n], ... outputs for all.
     """
-    for lane in lanes:
-        row = rows[lane]
-        key[lane] = fold(fold(mix64(seed[lane] + GOLDEN), np.uint64(start_user[row])), session[lane])
-        vector[lane, :] = start_vector[row, :]
-        bias[lane] = start_bias[row]
-        exposure[lane, :] = _ZERO
-        satisfaction[lane] = _HALF
-        seen[lane, :] = np.uint64(0)
-        for place in range(seen_start[row], seen_start[row + 1]):
-            item = seen_item[place]
-            seen[lane, item >> 6] |= _BIT << (np.uint64(item) & _LOW6)
-        history_items[lane, :] = start_items[row, :]
-        history_feedback[lane, :] = start_feedback[row, :]
-        features[lane, :] = start_features[row, :]
-        step[lane] = 0
-        left[lane] = False
-        done[lane] = False
+    n_starts, length = np.uint64(start_user.shape[0]), history_items.shape[1]
+    m = 0
+    for at in range(rows.shape[0]):
+        lane = np.uint64(at)
+        row = np.uint64(rows[lane])
+        terminated[at] = flags[lane, LEFT]
+        truncated[at] = flags[lane, DONE] and not flags[lane, LEFT]
+        if flags[lane, DONE]:
+            if m < ended.shape[0]:
+                ended[m] = at
+                _observe(lane, row, m, start_features, clock, ring, last_features, last_items, last_feedback, last_step)
+                m += 1
+            session[lane] = (lane << _32) | np.uint64(episode[lane])
+            bits = fold(mix64(seed[lane] ^ NEXT_USER), session[lane])
+            row = ((bits >> _32) * n_starts) >> _32
+            rows[lane] = np.int64(row)
+            episode[lane] += 1
+            _start(
+                lane, row, start_user, start_state, start_bias, start_seen, start_ring, length, seed, session, clock,
+                state, mood, seen, ring, flags,
+            )  # fmt: skip
+        _observe(lane, row, at, start_features, clock, ring, features, history_items, history_feedback, step)
 
 
-@njit(cache=True, nogil=True)
-def next_users(lanes: I64, seed: U64, episode: I64, n_starts: int, rows: I64, session: U64) -> None:
-    """Choose the user of each lane's next episode and number its session, in place.
-
-    A lane's users depend on its seed, its number and the episode only, not on how many lanes there are.
-    """
-    for lane in lanes:
-        session[lane] = (np.uint64(lane) << np.uint64(32)) | np.uint64(episode[lane])
-        bits = fold(mix64(seed[lane] ^ NEXT_USER), session[lane])
-        rows[lane] = np.int64((bits >> np.uint64(32)) * np.uint64(n_starts) >> np.uint64(32))
-        episode[lane] += 1
-
-
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def unpack_candidates(seen: U64, out: NDArray[np.bool_]) -> None:
     """Mask of the items that may be shown: out [n, I] from the bits of seen [n, W]."""
     for user in range(out.shape[0]):
         for item in range(out.shape[1]):
-            out[user, item] = (seen[user, item >> 6] >> (np.uint64(item) & _LOW6)) & _BIT == np.uint64(0)
+            out[user, item] = (seen[user, item >> 6] >> (np.uint64(item) & _63)) & _1 == np.uint64(0)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def _score_pair(one: F32, two: F32, table: F32, out_one: F32, out_two: F32) -> None:
     """Add <user, item> of two users to out [Ip]; table is [d, Ip], d a multiple of 4.
 
@@ -291,7 +622,7 @@ def _score_pair(one: F32, two: F32, table: F32, out_one: F32, out_two: F32) -> N
             out_two[i] = out_two[i] + b0 * t0[i] + b1 * t1[i] + b2 * t2[i] + b3 * t3[i]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out: F32) -> None:
     """Scores out [n, I] = <users, items> + bias + offset; table [d, Ip]; scores [2, Ip] scratch."""
     n_users, n_items = out.shape
@@ -314,7 +645,7 @@ def _keep_best(scores: F32, n_items: int, blocked: U64, best: F32, items: I64) -
         items[place] = -1
     for i in range(n_items):
         score = scores[i]
-        if score > best[k - 1] and not (blocked[i >> 6] >> (np.uint64(i) & _LOW6)) & _BIT:
+        if score > best[k - 1] and not (blocked[i >> 6] >> (np.uint64(i) & _63)) & _1:
             place = k - 1
             while place > 0 and score > best[place - 1]:
                 best[place] = best[place - 1]
@@ -324,7 +655,7 @@ def _keep_best(scores: F32, n_items: int, blocked: U64, best: F32, items: I64) -
             items[place] = i
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def top_items(users: F32, table: F32, bias: F32, blocked: U64, n_items: int, scores: F32, best: F32, out: I64) -> None:
     """The K items of highest <users, items> + bias for each user: out [n, K], best first.
 

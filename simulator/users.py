@@ -34,8 +34,27 @@ class Outcome:
     shown: NDArray[np.int32]
 
 
+RawObservation = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+"""user_features [n, f], history_items [n, H], history_feedback [n, H], step [n]."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOver:
+    """What happened between the step of a vector environment and the next.
+
+    Attributes:
+        terminated: [n] bool the user left; truncated: [n] bool the horizon was reached instead.
+        lanes: [m] lanes whose session ended; last: their last observations.
+    """
+
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    lanes: NDArray[np.int64]
+    last: RawObservation
+
+
 class ObservedUsers:
-    """What a policy may know of the n users now. The arrays are live: the next step or start changes them.
+    """What a policy may know of the n users now. The next `observe` overwrites the arrays.
 
     Attributes:
         user_features: [n, f] float32; history_items: [n, H] int64; history_feedback: [n, H] float32;
@@ -46,11 +65,8 @@ class ObservedUsers:
 
     def __init__(self, users: SimulatedUsers) -> None:
         self._users = users
-        self.user_features = users.user_features
-        self.history_items = users.history_items
-        self.history_feedback = users.history_feedback
+        self.user_features, self.history_items, self.history_feedback, self.step = users.new_observation(users.n)
         self.context = np.zeros((users.n, 0), np.float32)
-        self.step = users.step_number
 
     def candidates(self) -> NDArray[np.bool_]:
         """[n, I] items that may be shown: neither in the logged history nor shown before in this session."""
@@ -132,53 +148,73 @@ class SimulatedUsers:
     def __init__(self, world: World, n: int, *, seed: int, slate_size: int | None = None) -> None:
         self.world = world
         self.n = n
-        self.slate_size = world.slate_size if slate_size is None else slate_size
-        n_items, categories = world.item_categories.shape
-        self._vectors = _pad(world.item_vectors)
-        self._item_bias = np.ascontiguousarray(world.item_bias, np.float32)
-        self._shares = _pad(world.category_shares)
-        self._examine = world.examination_curve(self.slate_size)
-        self._parameters = self._parameter_array()
-        self._start_vector = _pad(world.starts.vector)
-        self._start_bias = (world.starts.bias + np.float32(world.appeal_shift)).astype(np.float32)
+        self.slate_size = slots = world.slate_size if slate_size is None else slate_size
+        starts, n_items = world.starts, world.n_items
+        self.width = -(-world.item_vectors.shape[1] // 16) * 16
+        shares = world.category_shares
+        self._table = _aligned((n_items + 1, self.width + -(-shares.shape[1] // 8) * 8))
+        self._table[:-1, : world.item_vectors.shape[1]] = world.item_vectors
+        self._table[:-1, self.width : self.width + shares.shape[1]] = shares
+        self._item_bias = np.append(world.item_bias, 0).astype(np.float32)
+        self._parameters = np.concatenate([self._parameter_array(), world.examination_curve(slots)])
+        self._start_state = _aligned((len(starts), self._table.shape[1]))
+        self._start_state[:, : starts.vector.shape[1]] = starts.vector
+        self._start_bias = (starts.bias + np.float32(world.appeal_shift)).astype(np.float32)
+        length = world.history_length
+        self._start_ring = np.full((len(starts), 1 << length.bit_length()), -2, np.int32)
+        self._start_ring[:, :length] = 2 * starts.history_items + (starts.history_feedback > 0.5)
+        self._start_seen = np.zeros((len(starts), n_items // 64 + 1), np.uint64)
+        kernel.pack_rows(starts.seen.start, starts.seen.item, n_items, self._start_seen)
         self._seeds = np.full(n, seed % 2**64, np.uint64)
 
         self.rows = np.zeros(n, np.int64)
         self.session = np.zeros(n, np.uint64)
-        self._key = np.zeros(n, np.uint64)
-        self._vector = np.zeros((n, self._vectors.shape[1]), np.float32)
-        self._bias = np.zeros(n, np.float32)
-        self._exposure = np.zeros((n, self._shares.shape[1]), np.float32)
-        self._satisfaction = np.full(n, 0.5, np.float32)
-        self.seen = np.zeros((n, -(-n_items // 64)), np.uint64)
-        self.user_features = np.zeros((n, world.starts.user_features.shape[1]), np.float32)
-        self.history_items = np.full((n, world.history_length), -1, np.int64)
-        self.history_feedback = np.zeros((n, world.history_length), np.float32)
-        self.step_number = np.zeros(n, np.int64)
-        self._scratch = np.zeros(self.slate_size, np.float32)
+        self._clock = np.zeros((n, 3), np.uint64)
+        self._state = _aligned((n, self._table.shape[1]))
+        self._mood = np.zeros((n, 2), np.float32)
+        self.seen = np.zeros((n, n_items // 64 + 1), np.uint64)
+        self._ring = np.full((n, self._start_ring.shape[1]), -2, np.int32)
+        self._flags = np.ones((n, 2), np.bool_)
+        self.n_done = n
         self.outcome = Outcome(
-            clicks=np.zeros((n, self.slate_size), np.uint8),
+            clicks=np.zeros((n, slots), np.uint8),
             reward=np.zeros(n, np.float32),
-            left=np.zeros(n, np.bool_),
-            done=np.ones(n, np.bool_),
-            shown=np.full((n, self.slate_size), -1, np.int32),
+            left=self._flags[:, kernel.LEFT],
+            done=self._flags[:, kernel.DONE],
+            shown=np.full((n, slots), -1, np.int32),
         )
-        self._categories = categories
         self._scorer: ItemScorer | None = None
-        self._share_scorer: ItemScorer | None = None
-        self._observed = ObservedUsers(self)
-        self._all = np.arange(n)
+        self._observed: ObservedUsers | None = None
+        self._start_arguments = (starts.user, self._start_state, self._start_bias, self._start_seen, self._start_ring)
+        self._state_arguments = (self._clock, self._state, self._mood, self.seen, self._ring, self._flags)
+        block, lanes = kernel.BLOCK, kernel.lanes_of(slots)
         self._step_arguments = (
-            self._vectors, self._item_bias, self._shares, self._examine, self._parameters, self._key, self._vector,
-            self._bias, self._exposure, self._satisfaction, self.seen, self.history_items, self.history_feedback,
-            self.step_number, self.outcome.shown, self.outcome.clicks, self.outcome.reward, self.outcome.left,
-            self.outcome.done, self._scratch,
-        )  # fmt: skip
+            self._table,
+            self._item_bias,
+            self._parameters,
+            self._clock,
+            self._state,
+            self._mood,
+            self.seen,
+            self._ring,
+            self.outcome.shown,
+            self.outcome.clicks,
+            self.outcome.reward,
+            self._flags,
+            np.zeros((2, block, lanes), np.float32),
+            np.zeros((2, block * lanes), np.float32),
+            np.zeros(block, np.float32),
+            np.zeros((block, lanes), np.int32),
+            np.zeros((block, lanes), np.uint64),
+            np.zeros((2, block * lanes), np.uint64),
+            np.zeros((block + 1, 3), np.int64),
+            self.width,
+        )
 
     def _parameter_array(self) -> NDArray[np.float32]:
         world = self.world
         base = world.value("leave", "base_rate")
-        out = np.zeros(12, np.float32)
+        out = np.zeros(kernel.N_PARAMETERS, np.float32)
         out[kernel.STRENGTH] = world.value("satiation", "strength")
         out[kernel.EXPOSURE_MEMORY] = world.value("satiation", "memory")
         # A unit of drift is the change of a typical item's logit, whatever the scale of the vectors.
@@ -206,35 +242,80 @@ class SimulatedUsers:
         self.session[:] = np.asarray(session).astype(np.uint64)
         if self.rows.min(initial=0) < 0 or self.rows.max(initial=0) >= len(self.world.starts):
             raise IndexError(f"start rows must lie in [0, {len(self.world.starts)})")
-        self._restart(self._all)
+        kernel.start_users(
+            self.rows,
+            *self._start_arguments,
+            self.world.history_length,
+            self._seeds,
+            self.session,
+            *self._state_arguments,
+        )
 
     def reseed(self, seeds: ArrayLike) -> None:
         """Change the seed of the draws, one or [n]; sessions that run keep theirs until they start anew."""
         self._seeds[:] = np.asarray(seeds).astype(np.uint64)
 
-    def start_next(self, lanes: NDArray[np.int64], episode: NDArray[np.int64]) -> None:
-        """Start the next episode of some lanes in place: user and session come from (seed, lane, episode).
+    def observe(self) -> ObservedUsers:
+        """What a policy may know of the users now; the next call overwrites it."""
+        if self._observed is None:
+            self._observed = ObservedUsers(self)
+        o = self._observed
+        kernel.observe_users(
+            self.rows,
+            self.world.starts.user_features,
+            self._clock,
+            self._ring,
+            o.user_features,
+            o.history_items,
+            o.history_feedback,
+            o.step,
+        )
+        return o
+
+    def new_observation(self, m: int) -> RawObservation:
+        """Uninitialised arrays for the observation of m users."""
+        length = self.world.history_length
+        return (
+            np.empty((m, self.world.starts.user_features.shape[1]), np.float32),
+            np.empty((m, length), np.int64),
+            np.empty((m, length), np.float32),
+            np.empty(m, np.int64),
+        )
+
+    def turn_over(self, episode: NDArray[np.int64], observation: RawObservation) -> TurnOver:
+        """Start the next session in every lane that is done, and observe all lanes.
+
+        The next user and session of a lane depend on its seed, its number and its episode only.
 
         Args:
-            lanes: [m] lanes.
-            episode: [n] number of each lane's next episode; those of `lanes` are counted up in place.
+            episode: [n] number of each lane's next episode, counted up in place.
+            observation: where the observation of all lanes is written.
         """
-        kernel.next_users(lanes, self._seeds, episode, len(self.world.starts), self.rows, self.session)
-        self._restart(lanes)
+        m = self.n_done
+        terminated, truncated = np.empty(self.n, np.bool_), np.empty(self.n, np.bool_)
+        lanes, last = np.empty(m, np.int64), self.new_observation(m)
+        kernel.turn_over(
+            *self._start_arguments,
+            self.world.starts.user_features,
+            self._seeds,
+            episode,
+            self.rows,
+            self.session,
+            *self._state_arguments,
+            terminated,
+            truncated,
+            lanes,
+            *last,
+            *observation,
+        )
+        self.n_done = 0
+        return TurnOver(terminated, truncated, lanes, last)
 
-    def _restart(self, lanes: NDArray[np.int64]) -> None:
-        starts = self.world.starts
-        kernel.start_users(
-            lanes, self.rows, starts.user, self._start_vector, self._start_bias, starts.history_items,
-            starts.history_feedback, starts.user_features, starts.seen.start, starts.seen.item, self._seeds,
-            self.session, self._key, self._vector, self._bias, self._exposure, self._satisfaction, self.seen,
-            self.history_items, self.history_feedback, self.user_features, self.step_number, self.outcome.left,
-            self.outcome.done,
-        )  # fmt: skip
-
-    def observe(self) -> ObservedUsers:
-        """What a policy may know of the users now (live views)."""
-        return self._observed
+    def stop(self) -> None:
+        """End every session at once, as if the horizon were reached."""
+        self._flags[:, kernel.LEFT] = False
+        self._flags[:, kernel.DONE] = True
+        self.n_done = 0  # nobody asks for the last observations
 
     def step(self, slate: NDArray[np.int64]) -> Outcome:
         """Show a slate to each user; users who are done are left as they are.
@@ -247,7 +328,7 @@ class SimulatedUsers:
             raise ValueError(f"slate has shape {slate.shape}, needs {self.outcome.shown.shape}")
         if slate.dtype != np.int64 or not slate.flags.c_contiguous:
             slate = np.ascontiguousarray(slate, np.int64)
-        kernel.step_users(slate, *self._step_arguments)
+        self.n_done = kernel.step_users(slate, *self._step_arguments)
         return self.outcome
 
     def candidates(self) -> NDArray[np.bool_]:
@@ -259,15 +340,15 @@ class SimulatedUsers:
     def appeal(self) -> NDArray[np.float32]:
         """[n, I] logit of a click on each item, were it examined now, satiation included."""
         if self._scorer is None:
-            strength = self._parameters[kernel.STRENGTH]
-            joined = np.hstack([self._vectors, -strength * self._shares])
-            self._scorer = ItemScorer(joined, self._item_bias)
-        return self._scorer.scores(np.hstack([self._vector, self._exposure]), self._bias)
+            scaled = self._table[:-1].copy()
+            scaled[:, self.width :] *= -self._parameters[kernel.STRENGTH]
+            self._scorer = ItemScorer(scaled, self._item_bias[:-1])
+        return self._scorer.scores(self._state, self._mood[:, kernel.BIAS])
 
 
-def _pad(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Copy with zeros added to the right, up to a multiple of `_TILE` columns."""
-    n, width = array.shape
-    out = np.zeros((n, -(-width // _TILE) * _TILE), np.float32)
-    out[:, :width] = array
-    return out
+def _aligned(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Zeros that begin at a multiple of 64 bytes, so that no load of eight floats lies across two cache lines."""
+    size = shape[0] * shape[1]
+    room = np.zeros(size + 16, np.float32)
+    first = (-room.ctypes.data % 64) // 4
+    return room[first : first + size].reshape(shape)
