@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         time=time[rows],
         primary=primary[rows],
         catalogue=catalogue,
-        source=settings.source,
+        source=Path(settings.source).name,  # reports hold no paths
         behaviours={name: values[rows] for name, values in numbers.items()},
         position=None if position is None else position[rows],
         propensity=None if propensity is None else propensity[rows],

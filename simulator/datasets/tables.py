@@ -218,10 +218,11 @@ def read_table(path: Path, field: str, *, atomic: bool = False) -> Table:
 
 def _read_parquet(path: Path, field: str) -> Table:
     try:
-        table = pa.parquet.read_table(path)
+        with pa.parquet.ParquetFile(path) as file:
+            _refuse_twice(file.schema_arrow.names, path, field)
+            table = file.read()
     except (pa.ArrowInvalid, OSError) as error:
         raise LogError(f"{field}: '{path.name}' is no parquet file ({_first_line(error)}); write it again") from None
-    _refuse_twice(table.column_names, path, field)
     if len(table) == 0:
         raise LogError(f"{field}: '{path.name}' has no rows; a log needs interactions")
     return Table(path, dict(zip(table.column_names, table.columns, strict=True)), {}, 0)
