@@ -279,7 +279,10 @@ def paired_difference(
         further = crossed.plus(float(worlds.var(ddof=1)) * (1 + 1 / len(worlds)), len(worlds) - 1)
         half = further.half_width(level)
         diagnostics["further_world"] = [crossed.value - half, crossed.value + half]
-    estimate = _publish_paired(crossed, level, method, rules or Rules(), diagnostics)
+    if np.array_equal(agent.per_user, other.per_user):
+        estimate = _never_differ(0.0, crossed, level, method, diagnostics)
+    else:
+        estimate = _publish(crossed, level, method, diagnostics, rewarded=(rules or Rules()).rewarded)
     p_value = crossed.p_value if estimate.value is not None else None
     return Paired(estimate, p_value, tuple(worlds.tolist()), crossed.components, scope)
 
@@ -311,7 +314,10 @@ def paired_ratio(
     crossed = cross(agent.times(1 / agent.value), other.times(1 / other.value), pool)
     ratio = agent.value / other.value
     worlds = tuple((agent.by_world / other.by_world).tolist())
-    log = _publish_paired(crossed, level, method, rules or Rules(), {"worlds": list(worlds)})
+    if np.array_equal(agent.per_user, other.per_user):
+        same = _never_differ(1.0, crossed, level, method, {"worlds": list(worlds)})
+        return Paired(same, 1.0, worlds, crossed.components, scope)
+    log = _publish(crossed, level, method, {"worlds": list(worlds)}, rewarded=(rules or Rules()).rewarded)
     if log.value is None or log.low is None or log.high is None:
         return Paired(log, None, worlds, None, scope)
     # The linearised difference has mean 0 by construction: its limits are the log's half-widths.
@@ -367,14 +373,12 @@ def pairing_gain(agent: AgentValues, other: AgentValues) -> float | None:
     return float(a.var(ddof=1) + b.var(ddof=1)) / paired if paired > 0 else None
 
 
-def _publish_paired(
-    crossed: Crossed, level: float, method: str, rules: Rules, diagnostics: Mapping[str, object]
+def _never_differ(
+    value: float, crossed: Crossed, level: float, method: str, diagnostics: Mapping[str, object]
 ) -> Estimate:
-    """As `_publish`, but agents that never differ differ by exactly 0: common noise leaves nothing to chance."""
-    if not crossed.of_user.any() and crossed.variance == 0:
-        n_users = len(crossed.scores)
-        return Estimate(0.0, 0.0, 0.0, level, n_users, f"{method}; exactly 0 for every user", None, dict(diagnostics))
-    return _publish(crossed, level, method, diagnostics, rewarded=rules.rewarded)
+    """Two agents that acted alike for every user in every flight: common noise leaves nothing to chance."""
+    n_users = len(crossed.scores)
+    return Estimate(value, value, value, level, n_users, f"{method}; the same for every user", None, dict(diagnostics))
 
 
 def _publish(

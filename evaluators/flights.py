@@ -108,7 +108,7 @@ class Flights:
     @property
     def n_worlds(self) -> int:
         """M."""
-        return next((values.n_worlds for by_agent in self.values.values() for values in by_agent.values()), 0)
+        return max((values.n_worlds for by_agent in self.values.values() for values in by_agent.values()), default=0)
 
     def why_not(self, metric: str, *agents: str) -> str | None:
         """Why there is no number of this metric for these agents, or None."""
