@@ -1,7 +1,7 @@
 """YAML as scenarios are written in it: plain values only, and nothing that two readers could read differently.
 
 Refused: a key twice, tags, aliases, more than one document. Only `true` and `false` are booleans (so a dataset may be
-called `no`), dates stay text, and 1e5 is the number 100000.
+called `no`), dates and 007 stay text, and 1e5 is the number 100000.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
     (
         "float",
-        r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
+        r"[-+]?(\.[0-9]+|(0|[1-9][0-9_]*)(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
         "-+.0123456789",
     ),
 ):
@@ -131,7 +131,7 @@ def _mapping(dumper: _Dumper, value: dict[str, Any]) -> yaml.Node:
 def _text(dumper: _Dumper, value: str) -> yaml.Node:
     """Quoted wherever the plain form would not come back as text."""
     kind = _Loader("").resolve(yaml.ScalarNode, value, (True, False))
-    style = None if kind == f"{_PREFIX}str" else "'"
+    style = '"' if not value.isprintable() else None if kind == f"{_PREFIX}str" else "'"
     return dumper.represent_scalar(f"{_PREFIX}str", value, style=style)
 
 
