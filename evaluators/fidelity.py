@@ -89,10 +89,8 @@ class Check:
             "estimate": self.estimate.to_json(),
             "threshold": self.threshold,
             "passed": self.passed,
-            "world": None if self.world is None else f"world {self.world}",
-            "rows": self.rows,
-            "mandatory": self.name in MANDATORY and self.world == 1 and self.rows == FUTURE_ROWS,
-            "note": self.reason or None,
+            "verdict": self.verdict,
+            "reason": self.reason,
         }
 
 

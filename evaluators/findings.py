@@ -1,0 +1,415 @@
+"""From what was flown and checked to the sections of the report, and to the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators import fairness, picks
+from evaluators.causal import served_effect
+from evaluators.estimate import Estimate
+from evaluators.evidence import Corrections, GroupGaps, SimulatedEvidence
+from evaluators.flights import Flight, Flights, gather
+from evaluators.gates import GateResult, GateSettings, decide_gates, overall_verdict
+from evaluators.judging import Judged, Sweep
+from evaluators.logged_check import LoggedCheck
+from evaluators.metrics import METRICS
+from evaluators.picks import Picks
+from evaluators.power import smallest_difference
+from evaluators.report import (
+    AgentSection,
+    AssumptionSection,
+    ComparisonSection,
+    Curve,
+    EstimateModel,
+    GateSection,
+    GroupRow,
+    OffPolicyCheck,
+    PowerRow,
+    RankingRow,
+    SweepEffect,
+    TrainingSection,
+    Verdict,
+    estimates,
+)
+from evaluators.settings import EvaluateSettings
+from simulator.behaviour import Assumption
+
+Floats = NDArray[np.float64]
+
+BOUND, BASELINES = "oracle", ("random",)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """What the findings need to know of an agent beside its flights.
+
+    Attributes:
+        name, kind: as in the scenario.
+        trained_on: what it has seen: "this run", "nothing", "before TIME", "unsaid".
+        learns: its training is one draw of many.
+        bound: it is the oracle.
+        curves: (training seed, points, value of a prior or None).
+        steps: user-steps of one training, None where it has none.
+        reproducible: False where a budget in seconds ended the training.
+        failed: why it has no numbers, or None.
+        barred: why no number from judge worlds is given although it flew, or None.
+    """
+
+    name: str
+    kind: str
+    trained_on: str
+    learns: bool
+    bound: bool
+    curves: tuple[tuple[int, tuple[tuple[int, float], ...], float | None], ...] = ()
+    steps: int | None = None
+    reproducible: bool = True
+    failed: str | None = None
+    barred: str | None = None
+
+
+@dataclass(frozen=True)
+class Evidences:
+    """What was measured, by agent.
+
+    Attributes:
+        judged: one entry a training seed.
+        picks: the picks check.
+        shifted: for each training seed the flights in B_1 with the shifts of the picks.
+        logged: off-policy estimates on rounds logged in B_1.
+        user_features: [U, f] what is known of the judge users before they are served.
+        groups: attribute -> [n_users of the log] group of each user, "" unknown.
+        self_selected: users chose what to rate.
+        no_logged_exposure: why the log's own rows give no off-policy estimate, or None.
+    """
+
+    judged: Mapping[str, Sequence[Judged]]
+    picks: Mapping[str, Picks]
+    shifted: Mapping[str, Sequence[Sequence[tuple[Flight, ...] | None]]]
+    logged: Mapping[str, LoggedCheck]
+    user_features: Floats
+    groups: Mapping[str, NDArray[np.str_]]
+    self_selected: bool
+    no_logged_exposure: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Sections of the report that rest on the flights."""
+
+    agents: list[AgentSection]
+    assumptions: list[AssumptionSection]
+    comparisons: list[ComparisonSection]
+    ranking: list[RankingRow]
+    gates: list[GateSection]
+    verdict: Verdict
+    power: list[PowerRow]
+    sweeps: list[SweepEffect]
+    flights: Flights | None = field(repr=False, default=None)
+
+
+def find(
+    facts: Sequence[AgentFacts],
+    evidence: Evidences,
+    *,
+    evaluate: EvaluateSettings,
+    gates: Sequence[GateSettings],
+    assumptions: Sequence[Assumption],
+    mistrust: str | None,
+    root: np.random.SeedSequence,
+) -> Findings:
+    """Everything that may be said of the agents.
+
+    Args:
+        facts: all agents, in the scenario's order, those that failed among them.
+        evidence: what was measured.
+        evaluate: the scenario's `evaluate:`.
+        gates: the scenario's gates.
+        assumptions: parameters of the behaviour model.
+        mistrust: why the simulator is not trusted, or None.
+        root: root of the scenario's streams.
+    """
+    learners = {one.name for one in facts if one.learns}
+    oracle = next((one.name for one in facts if one.bound), None)
+    barred = {one.name: why for one in facts if (why := one.failed or one.barred) is not None}
+
+    def table(pick: Any) -> Flights:
+        flown = [flight for name in evidence.judged for one in evidence.judged[name] for flight in pick(one)]
+        return gather(flown, evaluate.metrics, learners=learners, oracle=oracle, barred=barred)
+
+    flights = table(lambda one: one.flights)
+    claimed = table(lambda one: one.claimed)
+    swept_keys: list[Sweep] = list(next((one.swept for many in evidence.judged.values() for one in many), {}))
+    swept = [(key, table(lambda one, key=key: one.swept[key])) for key in swept_keys]  # type: ignore[misc]
+
+    def group_table(name: str, metric: str, attribute: str) -> fairness.GroupTable:
+        return fairness.by_group(
+            _per_user(flights, metric, name),
+            evidence.groups[attribute][flights.user],
+            metric=metric,
+            attribute=attribute,
+            events=flights.clicks[name] if METRICS[metric].behaviour else None,
+        )
+
+    corrections = _corrections(flights, evidence, evaluate, learners)
+    gate_evidence = SimulatedEvidence(
+        flights=flights,
+        swept=[(f"{part}.{parameter}", value, of) for (part, parameter, value), of in swept],
+        mistrust=mistrust,
+        self_selected=evidence.self_selected,
+        corrected=corrections.corrected,
+        corrected_difference=corrections.difference,
+        picks_difference=corrections.picks_difference,
+        fairness=GroupGaps(evidence.groups) if evidence.groups else None,
+    )
+    baselines = list(dict.fromkeys([*evaluate.baseline, *(n for n in BASELINES if any(f.name == n for f in facts))]))
+    default_agents = [f.name for f in facts if f.name not in baselines and not f.bound]
+    decided = decide_gates(gates, default_agents, gate_evidence)
+    verdict: Verdict = overall_verdict(decided)
+
+    comparisons = flights.comparisons([name for name in baselines if name in flights.agents])
+    first = next((name for name in evaluate.baseline if name in flights.agents), None)
+    return Findings(
+        agents=[
+            _agent(one, flights, claimed, evidence, evaluate, first, root, group_table, corrections) for one in facts
+        ],
+        assumptions=[_assumption(a, swept, flights, evaluate.metrics) for a in assumptions],
+        comparisons=[
+            ComparisonSection(
+                metric=c.metric,
+                agent=c.agent,
+                baseline=c.baseline,
+                difference=EstimateModel.of(c.difference),
+                p_value=c.p_value,
+                p_adjusted=c.p_adjusted,
+                exploratory=c.exploratory,
+            )
+            for c in comparisons
+        ],
+        ranking=[RankingRow(agent=r.agent, rank_low=r.rank_low, rank_high=r.rank_high) for r in flights.ranking()],
+        gates=[_gate(result, gates) for result in decided],
+        verdict=verdict,
+        power=[
+            PowerRow(
+                metric=c.metric,
+                agent=c.agent,
+                baseline=c.baseline,
+                users=c.components.n_users,
+                training_seeds=c.components.n_seeds,
+                detectable=smallest_difference(c.components, c.components.n_users, c.components.n_seeds),
+                pairing_gain=_finite(c.difference.diagnostics.get("pairing_gain")),
+            )
+            for c in comparisons
+            if c.components is not None and c.metric == evaluate.metrics[0]
+        ],
+        sweeps=_sweep_effects(swept, flights, evaluate.metrics[0], first),
+        flights=flights,
+    )
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _gate(result: GateResult, gates: Sequence[GateSettings]) -> GateSection:
+    return GateSection(
+        name=result.name, rule=result.rule, agent=result.agent, verdict=result.verdict, reason=result.reason
+    )
+
+
+def _corrections(flights: Flights, evidence: Evidences, evaluate: EvaluateSettings, learners: set[str]) -> Corrections:
+    """Flights of each agent with its appeal shifted until its picks are calibrated, and at both limits."""
+    shifted: dict[str, tuple[Flights | None, Flights | None, Flights | None]] = {}
+    metrics = [name for name in evaluate.metrics if name != "regret"]
+    for name, by_seed in evidence.shifted.items():
+        flown: list[Flights | None] = []
+        for k in range(3):
+            parts = [part for one in by_seed for part in one[k] or ()]
+            flown.append(gather(parts, metrics, learners=learners & {name}) if parts else None)
+        shifted[name] = (flown[0], flown[1], flown[2])
+    return Corrections(flights, evidence.picks, shifted)
+
+
+def _agent(
+    one: AgentFacts,
+    flights: Flights,
+    claimed: Flights,
+    evidence: Evidences,
+    evaluate: EvaluateSettings,
+    baseline: str | None,
+    root: np.random.SeedSequence,
+    group_table: Any,
+    corrections: Corrections,
+) -> AgentSection:
+    role = "bound" if one.bound else "baseline" if one.name in (*evaluate.baseline, *BASELINES) else "policy"
+    section: dict[str, Any] = {
+        "name": one.name,
+        "kind": one.kind,
+        "trained_on": one.trained_on,
+        "role": role,
+        "training": _training(one),
+    }
+    if one.failed is not None:
+        return AgentSection(**section, failed=one.failed)
+    name = one.name
+    simulated = {metric: flights.simulated(name, metric) for metric in evaluate.metrics}
+    corrected = {}
+    if name in evidence.picks and not one.barred:
+        corrected = {
+            metric: corrections.corrected(flights, name, metric, 0.95)
+            for metric in evaluate.metrics
+            if METRICS[metric].behaviour and METRICS[metric].of == "user" and metric != "regret"
+        }
+    section["simulated"] = estimates(simulated)
+    section["simulated_corrected"] = estimates(corrected)
+    withheld = {
+        estimator: Estimate.withhold(estimator, one.barred or evidence.no_logged_exposure)
+        for estimator in evaluate.off_policy
+    }
+    section["off_policy"] = estimates(withheld)
+    if one.barred is not None:
+        why = one.barred
+        section["picks"] = EstimateModel.of(Estimate.withhold("O/E on the agent's own picks", why))
+        section["optimism"] = EstimateModel.of(Estimate.withhold("train world minus judge worlds", why))
+        return AgentSection(**section)
+    metric = evaluate.metrics[0]
+    bound = Estimate.withhold("O/E on the agent's own picks", "a bound, not a policy: it reads a judge world's appeal")
+    section["picks"] = EstimateModel.of(evidence.picks[name].estimate if name in evidence.picks else bound)
+    section["optimism"] = EstimateModel.of(
+        picks.optimism(_per_user(claimed, metric, name), _per_user(flights, metric, name), flights.user)
+    )
+    if name in evidence.logged:
+        logged = evidence.logged[name]
+        section["off_policy_check"] = {
+            estimator: OffPolicyCheck(estimate=EstimateModel.of(found), truth=EstimateModel.of(logged.truth))
+            for estimator, found in logged.estimates.items()
+        }
+    fair, rows = _fairness(name, flights, evidence, evaluate, baseline, group_table)
+    section["fairness"], section["groups"] = estimates(fair), rows
+    if baseline is not None and name != baseline:
+        effect = served_effect(
+            _per_user(flights, metric, name),
+            _per_user(flights, metric, baseline),
+            evidence.user_features,
+            flights.user,
+            {name: values[flights.user] for name, values in evidence.groups.items()},
+            root,
+            metric=metric,
+        )
+        section["causal"], section["causal_exact"] = estimates(effect.estimated), estimates(effect.exact)
+    return AgentSection(**section)
+
+
+def _per_user(of: Flights, metric: str, name: str) -> Floats:
+    """[U] mean over training seeds and worlds."""
+    return np.asarray(of.values[metric][name].per_user.mean(axis=(0, 1)))
+
+
+def _training(one: AgentFacts) -> TrainingSection | None:
+    if not one.curves:
+        return None
+    seeds = [
+        Curve(seed=seed, points=[(float(x), float(y)) for x, y in points], prior_value=prior)
+        for seed, points, prior in one.curves
+    ]
+    longest = min(len(curve.points) for curve in seeds)
+    mean = [(seeds[0].points[k][0], float(np.mean([curve.points[k][1] for curve in seeds]))) for k in range(longest)]
+    why = None if one.reproducible else "a budget in seconds ended the training: a second run may differ"
+    return TrainingSection(steps=one.steps, curve=mean, seeds=seeds, not_reproducible=why)
+
+
+def _fairness(
+    name: str,
+    flights: Flights,
+    evidence: Evidences,
+    evaluate: EvaluateSettings,
+    baseline: str | None,
+    group_table: Any,
+) -> tuple[dict[str, Estimate], list[GroupRow]]:
+    metric = evaluate.fairness.metric
+    out: dict[str, Estimate] = {}
+    rows: list[GroupRow] = []
+    for attribute in evaluate.fairness.attributes:
+        if metric not in flights.values or flights.why_not(metric, name) is not None:
+            why = f"fairness: {metric} has no value; name it in evaluate.metrics"
+            out[f"gap({metric}, {attribute})"] = Estimate.withhold("gap between groups", why)
+            continue
+        found = group_table(name, metric, attribute)
+        out[f"gap({metric}, {attribute})"] = found.gap
+        out[f"worst_group({metric}, {attribute})"] = found.worst
+        moved = {}
+        if baseline is not None and name != baseline and flights.why_not(metric, baseline) is None:
+            moved = {
+                part.group: part.estimate
+                for part in fairness.difference_by_group(
+                    _per_user(flights, metric, name),
+                    _per_user(flights, metric, baseline),
+                    evidence.groups[attribute][flights.user],
+                    metric=metric,
+                    attribute=attribute,
+                    agents=max(1, len(flights.agents) - 1),
+                )
+            }
+        rows += [
+            GroupRow(
+                attribute=attribute,
+                group=group.name,
+                metric=metric,
+                estimate=EstimateModel.of(group.estimate),
+                difference=EstimateModel.of(moved[group.name]) if group.name in moved else None,
+            )
+            for group in found.groups
+        ]
+    return out, rows
+
+
+def _assumption(
+    a: Assumption, swept: Sequence[tuple[Sweep, Flights]], flights: Flights, metrics: Sequence[str]
+) -> AssumptionSection:
+    mine = [of for (part, parameter, _), of in swept if (part, parameter) == (a.part, a.parameter)]
+    effect = {}
+    for metric in metrics if mine else ():
+        means = [
+            float(of.values[metric][name].value)
+            for of in (flights, *mine)
+            for name in of.agents
+            if of.why_not(metric, name) is None
+        ]
+        if means:
+            effect[metric] = (min(means), max(means))
+    return AssumptionSection(
+        part=a.part, parameter=a.parameter, value=a.value, source=a.source, se=a.se, sweep=list(a.sweep), effect=effect
+    )
+
+
+def _sweep_effects(
+    swept: Sequence[tuple[Sweep, Flights]], flights: Flights, metric: str, baseline: str | None
+) -> list[SweepEffect]:
+    out = []
+    for (part, parameter, value), of in swept:
+        for name in of.agents:
+            if baseline is not None and name != baseline and baseline in of.agents:
+                estimate = of.difference(name, baseline, metric).estimate
+            elif name == baseline or baseline is None:
+                estimate = of.simulated(name, metric)
+            else:
+                continue
+            out.append(
+                SweepEffect(
+                    part=part,
+                    parameter=parameter,
+                    value=value,
+                    agent=name,
+                    metric=metric,
+                    estimate=EstimateModel.of(estimate),
+                    baseline=baseline if name != baseline else None,
+                )
+            )
+    return out
+
+
+__all__ = ["AgentFacts", "Evidences", "Findings", "find"]

@@ -1,0 +1,141 @@
+"""One trained agent flown wherever it is judged: judge worlds, swept assumptions, its own training world, picks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Agent, Observation
+from agents.contract import check_slate
+from evaluators.flights import Flight, measure
+from evaluators.metrics import Reference
+from evaluators.rollout import fly
+from evaluators.sessions import Sessions
+from simulator.streams import stream
+
+if TYPE_CHECKING:
+    from simulator.world import World
+
+Sweep = tuple[str, str, float]
+"""Assumed part, parameter, value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where every agent of a run is flown.
+
+    Attributes:
+        worlds: judge worlds B_1..B_M, numbered from 1.
+        claimed: world A's model with the same users' histories, for optimism; numbered 0.
+        sweeps: assumed parameters and the other values under which B_1 is flown again.
+        seeds: simulation seeds; sessions: sessions of each user.
+        metrics: names, the primary one first.
+        reference: what metrics need beside the sessions.
+        held_out: state of the users held out of every world, for the picks check; None where there are none.
+        picks: how many items of each held-out user's list count as picks.
+    """
+
+    worlds: tuple[World, ...]
+    claimed: World
+    sweeps: tuple[Sweep, ...]
+    seeds: tuple[int, ...]
+    sessions: int
+    metrics: tuple[str, ...]
+    reference: Reference
+    held_out: Observation | None
+    picks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one training of an agent did on the course.
+
+    Attributes:
+        flights: in the judge worlds.
+        claimed: in world A's model.
+        swept: in B_1 under each swept value.
+        slates: [U, L] items for each held-out user, or None.
+        first: the sessions in B_1, for the log on disk.
+    """
+
+    flights: tuple[Flight, ...]
+    claimed: tuple[Flight, ...]
+    swept: Mapping[Sweep, tuple[Flight, ...]]
+    slates: NDArray[np.int64] | None
+    first: Sessions
+
+
+def fly_course(
+    agent: Agent,
+    course: Course,
+    *,
+    name: str,
+    training_seed: int,
+    root: np.random.SeedSequence,
+    report: Callable[[float, str], None],
+) -> Judged:
+    """Fly one training of an agent everywhere.
+
+    Raises:
+        AgentError: it broke its contract.
+    """
+    total = len(course.worlds) + len(course.sweeps) + 1
+    done = 0
+
+    def everywhere(world: World, number: int, words: str) -> tuple[tuple[Flight, ...], Sessions]:
+        nonlocal done
+        flown = [
+            fly(agent, world, name=name, world_number=number, seed=seed, training_seed=training_seed, session=session)
+            for seed in course.seeds
+            for session in range(course.sessions)
+        ]
+        done += 1
+        report(done / total, words)
+        return tuple(measure(sessions, course.reference, course.metrics) for sessions in flown), flown[0]
+
+    flights: list[Flight] = []
+    first: Sessions | None = None
+    for number, world in enumerate(course.worlds, start=1):
+        measured, sessions = everywhere(world, number, f"judge world {number}")
+        flights += measured
+        first = first or sessions
+    assert first is not None
+    claimed, _ = everywhere(course.claimed, 0, "train world")
+    swept = {}
+    for part, parameter, value in course.sweeps:
+        world = course.worlds[0].with_parameter(part, parameter, value)
+        swept[part, parameter, value], _ = everywhere(world, 1, f"{part}.{parameter} = {value:g}")
+    slates = None
+    # A held-out user's appeal in a judge world is no fact of that user, so the oracle has no picks to check.
+    if course.held_out is not None and not getattr(agent, "privileged", False):
+        rng = stream(root, "picks", name, training_seed)
+        slates = check_slate(agent.act(course.held_out, rng), course.held_out)
+    return Judged(tuple(flights), claimed, swept, slates, first)
+
+
+def fly_shifted(
+    agent: Agent,
+    course: Course,
+    shifts: Sequence[float | None],
+    *,
+    name: str,
+    training_seed: int,
+) -> tuple[tuple[Flight, ...] | None, ...]:
+    """Fly B_1 again with each shift added to every appeal: the flights that correct an agent's value by its picks."""
+    out: list[tuple[Flight, ...] | None] = []
+    for shift in shifts:
+        if shift is None:
+            out.append(None)
+            continue
+        world = course.worlds[0].with_appeal_shift(shift)
+        flown = [
+            fly(agent, world, name=name, world_number=1, seed=seed, training_seed=training_seed, session=session)
+            for seed in course.seeds
+            for session in range(course.sessions)
+        ]
+        out.append(tuple(measure(sessions, course.reference, course.metrics) for sessions in flown))
+    return tuple(out)

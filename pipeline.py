@@ -1,0 +1,942 @@
+"""The wiring: a scenario goes through the stages load, fit, check, train, fly, evaluate, decide, report.
+
+Each stage reads frozen results of those before it. The expensive ones (fine-tuning, fitting, training, flying) are
+tasks whose results are stored by what they depend on (`simulator.cache`), so an interrupted run goes on where it
+stopped and a changed gate re-runs nothing but the gate.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenarios.loading import CANDIDATE, Candidate, digest, load_scenario, resolved, world_digest
+from scenarios.schema import Scenario
+from simulator.cache import StageCache, default_cache_folder, digest_of, library_versions, write_atomically
+from simulator.engine import ONE_THREAD, Engine, Task, parse_engine
+from simulator.errors import InputError
+from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split, split_users
+from simulator.progress import Progress
+from simulator.streams import stream, stream_word
+
+if TYPE_CHECKING:
+    from agents.loading import AgentSpec, Trained
+    from evaluators.fidelity import Fidelity
+    from evaluators.judging import Course, Judged, Sweep
+    from evaluators.logged_check import JudgeLog, LoggedCheck
+    from evaluators.picks import Picks
+    from evaluators.report import Report
+    from simulator.preference.fitting import TextTower
+    from simulator.preference.model import PreferenceModel
+    from simulator.world import World
+
+FITTING = ("simulator/log.py", "simulator/streams.py", "simulator/encoders", "simulator/preference")
+FLYING = ("simulator", "agents", "evaluators/judging.py", "evaluators/rollout.py", "evaluators/metrics.py",
+          "evaluators/flights.py", "evaluators/slate_distance.py", "evaluators/sessions.py")  # fmt: skip
+OTHER_CLASS = "matrix_factorisation"
+"""Model class of the last judge world: a policy that exploits one class's faults is found out by another."""
+
+
+# ------------------------------------------------------------------------------------------------------- the stages
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every stage of a run shares."""
+
+    scenario: Scenario
+    folder: Path
+    root: np.random.SeedSequence
+    engine: Engine
+    progress: Progress
+    cpu: dict[str, float]
+
+    def map(self, stage: str, tasks: Sequence[Task]) -> list[Any]:
+        """Results of tasks, with progress on show and processor seconds noted."""
+        with self.progress.stage(stage) as show:
+            done = self.engine.map(tasks, show)
+        for task, one in zip(tasks, done, strict=True):
+            if not one.cached:
+                self.cpu[f"{stage}/{task.name} (cpu)"] = one.cpu_seconds
+        return [one.result for one in done]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The log with content vectors, who may see which rows, and the digest of its content."""
+
+    log: InteractionLog
+    split: Split
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worlds:
+    """Everything fitted on the log."""
+
+    tower_a: TextTower
+    tower_judge: TextTower
+    model_a: PreferenceModel
+    judge_models: tuple[PreferenceModel, ...]
+    references: Mapping[str, PreferenceModel]
+    a: World
+    a_on_judge_users: World
+    judges: tuple[World, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MakeTrainEnv:
+    """Builds training environments in world A; picklable, so that a child process can build them too."""
+
+    world: World
+    content: NDArray[np.float32] | None
+
+    def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
+        """Vector environment of `num_envs` users."""
+        from simulator.env import WindtunnelVectorEnv
+
+        return WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=self.content, copy=copy)
+
+
+def load(setting: Setting) -> Data:
+    """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
+    from simulator.datasets import load_dataset
+    from simulator.encoders.text import encode_texts, resolve_encoder
+
+    scenario = setting.scenario
+    with setting.progress.stage("load"):
+        log = load_dataset(scenario.data, setting.folder, seed=scenario.seed)
+        data_digest = digest_of(log)
+        split = split_users(log, setting.root)
+    with setting.progress.stage("encode"):
+        content: NDArray[np.float32] | None = None
+        if any(text.strip() for text in log.catalogue.item_text):
+            encoder = resolve_encoder(scenario.preference.encoder, setting.folder)
+            content = encode_texts(
+                log.catalogue.item_text,
+                encoder,
+                cache=setting.engine.cache.folder / "vectors",
+                max_tokens=scenario.preference.max_tokens,
+            )
+        elif log.catalogue.item_categories.shape[1]:
+            categories = log.catalogue.item_categories
+            length = np.linalg.norm(categories, axis=1, keepdims=True)
+            content = (categories / np.where(length > 0, length, 1)).astype(np.float32)
+    return Data(replace(log, catalogue=replace(log.catalogue, content=content)), split, data_digest)
+
+
+def _tune(
+    log: InteractionLog,
+    split: Split,
+    role: int,
+    settings: Any,
+    root: Any,
+    folder: Path,
+    vectors: Path,
+    *,
+    report: Callable[[float, str], None],
+) -> TextTower:
+    from simulator.preference import fine_tune
+
+    return fine_tune(log, split, role, settings, root, cache=vectors, folder=folder, progress=report)
+
+
+def _fit(
+    log: InteractionLog,
+    split: Split,
+    role: int,
+    tower: TextTower,
+    settings: Any,
+    root: Any,
+    architecture: str,
+    bootstrap: int | None,
+    *,
+    report: Callable[[float, str], None],
+) -> PreferenceModel:
+    from simulator.preference import fit_preference
+
+    return fit_preference(
+        log, split, role, tower, settings, root, architecture=architecture, bootstrap=bootstrap, progress=report
+    )
+
+
+def fit_worlds(setting: Setting, data: Data) -> Worlds:
+    """Fine-tune one encoder on world A's users and one on the judge users; fit world A and the judge worlds."""
+    from simulator.world import World
+
+    scenario, root = setting.scenario, setting.root
+    log, split, settings = data.log, data.split, scenario.preference
+    bare = replace(log, catalogue=replace(log.catalogue, content=None))
+    shared = (data.digest, scenario.seed, settings)
+    vectors = setting.engine.cache.folder / "vectors"
+    names = {WORLD_A: "world A", JUDGE: "judge worlds"}
+    tuning = [
+        Task("fine-tune", f"encoder of {names[role]}", _tune,
+             (bare, split, role, settings, root, setting.folder, vectors), (*shared, role), FITTING)
+        for role in (WORLD_A, JUDGE)
+    ]  # fmt: skip
+    towers = dict(zip((WORLD_A, JUDGE), setting.map("fine-tune", tuning), strict=True))
+
+    def fit(name: str, role: int, architecture: str, bootstrap: int | None = None) -> Task:
+        inputs = (bare, split, role, towers[role], settings, root, architecture, bootstrap)
+        return Task("fit", name, _fit, inputs, (*shared, role, architecture, bootstrap), FITTING)
+
+    m = scenario.evaluate.worlds
+    own = settings.architecture
+    judges = [fit("judge world 1", JUDGE, own)]
+    judges += [fit(f"judge world {b}", JUDGE, own, b) for b in range(2, m if m > 2 else m + 1)]
+    if m > 2:
+        other = OTHER_CLASS if own != OTHER_CLASS else "two_tower"
+        judges.append(fit(f"judge world {m}", JUDGE, other, m))
+    references = ["bias", OTHER_CLASS]
+    tasks = [fit("world A", WORLD_A, own), *judges, *(fit(f"reference {name}", JUDGE, name) for name in references)]
+    model_a, *fitted = setting.map("fit worlds", tasks)
+    judge_models = tuple(fitted[: len(judges)])
+
+    judge_users = split.users(JUDGE)
+    most = scenario.evaluate.users
+    if len(judge_users) > most:
+        judge_users = np.sort(stream(root, "evaluate", "users").choice(judge_users, most, replace=False))
+    build = {"log": log, "split": split, "settings": scenario.simulator}
+    return Worlds(
+        tower_a=towers[WORLD_A],
+        tower_judge=towers[JUDGE],
+        model_a=model_a,
+        judge_models=judge_models,
+        references=dict(zip(references, fitted[len(judges) :], strict=True)),
+        a=World.build(model_a, users=split.users(WORLD_A), name="A", **build),
+        a_on_judge_users=World.build(model_a, users=judge_users, name="A on judge users", **build),
+        judges=tuple(
+            World.build(model, users=judge_users, name=f"B{b}", **build) for b, model in enumerate(judge_models, 1)
+        ),
+    )
+
+
+def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
+    """Score every judge world on rows that it has not seen."""
+    from evaluators.fidelity import WorldEvidence, assess, behaviour_checks, compare_predictions, score_rows
+
+    log, split = data.log, data.split
+    fitting, held_out = split.users(JUDGE, tuning=False), split.users(HELD_OUT)
+    bias = worlds.references["bias"]
+    with setting.progress.stage("fidelity") as show:
+        evidence = []
+        for number, (model, world) in enumerate(zip(worlds.judge_models, worlds.judges, strict=True), 1):
+            show(number / (len(worlds.judges) + 1), f"judge world {number}")
+            evidence.append(
+                WorldEvidence(
+                    number,
+                    score_rows(model, log, split, fitting, bias_model=bias),
+                    score_rows(model, log, split, held_out, bias_model=bias),
+                    behaviour_checks(world, setting.root),
+                )
+            )
+        gains = {}
+        for place, users, scored in (
+            ("future rows", fitting, evidence[0].future),
+            ("held-out users", held_out, evidence[0].held_out),
+        ):
+            reference = score_rows(worlds.references[OTHER_CLASS], log, split, users)
+            assert scored is not None
+            gain = compare_predictions("over matrix factorisation", scored.p, reference.p, scored.y, scored.user)
+            gains[f"matrix factorisation, {place}"] = gain
+        return assess(
+            evidence,
+            log=log,
+            split=split,
+            fitted_users=dict.fromkeys(range(1, len(worlds.judges) + 1), fitting),
+            root=setting.root,
+            comparisons=gains,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An agent that failed, and how, in one line."""
+
+    why: str
+
+
+def _train(
+    spec: AgentSpec, training: Any, folder: Path, log_file: Path, *, report: Callable[[float, str], None]
+) -> Trained | Failure:
+    from agents.loading import failure_line, train
+
+    budget = spec.settings.train.steps
+
+    def point(steps: int, value: float) -> None:
+        report(min(0.99, steps / budget) if budget else 0.5, f"{steps:,} steps, {value:.2f} a session")
+
+    try:
+        return train(spec, replace(training, report=point), folder, log_file=log_file)
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  one agent's failure is a row of the table, not the end of the run
+        return Failure(failure_line(error))
+
+
+def train_agents(
+    setting: Setting, data: Data, worlds: Worlds, specs: Sequence[AgentSpec]
+) -> dict[str, list[Trained | Failure]]:
+    """Train every agent from each of its seeds in world A, on the rows of world A's users."""
+    from agents.base import Training
+    from agents.loading import training_seeds
+
+    log = training_log(data.log, data.split)
+    tasks, owners = [], []
+    for spec in specs:
+        name = spec.settings.name
+        for number in range(training_seeds(spec)):
+            training = Training(
+                log=log,
+                catalogue=log.catalogue,
+                make_env=MakeTrainEnv(worlds.a, log.catalogue.content),
+                slate_size=worlds.a.slate_size,
+                horizon=worlds.a.horizon,
+                rng=stream(setting.root, "train", name, number),
+                seed=stream_word(setting.root, "train", name, number, bits=31),
+                budget=None,
+                report=_no_report,
+            )
+            log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-{number}.log"
+            depends = (data.digest, worlds.a.digest, setting.scenario.seed, spec.settings, number, _source_of(spec))
+            tasks.append(
+                Task(
+                    "train",
+                    f"{name}, seed {number}" if spec.learns else name,
+                    _train,
+                    (spec, training, setting.folder, log_file),
+                    depends,
+                    ("simulator", "agents"),
+                )
+            )
+            owners.append(name)
+    trained: dict[str, list[Trained | Failure]] = {spec.settings.name: [] for spec in specs}
+    for name, result in zip(owners, setting.map("train", tasks), strict=True):
+        trained[name].append(result)
+    return trained
+
+
+def training_log(log: InteractionLog, split: Split) -> InteractionLog:
+    """What an agent may learn from: rows of world A's users alone, and no sensitive attribute."""
+    rows = np.isin(log.user, split.users(WORLD_A))
+
+    def cut(column: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if column is None else column[rows]
+
+    return InteractionLog(
+        user=log.user[rows],
+        item=log.item[rows],
+        time=log.time[rows],
+        primary=log.primary[rows],
+        catalogue=replace(log.catalogue, user_attributes={}),
+        source=log.source,
+        behaviours={name: column[rows] for name, column in log.behaviours.items()},
+        position=cut(log.position),
+        propensity=cut(log.propensity),
+        self_selected=log.self_selected,
+    )
+
+
+def _no_report(steps: int, value: float) -> None:
+    """A learning curve that nobody watches."""
+
+
+def _source_of(spec: AgentSpec) -> str:
+    """Digest of a user's own file, so that an edited agent is trained again."""
+    from simulator.cache import file_digest
+
+    if spec.target is None:
+        return ""
+    path = Path(spec.target.rpartition(":")[0])
+    return file_digest(path) if path.is_file() else spec.target
+
+
+def _judge(
+    trained: Trained, course: Course, name: str, training_seed: int, root: Any, *, report: Callable[[float, str], None]
+) -> Judged | Failure:
+    from agents.loading import failure_line
+    from evaluators.judging import fly_course
+
+    try:
+        return fly_course(trained.agent, course, name=name, training_seed=training_seed, root=root, report=report)
+    except Exception as error:  # noqa: BLE001  as in _train
+        return Failure(failure_line(error))
+
+
+def _judge_logged(
+    agents: list[Trained],
+    judge_log: JudgeLog,
+    world: World,
+    name: str,
+    estimators: tuple[str, ...],
+    root: Any,
+    *,
+    report: Callable[[float, str], None],
+) -> LoggedCheck | Failure:
+    from agents.loading import failure_line
+    from evaluators.logged_check import off_policy_check, policy_in
+
+    try:
+        policy = policy_in(judge_log, world, [one.agent for one in agents], root, name=name)
+    except Exception as error:  # noqa: BLE001  as in _train
+        return Failure(failure_line(error))
+    return off_policy_check(judge_log, policy, estimators=estimators, root=root)
+
+
+def _shifted(
+    trained: list[Trained],
+    course: Course,
+    shifts: tuple[float | None, ...],
+    name: str,
+    *,
+    report: Callable[[float, str], None],
+) -> Any:
+    from agents.loading import failure_line
+    from evaluators.judging import fly_shifted
+
+    try:
+        return [
+            fly_shifted(one.agent, course, shifts, name=name, training_seed=number)
+            for number, one in enumerate(trained)
+        ]
+    except Exception as error:  # noqa: BLE001  as in _train
+        return Failure(failure_line(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Flown:
+    """Everything that the agents did."""
+
+    course: Course
+    judged: Mapping[str, list[Judged]]
+    failed: Mapping[str, str]
+    picks: Mapping[str, Picks]
+    shifted: Mapping[str, Any]
+    logged: Mapping[str, LoggedCheck]
+
+
+def plan_course(setting: Setting, data: Data, worlds: Worlds) -> Course:
+    """Where every agent is flown."""
+    from evaluators.judging import Course
+    from evaluators.metrics import Reference
+    from evaluators.picks import held_out_observation
+
+    scenario, log, split = setting.scenario, data.log, data.split
+    train_rows = np.isin(log.user, split.users(WORLD_A))
+    first = worlds.judges[0]
+    picks = max(10, first.slate_size)
+    held_out = held_out_observation(
+        log,
+        split,
+        split.users(HELD_OUT),
+        feature_names=first.feature_names,
+        history_length=first.history_length,
+        slate_size=min(picks, first.n_items),
+    )
+    n_items = log.catalogue.n_items
+    sweeps: tuple[Sweep, ...] = tuple(
+        (a.part, a.parameter, float(value)) for a in first.assumptions if a.source == "assumed" for value in a.sweep
+    )
+    return Course(
+        worlds=worlds.judges,
+        claimed=worlds.a_on_judge_users,
+        sweeps=sweeps,
+        seeds=tuple(stream_word(setting.root, "fly", number, bits=63) for number in range(scenario.evaluate.seeds)),
+        sessions=scenario.evaluate.sessions_per_user,
+        metrics=scenario.evaluate.metrics,
+        reference=Reference(
+            item_rows=np.bincount(log.item[train_rows], minlength=n_items),
+            eligible=np.ones(n_items, bool),
+            content=log.catalogue.content,
+        ),
+        held_out=held_out,
+        picks=picks,
+    )
+
+
+def fly_agents(
+    setting: Setting,
+    data: Data,
+    worlds: Worlds,
+    trained: Mapping[str, list[Trained | Failure]],
+    keys: Mapping[str, Any],
+) -> Flown:
+    """Fly every trained agent in the judge worlds, score its picks, and estimate it from rounds logged there."""
+    from evaluators.logged_check import ItemFacts, log_rounds
+    from evaluators.picks import picks_of
+
+    scenario, log, split, root = setting.scenario, data.log, data.split, setting.root
+    course = plan_course(setting, data, worlds)
+    where = (data.digest, scenario.seed, scenario.evaluate, *(world.digest for world in worlds.judges),
+             worlds.a_on_judge_users.digest)  # fmt: skip
+    failed = {name: one.why for name, all_ in trained.items() for one in all_ if isinstance(one, Failure)}
+    ready = {name: list(all_) for name, all_ in trained.items() if name not in failed}
+    tasks, owners = [], []
+    for name, all_ in ready.items():
+        for number, one in enumerate(all_):
+            tasks.append(Task("fly", f"{name}, seed {number}" if len(all_) > 1 else name, _judge,
+                              (one, course, name, number, root), (where, keys[name], number), FLYING))  # fmt: skip
+            owners.append(name)
+    judged: dict[str, list[Any]] = {name: [] for name in ready}
+    for name, result in zip(owners, setting.map("fly", tasks), strict=True):
+        judged[name].append(result)
+    for name, results in judged.items():
+        wrong = next((one.why for one in results if isinstance(one, Failure)), None)
+        if wrong is not None:
+            failed[name] = wrong
+    judged = {name: results for name, results in judged.items() if name not in failed}
+
+    with setting.progress.stage("picks"):
+        users = split.users(HELD_OUT)
+        rows = split.rows(log, users, late=True)
+        p = np.mean([model.predict(log, split, rows) for model in worlds.judge_models], axis=0)
+        picks = {
+            name: picks_of([one.slates for one in results], users, log, rows, p)
+            for name, results in judged.items()
+            if all(one.slates is not None for one in results)
+        }
+    correctable = [name for name, found in picks.items() if found.estimate.value is not None]
+    corrections = [
+        Task("correct", name, _shifted,
+             (ready[name], course, (found.shift, found.shift_low, found.shift_high), name),
+             (where, keys[name], found.shift, found.shift_low, found.shift_high), FLYING)
+        for name in correctable
+        for found in [picks[name]]
+    ]  # fmt: skip
+    shifted = dict(zip(correctable, setting.map("correct", corrections), strict=True))
+
+    judge_log = log_rounds(
+        worlds.judges[0], ItemFacts.of(log, np.flatnonzero(np.isin(log.user, split.users(WORLD_A)))), root
+    )
+    checks = [
+        Task("off-policy check", name, _judge_logged,
+             (ready[name], judge_log, worlds.judges[0], name, scenario.evaluate.off_policy, root),
+             (where, keys[name], scenario.evaluate.off_policy),
+             ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_check.py"))
+        for name in judged
+    ]  # fmt: skip
+    found_logged = dict(zip(judged, setting.map("off-policy check", checks), strict=True))
+    return Flown(
+        course,
+        judged,
+        failed,
+        picks,
+        {name: found for name, found in shifted.items() if not isinstance(found, Failure)},
+        {name: found for name, found in found_logged.items() if not isinstance(found, Failure)},
+    )
+
+
+def evaluate(
+    setting: Setting,
+    data: Data,
+    worlds: Worlds,
+    fidelity_found: Fidelity,
+    specs: Sequence[AgentSpec],
+    trained: Mapping[str, list[Trained | Failure]],
+    flown: Flown,
+) -> Any:
+    """Compare, rank, correct, check for fairness and effect, and decide the gates."""
+    from evaluators.findings import AgentFacts, Evidences, find
+
+    log, scenario = data.log, setting.scenario
+    users = worlds.judges[0].starts.user
+    facts = []
+    for spec in specs:
+        name = spec.settings.name
+        ready = [one for one in trained[name] if not isinstance(one, Failure)]
+        curves = tuple((k, one.curve, one.prior_value) for k, one in enumerate(ready) if one.curve)
+        facts.append(
+            AgentFacts(
+                name=name,
+                kind=spec.settings.kind,
+                trained_on="this run" if spec.fitted_here else spec.settings.trained_on or "unsaid",
+                learns=spec.learns,
+                bound=spec.privileged,
+                curves=curves,
+                steps=ready[0].steps if curves else None,
+                reproducible=all(one.reproducible for one in ready),
+                failed=flown.failed.get(name),
+                barred=None if name in flown.failed else _may_have_seen(spec, log, data.split),
+            )
+        )
+    starts = worlds.judges[0].starts
+    rows = np.diff(starts.seen.start)
+    liked = np.add.reduceat(np.append(starts.seen.primary, 0.0), starts.seen.start[:-1]) * (rows > 0)
+    features = np.column_stack([log.catalogue.user_features[users], np.log1p(rows), liked / np.maximum(rows, 1)])
+    with setting.progress.stage("evaluate"):
+        return find(
+            facts,
+            Evidences(
+                judged=flown.judged,
+                picks=flown.picks,
+                shifted=flown.shifted,
+                logged=flown.logged,
+                user_features=features.astype(np.float64),
+                groups=dict(log.catalogue.user_attributes),
+                self_selected=log.self_selected,
+                no_logged_exposure="no logged exposure: the log has neither slates nor propensities; log what was "
+                "shown and with what probability, and name the columns",
+            ),
+            evaluate=scenario.evaluate,
+            gates=scenario.gates,
+            assumptions=worlds.judges[0].assumptions,
+            mistrust=None if fidelity_found.trusted else "; ".join(fidelity_found.reasons[:3]),
+            root=setting.root,
+        )
+
+
+def _may_have_seen(spec: AgentSpec, log: InteractionLog, split: Split) -> str | None:
+    """Why a policy that this run did not fit may have seen the rows that judge it, or None."""
+    said = spec.settings.trained_on
+    if spec.fitted_here or said == "nothing":
+        return None
+    if said is None:
+        return (
+            "policy may have seen these rows: it has no fit, so it was trained elsewhere; say trained_on: nothing, or "
+            "before TIME"
+        )
+    if not log.has_time:
+        return f"policy may have seen these rows: it was trained {said}, and the log has no times"
+    limit = np.datetime64(said.removeprefix("before ").strip()).astype("datetime64[s]").astype(np.int64)
+    judging = ~np.isin(log.user, split.users(WORLD_A))
+    earlier = float(np.mean(log.time[judging] < limit))
+    if earlier > 0:
+        return (
+            f"policy may have seen these rows: it was trained {said}, and {earlier:.0%} of the judging rows are "
+            "earlier; give a log of later rows"
+        )
+    return None
+
+
+def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidelity, findings: Any = None) -> Report:
+    """The report of a run, or of the fidelity stages alone."""
+    from evaluators.report import DataSection, FidelitySection, PreferenceSection, Report
+
+    log, split, scenario = data.log, data.split, setting.scenario
+    base = float(log.primary.mean())
+    parts = {"world A": WORLD_A, "judge worlds": JUDGE, "held out": HELD_OUT}
+    splits = {
+        name: {
+            "users": len(split.users(role)),
+            "rows": int(np.isin(log.user, split.users(role)).sum()),
+            "late rows": len(split.rows(log, split.users(role), late=True)),
+        }
+        for name, role in parts.items()
+    }
+    card = {
+        "primary behaviour": scenario.data.positive,
+        "base rate": round(base, 4),
+        "sha256": data.digest,
+        "time": "yes" if log.has_time else "no: the order within a user is drawn at random",
+        "positions": "yes" if log.position is not None else "no: examination is assumed and swept",
+        "propensities": "yes" if log.propensity is not None else "no: no off-policy estimate on the log's own rows",
+        "exposure": "users chose what to rate" if log.self_selected else "logged",
+    }
+    block = fidelity_found.to_json()
+    block["reliability"] = [{"bin": k, **one} for k, one in enumerate(block["reliability"], 1)]
+    versions = {**library_versions(), "python": platform.python_version(), "windtunnel": "0.1.0"}
+    seconds = {**setting.progress.seconds, **setting.cpu}
+    return Report(
+        name=scenario.name,
+        digest=digest(scenario, data.digest),
+        world_digest=world_digest(scenario, data.digest, versions),
+        seed=scenario.seed,
+        versions=versions,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        data=DataSection(
+            source=Path(scenario.data.source).name,
+            n_users=log.catalogue.n_users,
+            n_items=log.catalogue.n_items,
+            n_interactions=len(log),
+            splits=splits,
+            card=card,
+        ),
+        fidelity=FidelitySection.model_validate(block),
+        preference=PreferenceSection.model_validate(_preference(setting, worlds, block)),
+        scenario=scenario.model_dump(mode="json"),
+        metrics=list(scenario.evaluate.metrics),
+        **(
+            {"verdict": "undecided"}
+            if findings is None
+            else {
+                name: getattr(findings, name)
+                for name in ("agents", "assumptions", "comparisons", "ranking", "gates", "verdict", "power", "sweeps")
+            }
+        ),
+    )
+
+
+def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, Any]) -> dict[str, Any]:
+    """The report's section on the preference model."""
+    from evaluators.fidelity import ratio_by_user
+    from evaluators.report import EstimateModel
+
+    tower = worlds.tower_judge
+    gain = None
+    if tower.gain is not None:
+        rows = tower.gain.rows.astype(np.float64)
+        found = ratio_by_user(
+            tower.gain.difference, rows, np.arange(len(rows)),
+            method="log-loss a row, frozen control minus fine-tuned, tuning users, user-cluster t",
+        )  # fmt: skip
+        gain = EstimateModel.of(found)
+    comparisons = []
+    for name, estimate in fidelity_block["comparisons"].items():
+        reference, _, rows_of = name.partition(", ")
+        comparisons.append({"reference": reference, "rows": rows_of, "estimate": estimate})
+    return {
+        "encoder": setting.scenario.preference.encoder,
+        "adaptation": setting.scenario.preference.adaptation,
+        "chosen": tower.chosen,
+        "gain": gain,
+        "comparisons": comparisons,
+        "reliability": fidelity_block["reliability"],
+        "curve": [],
+        "summary": {
+            "judge world 1": worlds.judge_models[0].summary(),
+            "world A": {"chosen": worlds.tower_a.chosen, **worlds.model_a.summary()},
+            "tuning loss by pass": list(tower.curve),
+            "calibration floor": fidelity_block["calibration_floor"],
+        },
+    }
+
+
+# ------------------------------------------------------------------------------------------------- what the CLI calls
+
+
+def _setting(prepared: Any, workers: int | None, engine: str, progress: Progress) -> Setting:
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers: {workers} must be at least 1")
+    os.environ.update(ONE_THREAD)
+    count = workers or os.cpu_count() or 1
+    cache = StageCache(default_cache_folder())
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    scenario: Scenario = prepared.scenario
+    return Setting(
+        scenario,
+        prepared.folder.resolve(),
+        np.random.SeedSequence(scenario.seed),
+        Engine(cache, count, parse_engine(engine)),
+        progress,
+        {},
+    )
+
+
+def run(
+    scenario: Path,
+    *,
+    out: Path = Path("runs"),
+    seed: int | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+    candidate: Candidate | None = None,
+) -> Report:
+    """Everything in a scenario; the report and its page are written to `out/<name>/<digest12>/`.
+
+    Args:
+        scenario: the YAML file.
+        out: folder of runs.
+        seed: replaces the scenario's own seed.
+        workers: processes; default one a core.
+        engine: "local", "dask" or "dask:ADDRESS".
+        overrides: `key.path=value` texts of `--set`.
+        progress: where stages are shown; default standard error.
+        candidate: a policy to vet.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    from scenarios.checking import prepare_scenario
+
+    prepared = prepare_scenario(scenario, overrides=overrides, seed=seed, candidate=candidate)
+    setting = _setting(prepared, workers, engine, progress or Progress())
+    began = time.monotonic()
+    data = load(setting)
+    worlds = fit_worlds(setting, data)
+    believed = check_fidelity(setting, data, worlds)
+    trained = train_agents(setting, data, worlds, prepared.specs)
+    keys = {spec.settings.name: (spec.settings, worlds.a.digest, _source_of(spec)) for spec in prepared.specs}
+    flown = fly_agents(setting, data, worlds, trained, keys)
+    if candidate is not None and CANDIDATE in flown.failed:
+        raise InputError(f"--policy: '{candidate.policy}' failed: {flown.failed[CANDIDATE]}")
+    findings = evaluate(setting, data, worlds, believed, prepared.specs, trained, flown)
+    setting.progress.seconds["total"] = time.monotonic() - began
+    report = assemble(setting, data, worlds, believed, findings)
+    with setting.progress.stage("report"):
+        write(report, out, flown, findings)
+    setting.progress.say(f"processor seconds: {sum(setting.cpu.values()):.0f} in tasks, by task in report.json")
+    return report
+
+
+def vet(
+    scenario: Path, *, policy: str, baseline: str | None = None, trained_on: str | None = None, **options: Any
+) -> Report:
+    """Add a user's own policy as `candidate` and answer the scenario's gates for it alone.
+
+    Raises:
+        InputError: the policy cannot be loaded, or fails.
+    """
+    return run(scenario, candidate=Candidate(policy, baseline, trained_on), **options)
+
+
+def fidelity(
+    scenario: Path,
+    *,
+    out: Path = Path("runs"),
+    seed: int | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Data, preference model and fidelity only; nothing is trained and nothing written but the cache."""
+    from scenarios.checking import prepare_scenario
+
+    prepared = prepare_scenario(scenario, overrides=overrides, seed=seed)
+    setting = _setting(prepared, workers, engine, progress or Progress())
+    data = load(setting)
+    worlds = fit_worlds(setting, data)
+    return assemble(setting, data, worlds, check_fidelity(setting, data, worlds))
+
+
+def write(report: Report, out: Path, flown: Flown, findings: Any) -> Path:
+    """Write report.json, report.html, users.parquet and sessions.parquet; each file whole or not at all."""
+    from evaluators.report_page import write_page
+
+    folder = out / report.name / report.digest[:12]
+    write_atomically(folder / "users.parquet", lambda path: _write_users(path, flown))
+    write_atomically(folder / "sessions.parquet", lambda path: _write_sessions(path, flown))
+    write_atomically(
+        folder / "scenario.yaml", lambda path: _write_text(path, resolved(Scenario.model_validate(report.scenario)))
+    )
+    write_atomically(folder / "report.html", lambda path: write_page(report, path))
+    write_atomically(folder / "report.json", lambda path: _write_text(path, report.to_json_text()))
+    return folder
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _write_users(path: Path, flown: Flown) -> None:
+    """One row an agent, training seed, world and user, with the user's metrics."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for name, many in flown.judged.items():
+        for one in many:
+            for flight in one.flights:
+                n = len(flight.user)
+                columns = {
+                    "agent": pa.array([name] * n),
+                    "training_seed": np.full(n, flight.training_seed),
+                    "world": np.full(n, flight.world),
+                    "seed": np.full(n, flight.seed),
+                    "session": np.full(n, flight.session),
+                    "user": flight.user,
+                    **{metric: np.asarray(values, np.float64) for metric, values in sorted(flight.values.items())},
+                }
+                tables.append(pa.table(columns))
+    pq.write_table(pa.concat_tables(tables) if tables else pa.table({"agent": pa.array([], pa.string())}), path)
+
+
+def _write_sessions(path: Path, flown: Flown) -> None:
+    """What was shown and clicked in judge world 1: one row a slate."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for name, many in flown.judged.items():
+        for one in many:
+            sessions = one.first
+            row, step = np.nonzero(np.arange(sessions.slate.shape[1])[None, :] < sessions.length[:, None])
+            slates, clicks = sessions.slate[row, step], sessions.clicks[row, step]
+            width = slates.shape[1]
+            tables.append(
+                pa.table(
+                    {
+                        "agent": pa.array([name] * len(row)),
+                        "training_seed": np.full(len(row), sessions.training_seed),
+                        "user": sessions.user[row],
+                        "step": step,
+                        "slate": pa.FixedSizeListArray.from_arrays(pa.array(slates.ravel()), width),
+                        "clicks": pa.FixedSizeListArray.from_arrays(pa.array(clicks.ravel()), width),
+                    }
+                )
+            )
+    pq.write_table(pa.concat_tables(tables) if tables else pa.table({"agent": pa.array([], pa.string())}), path)
+
+
+def report_again(folder: Path) -> Path:
+    """Render report.html again from the report.json on disk; returns the page's path."""
+    from evaluators.report import Report
+    from evaluators.report_page import write_page
+
+    page = folder / "report.html"
+    report = Report.read(folder / "report.json")
+    write_atomically(page, lambda path: write_page(report, path))
+    return page
+
+
+def leaderboard(folder: Path, *, html: Path | None = None) -> Any:
+    """Every report under a folder, grouped by what makes runs comparable."""
+    from evaluators.leaderboard import leaderboard as rank_runs
+
+    return rank_runs(folder, html)
+
+
+# ------------------------------------------------------------------------------------------- Gymnasium's entry points
+
+
+def _train_world(scenario: str | Path | Scenario, seed: int | None = None) -> tuple[World, NDArray[np.float32] | None]:
+    """World A of a scenario with the items' content vectors; fitted on first use, then read from the cache."""
+    if isinstance(scenario, Scenario):
+        chosen, folder = scenario, Path()
+    else:
+        path = Path(scenario)
+        chosen, folder = load_scenario(path, seed=seed), path.parent
+
+    @dataclass(frozen=True)
+    class _Prepared:
+        scenario: Scenario
+        folder: Path
+
+    setting = _setting(_Prepared(chosen, folder), 1, "local", Progress(None))
+    data = load(setting)
+    return fit_worlds(setting, data).a, data.log.catalogue.content
+
+
+def make_env(scenario: str | Path | Scenario, *, action: str = "slate", seed: int = 0, **_: Any) -> Any:
+    """One simulated user in world A of a scenario: what `gymnasium.make("windtunnel/Recommend-v0", ...)` returns."""
+    from simulator.env import WindtunnelEnv
+
+    world, content = _train_world(scenario)
+    return WindtunnelEnv(world, action=action, seed=seed, content=content)
+
+
+def make_vector_env(
+    num_envs: int = 1,
+    *,
+    scenario: str | Path | Scenario,
+    action: str = "slate",
+    seed: int = 0,
+    copy: bool = True,
+    **_: Any,
+) -> Any:
+    """Many simulated users at once: what `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")` returns."""
+    from simulator.env import WindtunnelVectorEnv
+
+    world, content = _train_world(scenario)
+    return WindtunnelVectorEnv(world, num_envs, action=action, seed=seed, content=content, copy=copy)
