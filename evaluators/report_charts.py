@@ -17,6 +17,8 @@ from evaluators.wording import number, with_interval
 
 MARGIN = 0.04
 """Share of an axis left free at both ends, so that end marks are not cut."""
+SMALLEST_SPREAD = 1e-9
+"""Numbers nearer to one another than this share of their size are one number: ticks between them cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,14 @@ def axis_over(estimates: Iterable[EstimateModel | None], include: Iterable[float
 def axis_between(numbers: Sequence[float], ticks: int = 4) -> Axis:
     """An axis over the numbers with about `ticks` round ticks."""
     low, high = min(numbers), max(numbers)
-    if low == high:
-        low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+    size = max(abs(low), abs(high))
+    if high - low <= SMALLEST_SPREAD * max(size, 1.0):
+        half = size / 2 if size > SMALLEST_SPREAD else 0.5
+        low, high = low - half, high + half
     low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
     raw = (high - low) / max(ticks, 1)
-    size = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= raw * 0.999)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
     first = math.ceil(low / step)
     return Axis(low, high, tuple(round(k * step, 12) for k in range(first, math.floor(high / step) + 1)))
 

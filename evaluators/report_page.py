@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -31,6 +31,9 @@ from evaluators.report import (
     Threshold,
 )
 from evaluators.report_charts import Axis
+
+if TYPE_CHECKING:
+    from evaluators.leaderboard import Leaderboard
 
 SCENARIO_ORDER = ("name", "seed", "task", "data", "preference", "simulator", "agents", "evaluate", "stress", "gates")
 TASKS = {"recommend": "Recommendation on ", "search": "Search on ", "support": "Customer support on "}
@@ -244,6 +247,16 @@ def write_page(report: Report, path: Path) -> None:
     part = path.with_suffix(".part")
     part.write_text(render_page(report), encoding="utf-8")
     part.replace(path)
+
+
+def render_leaderboard(leaderboard: Leaderboard) -> str:
+    """The page of a leaderboard as HTML."""
+    boards = []
+    for board in leaderboard.boards:
+        values = [entry.value for entry in board.entries]
+        boards.append((board, charts.axis_over(values), wording.column_decimals(values)))
+    content = {"boards": boards, "skipped": leaderboard.skipped, "tasks": TASKS}
+    return environment().get_template("leaderboard.html").render(content)
 
 
 def _sentence(text: str) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from evaluators.wording import VERDICT_WORDS, column_decimals, gate_summary, places_held, with_interval
 
 if TYPE_CHECKING:
+    from evaluators.leaderboard import Board, Leaderboard
     from evaluators.report import EstimateModel, Report
 
 STYLES = {"pass": "bold green", "fail": "bold red", "undecided": "bold yellow"}
@@ -143,3 +144,30 @@ def _gates(report: Report) -> Table:
         line = Text.assemble((gate.agent, "bold"), f", {gate.rule}{reason}")
         rows.append((Text(gate.verdict, STYLES[gate.verdict]), line))
     return _hanging(rows)
+
+
+def boards(leaderboard: Leaderboard) -> Group:
+    """The boards of a leaderboard, one under the other."""
+    parts: list[RenderableType] = []
+    for board in leaderboard.boards:
+        title = Text.assemble((f"{board.source}, {board.metric}", "bold"), f" (worlds {board.world_digest[:12]}, ")
+        parts += [title.append(f"seed {board.seed})"), _board(board), *(Text(note) for note in board.notes), Text("")]
+    parts += [Text(f"skipped: {line}", STYLES["undecided"]) for line in leaderboard.skipped]
+    return Group(*parts)
+
+
+def _board(board: Board) -> Table:
+    cells = _cells([entry.value for entry in board.entries])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("tie", justify="right", no_wrap=True)
+    for title in ("agent", board.metric, "runs"):
+        table.add_column(Text(title), overflow="fold")
+    for entry, value in zip(board.entries, cells, strict=True):
+        rank, tie = "", ""
+        if entry.rank is not None:
+            rank, tie = places_held(entry.rank.rank_low, entry.rank.rank_high), str(entry.rank.tie_group)
+        name = Text(entry.agent).append(" (bound)" if entry.bound else "", "dim")
+        runs = entry.runs[0] if len(entry.runs) == 1 else f"{len(entry.runs)} runs"
+        table.add_row(rank, tie, name, Text(value or "failed"), Text(runs))
+    return table
