@@ -13,8 +13,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.errors import InputError
-
 if TYPE_CHECKING:
     from evaluators.report import Report
 
@@ -187,10 +185,10 @@ def validate(
     """Name all mistakes of scenarios and of the logs they read, one line each; nothing is trained."""
     from scenarios.checking import check_scenario
 
-    with _stdout_is_for_the_result() as result:
+    with _stdout_is_for_the_result():
         mistakes = {str(path): check_scenario(path, overrides=overrides or ()) for path in scenarios}
     if as_json:
-        _print_json([{"scenario": path, "mistakes": lines} for path, lines in mistakes.items()], result)
+        _print_json([{"scenario": path, "mistakes": lines} for path, lines in mistakes.items()])
     for path, lines in mistakes.items():
         prefix = f"{path}: " if len(scenarios) > 1 else ""
         for line in lines:
@@ -308,11 +306,11 @@ def report_(
     with _stdout_is_for_the_result() as result:
         import pipeline
 
-        page = pipeline.report_again(run_folder)
-    if as_json:
-        _print_json({"html": str(page)}, result)
-    else:
-        typer.echo(str(page))
+        page = str(pipeline.report_again(run_folder))
+        if as_json:
+            _print_json({"html": page}, result)
+        else:
+            result.write(page + "\n")
 
 
 @app.command(epilog="Example: windtunnel bench --json")
@@ -436,6 +434,8 @@ def _reward_range(text: str | None) -> tuple[float, float] | None:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         low, high = 1.0, 0.0
+    from simulator.errors import InputError
+
     if not -float("inf") < low < high < float("inf"):
         raise InputError(f"--reward-range: '{text}' is no range; write the least and the greatest reward, e.g. 0,1")
     return low, high
@@ -447,41 +447,41 @@ def _stdout_is_for_the_result() -> Iterator[IO[str]]:
     real = sys.stdout
     real.flush()
     try:
-        number = real.fileno()
-        saved = os.dup(number)
+        result = os.fdopen(os.dup(real.fileno()), "w", encoding=real.encoding, errors=real.errors)
+        saved = os.dup(1)
     except (OSError, ValueError, AttributeError):  # no file behind it, e.g. in a notebook: Python's prints alone move
         with contextlib.redirect_stdout(sys.stderr):
             yield real
         return
-    with os.fdopen(saved, "w", encoding=real.encoding, errors=real.errors, closefd=True) as result:
-        os.dup2(sys.stderr.fileno(), number)
+    with result:
+        os.dup2(2, 1)
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 yield result
         finally:
-            result.flush()
-            os.dup2(saved, number)
+            os.dup2(saved, 1)
+            os.close(saved)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. What the user can mend goes to stderr as lines, without a traceback."""
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-    except InputError as error:
-        typer.echo(str(error), err=True)
-        return INPUT_ERROR
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; the same command goes on where it stopped", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:  # e.g. `windtunnel list agents | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+    except typer.Abort:
+        code = INTERRUPTED
     except Exception as error:
+        from simulator.errors import InputError  # the package registers environments on import, so not for `--help`
+
+        if isinstance(error, InputError):
+            typer.echo(str(error), err=True)
+            return INPUT_ERROR
         show = getattr(error, "show", None)  # a usage error of the command line itself
         if show is None:
             raise
         show()
         return INPUT_ERROR
+    if code == INTERRUPTED:  # typer's own code for Ctrl-C
+        typer.echo("interrupted; the same command goes on where it stopped", err=True)
     return code if isinstance(code, int) else 0
 
 
