@@ -150,6 +150,8 @@ class Flights:
         if why is not None:
             return Estimate.withhold("mean over judge worlds", why, level=level)
         agents = self.usable(metric)
+        if metric == "regret" and not agents[agent].per_user.any():
+            return Estimate(0.0, 0.0, 0.0, level, len(self.user), "0 for every user: the bound, or what it shows")
         return simulated_mean(agents[agent], SeedPool.of(agents.values()), level=level, rules=self.rules(metric, agent))
 
     def difference(self, agent: str, vs: str, metric: str, *, level: float = 0.95) -> Paired:
