@@ -77,6 +77,13 @@ KINDS: dict[str, Kind] = {
         "bandit",
         learns=True,
     ),
+    "recbole:MODEL": Kind(
+        "agents.recbole:RecBole",
+        "agents.recbole:RecBoleSettings",
+        "EASE, BPR, ItemKNN, SLIMElastic or LightGCN, trained by RecBole on the liked rows",
+        "recbole",
+        learns=True,
+    ),
 }
 """Built-in kinds by name. `recbole:MODEL` is a row too, under `recbole:`."""
 
