@@ -205,18 +205,19 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
     most = scenario.evaluate.users
     if len(judge_users) > most:
         judge_users = np.sort(stream(root, "evaluate", "users").choice(judge_users, most, replace=False))
-    build = {"log": log, "split": split, "settings": scenario.simulator}
+
+    def build(model: PreferenceModel, users: NDArray[np.int64], name: str) -> World:
+        return World.build(model, log, split, users, scenario.simulator, name=name)
+
     return Worlds(
         tower_a=towers[WORLD_A],
         tower_judge=towers[JUDGE],
         model_a=model_a,
         judge_models=judge_models,
         references=dict(zip(references, fitted[len(judges) :], strict=True)),
-        a=World.build(model_a, users=split.users(WORLD_A), name="A", **build),
-        a_on_judge_users=World.build(model_a, users=judge_users, name="A on judge users", **build),
-        judges=tuple(
-            World.build(model, users=judge_users, name=f"B{b}", **build) for b, model in enumerate(judge_models, 1)
-        ),
+        a=build(model_a, split.users(WORLD_A), "A"),
+        a_on_judge_users=build(model_a, judge_users, "A on judge users"),
+        judges=tuple(build(model, judge_users, f"B{b}") for b, model in enumerate(judge_models, 1)),
     )
 
 
@@ -624,7 +625,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
     log, split, scenario = data.log, data.split, setting.scenario
     base = float(log.primary.mean())
     parts = {"world A": WORLD_A, "judge worlds": JUDGE, "held out": HELD_OUT}
-    splits = {
+    splits: dict[str, Any] = {
         name: {
             "users": len(split.users(role)),
             "rows": int(np.isin(log.user, split.users(role)).sum()),
@@ -632,7 +633,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         }
         for name, role in parts.items()
     }
-    card = {
+    card: dict[str, Any] = {
         "primary behaviour": scenario.data.positive,
         "base rate": round(base, 4),
         "sha256": data.digest,

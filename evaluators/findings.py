@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from evaluators.judging import Judged, Sweep
 from evaluators.logged_check import LoggedCheck
 from evaluators.metrics import METRICS
 from evaluators.picks import Picks
-from evaluators.power import smallest_difference
 from evaluators.report import (
     AgentSection,
     AssumptionSection,
@@ -184,6 +183,7 @@ def find(
                 agent=c.agent,
                 baseline=c.baseline,
                 difference=EstimateModel.of(c.difference),
+                further_world=None,
                 p_value=c.p_value,
                 p_adjusted=c.p_adjusted,
                 exploratory=c.exploratory,
@@ -191,33 +191,25 @@ def find(
             for c in comparisons
         ],
         ranking=[RankingRow(agent=r.agent, rank_low=r.rank_low, rank_high=r.rank_high) for r in flights.ranking()],
-        gates=[_gate(result, gates) for result in decided],
+        gates=[_gate(result) for result in decided],
         verdict=verdict,
         power=[
-            PowerRow(
-                metric=c.metric,
-                agent=c.agent,
-                baseline=c.baseline,
-                users=c.components.n_users,
-                training_seeds=c.components.n_seeds,
-                detectable=smallest_difference(c.components, c.components.n_users, c.components.n_seeds),
-                pairing_gain=_finite(c.difference.diagnostics.get("pairing_gain")),
-            )
-            for c in comparisons
-            if c.components is not None and c.metric == evaluate.metrics[0]
+            PowerRow(**asdict(one)) for one in flights.power(c for c in comparisons if c.metric == evaluate.metrics[0])
         ],
         sweeps=_sweep_effects(swept, flights, evaluate.metrics[0], first),
         flights=flights,
     )
 
 
-def _finite(value: Any) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
-def _gate(result: GateResult, gates: Sequence[GateSettings]) -> GateSection:
+def _gate(result: GateResult) -> GateSection:
     return GateSection(
-        name=result.name, rule=result.rule, agent=result.agent, verdict=result.verdict, reason=result.reason
+        name=result.name,
+        rule=result.rule,
+        agent=result.agent,
+        verdict=result.verdict,
+        reason=result.reason,
+        estimate=None if result.estimate is None else EstimateModel.of(result.estimate),
+        threshold=result.threshold,
     )
 
 

@@ -99,12 +99,12 @@ def _report_to(path: Path | None) -> Report:
     return report
 
 
-def _run_and_store(cache: StageCache, task: Task, progress: Path | None) -> float:
+def _run_and_store(cache: StageCache, task: Task, key: str, progress: Path | None) -> float:
     _limit_threads()
     before = _children_cpu()
     result = task.run(*task.inputs, report=_report_to(progress))
     used = _children_cpu() - before
-    cache.store(task.stage, task.key, (result, used))
+    cache.store(task.stage, key, (result, used))
     return used
 
 
@@ -132,17 +132,19 @@ class Engine:
             show: called from time to time with the fraction of all tasks done and a few words.
         """
         keys = [task.key for task in tasks]
-        waiting = [task for task, key in zip(tasks, keys, strict=True) if not self.cache.has(task.stage, key)]
-        fresh = {id(task) for task in waiting}
+        waiting = [(task, key) for task, key in zip(tasks, keys, strict=True) if not self.cache.has(task.stage, key)]
+        fresh = {key for _, key in waiting}
         if waiting:
             self._compute(waiting, show, already=len(tasks) - len(waiting))
         done = []
         for task, key in zip(tasks, keys, strict=True):
             result, used = self.cache.load(task.stage, key)
-            done.append(Done(result, used, cached=id(task) not in fresh))
+            done.append(Done(result, used, cached=key not in fresh))
         return done
 
-    def _compute(self, waiting: list[Task], show: Callable[[float, str], None] | None, already: int) -> None:
+    def _compute(
+        self, waiting: list[tuple[Task, str]], show: Callable[[float, str], None] | None, already: int
+    ) -> None:
         import joblib
 
         # Long tasks first: with two workers the last one to start decides when all have ended.
@@ -150,17 +152,19 @@ class Engine:
         progress.mkdir(parents=True, exist_ok=True)
         paths = [progress / str(number) for number in range(len(waiting))]
         stop = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(waiting, paths, show, already, stop), daemon=True)
+        watcher = threading.Thread(
+            target=_watch, args=([task for task, _ in waiting], paths, show, already, stop), daemon=True
+        )
         watcher.start()
         try:
             if self.workers == 1 and not self.address:
-                for task, path in zip(waiting, paths, strict=True):
-                    _run_and_store(self.cache, task, path)
+                for (task, key), path in zip(waiting, paths, strict=True):
+                    _run_and_store(self.cache, task, key, path)
             else:
                 with self._backend():
                     joblib.Parallel(n_jobs=self.workers, batch_size=1, pre_dispatch="all")(
-                        joblib.delayed(_run_and_store)(self.cache, task, path)
-                        for task, path in zip(waiting, paths, strict=True)
+                        joblib.delayed(_run_and_store)(self.cache, task, key, path)
+                        for (task, key), path in zip(waiting, paths, strict=True)
                     )
         finally:
             stop.set()
