@@ -13,6 +13,7 @@ from evaluators.estimate import Estimate
 from evaluators.fairness import by_group
 from evaluators.flights import Flights
 from evaluators.gates import Evidence, GateEvidence, Term
+from evaluators.intervals import t_quantile
 from evaluators.metrics import METRICS
 from evaluators.picks import CHOSE_TO_RATE, Picks, ShiftedFlights, corrected, corrected_difference, picks_difference
 from evaluators.ranking import Rank
@@ -208,19 +209,19 @@ class Corrections:
     def corrected(self, flights: Flights, agent: str, metric: str, level: float) -> Estimate:
         """Value of an agent for users like the held-out ones."""
         simulated = flights.simulated(agent, metric, level=level)
-        why = simulated.withheld or self._why_not(agent)
+        why = simulated.withheld or self._why_not(agent, metric)
         if why is not None:
             return Estimate.withhold("corrected by the picks check", why, level=level)
-        flown = self._flown(flights, agent, metric)
+        flown = self._flown(flights, agent, metric, level)
         return corrected(simulated, self.picks[agent], flown.at_shift, flown.at_low, flown.at_high)
 
     def difference(self, flights: Flights, agent: str, vs: str, metric: str, level: float) -> Estimate:
         """Corrected value of an agent minus that of another."""
         simulated = flights.difference(agent, vs, metric, level=level).estimate
-        why = simulated.withheld or self._why_not(agent) or self._why_not(vs)
+        why = simulated.withheld or self._why_not(agent, metric) or self._why_not(vs, metric)
         if why is not None:
             return Estimate.withhold("difference of two corrected values", why, level=level)
-        flown, against = (self._flown(flights, name, metric) for name in (agent, vs))
+        flown, against = (self._flown(flights, name, metric, level) for name in (agent, vs))
         return corrected_difference(simulated, self.picks[agent], self.picks[vs], flown, against)
 
     def picks_difference(self, agent: str, vs: str, level: float) -> Estimate:
@@ -230,22 +231,27 @@ class Corrections:
                 return Estimate.withhold("difference of log O/E", f"picks: {name} was not checked", level=level)
         return picks_difference(self.picks[agent], self.picks[vs], level=level)
 
-    def _why_not(self, agent: str) -> str | None:
+    def _why_not(self, agent: str, metric: str) -> str | None:
         if agent not in self.picks:
             return f"picks: {agent} was not checked"
         if self.picks[agent].estimate.withheld is not None:
             return self.picks[agent].estimate.withheld
-        if agent not in self.shifted or self.shifted[agent][0] is None:
+        flown = self.shifted[agent][0] if agent in self.shifted else None
+        if flown is None:
             return f"picks: {agent} did not fly with its appeal shifted"
-        return None
+        return flown.why_not(metric, agent)
 
-    def _flown(self, flights: Flights, agent: str, metric: str) -> ShiftedFlights:
+    def _flown(self, flights: Flights, agent: str, metric: str, level: float) -> ShiftedFlights:
         """Shifted values; under a swept assumption they move as the unshifted value of the first world does."""
         now = flights.values[metric][agent].by_world[0]
         assumed = self.base.values[metric][agent].by_world[0]
         factor = float(now / assumed) if assumed != 0 else 1.0
         at, low, high = (None if f is None else f.values[metric][agent].value * factor for f in self.shifted[agent])
         assert at is not None
+        # The shifts were flown at the limits of one level; at another these limits lie further out or in.
+        picks = self.picks[agent].estimate
+        wider = t_quantile(level, picks.n - 1) / t_quantile(picks.level, picks.n - 1)
+        low, high = (None if limit is None else at + (limit - at) * wider for limit in (low, high))
         return ShiftedFlights(at, low, high)
 
 
