@@ -37,7 +37,8 @@ class MyAgent:
         # Ten rows at the mean rate: an item seen once is not the best of all.
         mean = log.primary.mean()
         self.popularity = np.log1p(liked) + 4 * ((liked + 10 * mean) / (shown + 10) - mean)  # [I]
-        self.content = training.catalogue.content - training.catalogue.content.mean(axis=0)  # [I, d]
+        content = np.asarray(training.catalogue.content)
+        self.content = content - content.mean(axis=0)  # [I, d]
         self.mean_feedback = float(mean)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
