@@ -289,6 +289,21 @@ class ComparisonSection(_Part):
     exploratory: bool = Field(default=False, description="true for every metric but the primary one")
     note: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_further_world_from_the_diagnostics(cls, given: Any) -> Any:
+        """A paired difference brings the limits in a further world as a diagnostic; here they are an estimate."""
+        if not isinstance(given, Mapping) or given.get("further_world") is not None:
+            return given
+        difference = given.get("difference")
+        model = EstimateModel.model_validate(difference) if difference is not None else None
+        limits = model.diagnostics.get("further_world") if model is not None else None
+        if model is None or model.value is None or not isinstance(limits, list) or len(limits) != 2:
+            return given
+        method = f"{model.method}; in a further judge world"
+        further = model.model_dump(exclude={"low", "high", "diagnostics", "method"})
+        return {**given, "further_world": {**further, "low": limits[0], "high": limits[1], "method": method}}
+
     @model_serializer(mode="wrap")
     def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return _without(handler(self), "further_world", "note")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evaluators.estimate import Estimate
-from evaluators.report import AgentSection, EstimateModel, RankingRow, Report, estimates, plain
+from evaluators.report import AgentSection, ComparisonSection, EstimateModel, RankingRow, Report, estimates, plain
 from evaluators.wording import column_decimals, decimals, gate_summary, number, p_value, with_interval
 from simulator.errors import InputError
 
@@ -86,6 +86,15 @@ def test_an_estimate_with_neither_value_nor_reason_is_refused() -> None:
         EstimateModel(value=1.0, withheld="why", method="m")
     assert "withheld" not in about(1.0, 0.1).model_dump()
     assert withheld("why").model_dump()["withheld"] == "why"
+
+
+def test_a_comparison_shows_the_limits_in_a_further_world_that_the_difference_brings() -> None:
+    difference = about(2.0, 0.5).model_copy(update={"diagnostics": {"further_world": [1.0, 3.0]}})
+    found = ComparisonSection(metric="reward", agent="a", baseline="b", difference=difference)
+    assert found.further_world is not None
+    assert (found.further_world.value, found.further_world.low, found.further_world.high) == (2.0, 1.0, 3.0)
+    assert ComparisonSection(metric="reward", agent="a", baseline="b", difference=about(2.0, 0.5)).further_world is None
+    assert ComparisonSection.model_validate_json(found.model_dump_json()) == found
 
 
 def test_an_unknown_key_and_a_number_that_is_not_finite_are_refused() -> None:
