@@ -7,6 +7,7 @@ inner product of a user's and an item's block, so that all items are scored for 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,14 +128,19 @@ class Features:
         )
 
     def pair_blocks(self, users: UserBlocks) -> tuple[tuple[F32, F32], ...]:
-        """(user block [n, k], item block [I, k]) of each pair feature, scaled to unit standard deviation."""
-        blocks = (
-            (users.taste, self.vectors),
-            (users.content, self.content),
-            (users.categories, self.categories),
-            (users.recent, self.categories),
-        )
-        return tuple((user / scale, item) for (user, item), scale in zip(blocks, self.pair_scale, strict=True))
+        """(user block [n, k], item block [I, k]) of each pair feature; their product has unit standard deviation."""
+        blocks = (users.taste, users.content, users.categories, users.recent)
+        return tuple(zip(blocks, self.pair_item_blocks(), strict=True))
+
+    def pair_item_blocks(self) -> tuple[F32, ...]:
+        """Item block [I, k] of each pair feature."""
+        blocks = (self.vectors, self.content, self.categories, self.categories)
+        return tuple((block / scale).astype(np.float32) for block, scale in zip(blocks, self.pair_scale, strict=True))
+
+    def pair_slices(self) -> tuple[slice, ...]:
+        """Where each pair feature's user block stands in `UserBlocks.state`."""
+        ends = len(USER_NAMES) + np.cumsum([0] + [block.shape[1] for block in self.pair_item_blocks()])
+        return tuple(slice(int(low), int(high)) for low, high in pairwise(ends))
 
     def item_features(self) -> F32:
         """[I, 2 + p] features of items alone: ITEM_NAMES, then the content directions."""

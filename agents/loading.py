@@ -84,6 +84,20 @@ KINDS: dict[str, Kind] = {
         "recbole",
         learns=True,
     ),
+    "dqn": Kind(
+        "agents.deep_rl:DQN",
+        "agents.deep_rl:DQNSettings",
+        "deep Q-network (Stable-Baselines3) on features of user and item, slates by the highest Q",
+        "deep_rl",
+        learns=True,
+    ),
+    "ppo": Kind(
+        "agents.deep_rl:PPO",
+        "agents.deep_rl:PPOSettings",
+        "PPO (Stable-Baselines3) with a continuous proto-action, slates by the nearest items",
+        "deep_rl",
+        learns=True,
+    ),
 }
 """Built-in kinds by name. `recbole:MODEL` is a row too, under `recbole:`."""
 
@@ -281,8 +295,8 @@ def _built_in(settings: AgentSettings, where: str) -> tuple[Kind | None, dict[st
     )
     if not looks_like_code:
         raise InputError(
-            f"{where}.kind: '{name}' is not an agent{did_you_mean(name, KINDS)}"
-            f"; `windtunnel list agents` has all {len(KINDS)}, or give file.py:Class or package.module:Class"
+            f"{where}.kind: '{name}' is not an agent{did_you_mean(name, KINDS)} (`windtunnel list agents` has all "
+            f"{len(KINDS)}; your own is file.py:Class or package.module:Class)"
         )
     return None, given
 

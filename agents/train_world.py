@@ -55,10 +55,12 @@ class Lanes:
     def reset(self) -> Observation:
         """Start every lane with the first session of its seed."""
         seen, _ = self.env.reset(seed=self._seed)
-        return self._observation(seen, self.env.candidates())  # type: ignore[attr-defined]
+        self._candidates: NDArray[np.bool_] = self.env.candidates()  # type: ignore[attr-defined]
+        return self._observation(seen, self._candidates)
 
     def step(self, slates: NDArray[np.int64]) -> Step:
-        """Show a slate in each lane."""
+        """Show a slate in each lane; an item that may not be shown, or stands there twice, leaves its place empty."""
+        slates = shown_places(slates, self._candidates)
         seen, reward, terminated, truncated, info = self.env.step(slates)
         done = terminated | truncated
         after = {name: np.asarray(value) for name, value in seen.items()}
@@ -68,13 +70,14 @@ class Lanes:
             after = {name: value.copy() for name, value in after.items()}
             for name in after:
                 after[name][lanes] = np.stack([final[name] for final in last])
+        self._candidates = self.env.candidates()  # type: ignore[attr-defined]
         return Step(
             clicks=_clicks(slates, after["history_feedback"]),
             reward=np.asarray(reward, np.float32),
             done=done,
             truncated=np.asarray(truncated),
             after=self._observation(after, None),
-            observation=self._observation(seen, self.env.candidates()),  # type: ignore[attr-defined]
+            observation=self._observation(seen, self._candidates),
         )
 
     def close(self) -> None:
@@ -91,6 +94,15 @@ class Lanes:
             step=np.asarray(seen["step"], np.int64),
             slate_size=self.slate_size,
         )
+
+
+def shown_places(slates: NDArray[np.int64], candidates: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The slates [n, K] with -1 where an item is no candidate or stood further up already."""
+    n, slate_size = slates.shape
+    allowed = (slates >= 0) & candidates[np.arange(n)[:, None], np.maximum(slates, 0)]
+    for place in range(1, slate_size):
+        allowed[:, place] &= (slates[:, :place] != slates[:, place, None]).all(axis=1)
+    return np.where(allowed, slates, -1)
 
 
 def _clicks(slates: NDArray[np.int64], feedback: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -118,16 +130,19 @@ class Curve:
         self._training = training
         self._lanes = Lanes(training, VALUE_SESSIONS, seed=(training.seed + VALUE_SEED) % 2**31)
         self._due = [round(budget * k / points) for k in range(points + 1)]
+        self._measured = -1
         self._deadline = None if training.seconds is None else time.perf_counter() + training.seconds
+
+    def due(self, steps: int) -> bool:
+        """Whether a point is due at this number of steps."""
+        return bool(self._due) and steps >= self._due[0]
 
     def measure(self, steps: int, act: Act, *, last: bool = False) -> None:
         """Report the value of `act` if a point is due at this number of steps, or if it is the last."""
-        if not self._due or (steps < self._due[0] and not last):
+        if steps == self._measured or not (last or self.due(steps)):
             return
-        while self._due and self._due[0] <= steps:
-            self._due.pop(0)
-        if last:
-            self._due = []
+        self._due = [] if last else [due for due in self._due if due > steps]
+        self._measured = steps
         self._training.report(steps, session_value(self._lanes, act))
 
     def out_of_time(self) -> bool:
