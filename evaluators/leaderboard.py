@@ -28,10 +28,9 @@ from simulator.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Group as Renderables
 
-    from evaluators.flights import Flights
-
 REPORT, USERS = "report.json", "users.parquet"
 KEYS = ("agent", "training_seed", "world", "user")
+"""Columns of the table of users beside those of the metrics; several rows of one key are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,33 +175,6 @@ def leaderboard(folder: Path, html: Path | None = None) -> Leaderboard:
 # ------------------------------------------------------------------------------------------------ the table of users
 
 
-def write_users(flights: Flights, path: Path) -> None:
-    """Leave every user's values beside the report: agent, training_seed, world, user, and a column for each metric.
-
-    Metrics of the set of users have no value for one user and no column; an undefined value is null.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    metrics = [name for name in flights.metrics if METRICS[name].of == "user"]
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*KEYS, *metrics)}
-    for agent in flights.agents:
-        shape = max((flights.values[m][agent].per_user.shape for m in metrics), key=math.prod, default=(0, 0, 0))
-        seed, world, user = (index.ravel() for index in np.indices(shape))
-        columns["agent"].append(np.full(len(user), agent))
-        columns["training_seed"].append(seed)
-        columns["world"].append(world + 1)
-        columns["user"].append(flights.user[user])
-        for metric in metrics:
-            columns[metric].append(np.broadcast_to(flights.values[metric][agent].per_user, shape).ravel())
-    arrays = {
-        name: pa.array(np.concatenate(parts), from_pandas=name in metrics) for name, parts in columns.items() if parts
-    }
-    part = path.with_suffix(".part")
-    parquet.write_table(pa.table(arrays), part, compression="zstd")
-    part.replace(path)
-
-
 @dataclass(frozen=True, slots=True)
 class _Users:
     """The table of one run on one metric: agent -> [T, M, U], and the users [U] that the last axis stands for."""
@@ -246,9 +218,11 @@ class _Run:
         for name in np.unique(agent):
             rows = np.flatnonzero(agent == name)
             seeds, seed_at = np.unique(seed[rows], return_inverse=True)
-            cube = np.full((len(seeds), len(worlds), len(users)), np.nan)
-            cube[seed_at, world_at[rows], place[rows]] = value[rows]
-            values[str(name)] = cube
+            shape = (len(seeds), len(worlds), len(users))
+            cell = np.ravel_multi_index((seed_at, world_at[rows], place[rows]), shape)
+            # Simulation seeds and repeated sessions only cut noise: they average within the user.
+            total, count = (np.bincount(cell, weights, math.prod(shape)) for weights in (value[rows], None))
+            values[str(name)] = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0).reshape(shape)
         return _Users(users, values)
 
 
