@@ -19,10 +19,10 @@ from simulator.errors import InputError
 def sessions_of(slate: list[list[list[int]]], clicks: list[list[list[int]]], user: list[int] | None = None) -> Sessions:
     shown = np.array(slate, np.int32)
     n, steps, _ = shown.shape
-    length = (shown >= 0).any(axis=2).sum(axis=1)
+    length = np.asarray((shown >= 0).any(axis=2)).sum(axis=1)
     return Sessions(
         "agent", 1, 0, 0, np.array(range(n) if user is None else user), shown, np.array(clicks, np.uint8), length,
-        length < steps,
+        np.asarray(length < steps),
     )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def random_sessions(rng: np.random.Generator, n: int, *, steps: int = 3, k: int 
     clicks = (rng.random(slate.shape) < 0.3) & (slate >= 0)
     return Sessions(
         "agent", 1, 0, 0, np.arange(n), slate.astype(np.int32), clicks.astype(np.uint8), (~gone).sum(axis=1),
-        gone.any(axis=1),
+        np.asarray(gone.any(axis=1)),
     )  # fmt: skip
 
 
