@@ -138,11 +138,11 @@ class Flights:
         )
 
     def _design_effect(self) -> float | None:
-        """Variance of the rate pooled over all agents over that of as many independent trials."""
+        """Variance of the rate pooled over all agents over that of as many independent trials, at least 1."""
         events, trials = sum(self.clicks.values()), sum(self.shown.values())
         ratios = Ratios(np.asarray(events)[None], np.asarray(trials)[None])
         rate, n = ratios.value, float(np.sum(trials))
-        return standard_error(ratios.scores()) ** 2 * n / (rate * (1 - rate)) if 0 < rate < 1 else None
+        return max(1.0, standard_error(ratios.scores()) ** 2 * n / (rate * (1 - rate))) if 0 < rate < 1 else None
 
     def simulated(self, agent: str, metric: str, *, level: float = 0.95) -> Estimate:
         """Value in the judge worlds, with the part of the worlds in its interval."""

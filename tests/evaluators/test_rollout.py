@@ -13,7 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from agents.base import AgentError, Observation
-from evaluators.flights import Flight, gather, measure
+from evaluators.comparison import AgentValues
+from evaluators.flights import Flight, Flights, gather, measure
+from evaluators.intervals import clopper_pearson
 from evaluators.metrics import Reference
 from evaluators.rollout import fly
 from evaluators.sessions import Sessions
@@ -234,6 +236,28 @@ def test_regret_is_the_oracles_reward_minus_the_agents_for_the_same_user_and_luc
         table.values["regret"]["random"].per_user, reward["first"].per_user - reward["random"].per_user
     )
     assert table.simulated("first", "regret").value == 0
+
+
+def test_a_rate_of_few_events_gets_the_limits_of_its_events() -> None:
+    rng = np.random.default_rng(4)
+    clicks = np.zeros(200)
+    clicks[rng.choice(200, 9, replace=False)] = 1.0
+    by_agent = {"rare": clicks, "never": np.zeros(200), "often": rng.integers(0, 3, 200).astype(np.float64)}
+    table = Flights(
+        np.arange(200),
+        ("click_rate",),
+        {"click_rate": {name: AgentValues((count / 20)[None, None]) for name, count in by_agent.items()}},
+        clicks=by_agent,
+        shown=dict.fromkeys(by_agent, np.full(200, 20.0)),
+    )
+    rare, never, often = (table.simulated(name, "click_rate") for name in by_agent)
+    assert "9 events: Clopper-Pearson" in rare.method
+    low, high = clopper_pearson(9, 4_000)
+    assert rare.low == pytest.approx(low, rel=0.1)
+    assert rare.high == pytest.approx(high, rel=0.1)
+    assert never.value == never.low == 0
+    assert never.high == pytest.approx(3.69 / 4_000, rel=0.3)
+    assert "Clopper" not in often.method
 
 
 def test_a_comparison_says_what_it_could_have_seen(world: World) -> None:
