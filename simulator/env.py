@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from simulator.errors import InputError, did_you_mean
-from simulator.users import ItemScorer, RawObservation, SimulatedUsers
+from simulator.users import Advance, ItemScorer, SimulatedUsers
 from simulator.world import World
 
 Action = Literal["slate", "item", "proto"]
@@ -53,7 +53,7 @@ class _Actions:
 
     def slates(self, actions: NDArray[Any], users: SimulatedUsers) -> NDArray[np.int64]:
         if self._scorer is None:
-            return np.asarray(actions, np.int64).reshape(users.n, self.slate_size)
+            return np.ascontiguousarray(actions, np.int64).reshape(users.n, self.slate_size)
         wanted = np.asarray(actions, np.float32).reshape(users.n, self._scorer.width)
         return self._scorer.top_k(wanted, self.slate_size, blocked=users.seen)
 
@@ -208,8 +208,10 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.users = SimulatedUsers(world, num_envs, seed=seed, slate_size=self._actions.slate_size)
         self._episode = np.zeros(num_envs, np.int64)
+        self._nothing = np.full((num_envs, self._actions.slate_size), -1)
         self._live = self.users.new_observation(num_envs)
-        self.ended = Ended(np.zeros(0, np.int64), dict(zip(FIELDS, self.users.new_observation(0), strict=True)))
+        nobody = (self.users.user_features[:0], *self.users.new_observation(0))
+        self.ended = Ended(np.zeros(0, np.int64), dict(zip(FIELDS, nobody, strict=True)))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
         """Start a session in every lane: episode 0 of the seed, or without a seed the next episode."""
@@ -218,19 +220,26 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
             self.users.reseed(seed)
             self._episode[:] = 0
         self.users.stop()
-        observation = self.users.new_observation(self.num_envs) if self.copy else self._live
-        self.users.turn_over(self._episode, observation)
-        return dict(zip(FIELDS, observation, strict=True)), {}
+        return self._advance(self._nothing)[0], {}
 
     def step(self, actions: NDArray[Any]) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Show slates; reward is the number of clicks in this step."""
-        outcome = self.users.step(self._actions.slates(actions, self.users))
-        observation = self.users.new_observation(self.num_envs) if self.copy else self._live
-        turn = self.users.turn_over(self._episode, observation)
-        reward = outcome.reward.copy() if self.copy else outcome.reward
-        self.ended = Ended(turn.lanes, dict(zip(FIELDS, turn.last, strict=True)))
-        info = LastInfo(self.num_envs, self.ended) if len(turn.lanes) else {}
-        return dict(zip(FIELDS, observation, strict=True)), reward, turn.terminated, turn.truncated, info
+        observation, turn = self._advance(self._actions.slates(actions, self.users))
+        reward = self.users.outcome.reward
+        self.ended = Ended(turn.lanes, dict(zip(FIELDS, (turn.features, *turn.last), strict=True)))
+        return (
+            observation,
+            reward.copy() if self.copy else reward,
+            turn.terminated,
+            turn.truncated,
+            LastInfo(self.num_envs, self.ended) if len(turn.lanes) else {},
+        )
+
+    def _advance(self, slates: NDArray[np.int64]) -> tuple[Arrays, Advance]:
+        rest = self.users.new_observation(self.num_envs) if self.copy else self._live
+        turn = self.users.advance(slates, self._episode, rest)
+        features = self.users.user_features.copy() if self.copy else self.users.user_features
+        return dict(zip(FIELDS, (features, *rest), strict=True)), turn
 
     def candidates(self) -> NDArray[np.bool_]:
         """[num_envs, I] items that may be shown now."""
@@ -256,6 +265,7 @@ class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
         self.observation_space = observation_space(world)
         self.users = SimulatedUsers(world, 1, seed=seed, slate_size=self._actions.slate_size)
         self._episode = np.zeros(1, np.int64)
+        self._nothing = np.full((1, self._actions.slate_size), -1)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
         """Start a session: episode 0 of the seed, or without a seed the next episode."""
@@ -264,9 +274,8 @@ class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
             self.users.reseed(seed)
             self._episode[:] = 0
         self.users.stop()
-        observation = self.users.new_observation(1)
-        self.users.turn_over(self._episode, observation)
-        return self._first(observation), {}
+        self.users.advance(self._nothing, self._episode, self.users.new_observation(1))
+        return self._observation(), {}
 
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
         """Show a slate; reward is the number of clicks in this step."""
@@ -280,7 +289,4 @@ class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
 
     def _observation(self) -> Arrays:
         o = self.users.observe()
-        return self._first((o.user_features, o.history_items, o.history_feedback, o.step))
-
-    def _first(self, observation: RawObservation) -> Arrays:
-        return {name: array[0].copy() for name, array in zip(FIELDS, observation, strict=True)}
+        return {name: getattr(o, name)[0].copy() for name in FIELDS}

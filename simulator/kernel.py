@@ -35,14 +35,14 @@ _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 ACTS, LEAVING, NEXT_USER = np.uint64(1), np.uint64(2), np.uint64(3)
 """Streams: examination and clicks; leaving; which user an environment's next episode is of."""
 
-STRENGTH, EXPOSURE_MEMORY, RATE, C0, C1, C2, C3, SATISFACTION_MEMORY, TWICE_USUAL, CASCADE, CONTINUATION, HORIZON = range(
-    12
+STRENGTH, EXPOSURE_MEMORY, RATE, C0, C1, C2, C3, SATISFACTION_MEMORY, TWICE_USUAL, CASCADE, CONTINUATION, HORIZON = (
+    range(12)
 )
 N_PARAMETERS = 12
 """Places of the parameters in the kernel's parameter array; the examination curve [K] follows them."""
 
 KEY, STEP, WRITTEN = np.uint64(0), np.uint64(1), np.uint64(2)
-"""Columns of `clock`: hash of (seed, user, session); slates shown; entries ever written to the history."""
+"""Columns of `clock`: hash of (seed, user, session); slates shown; where the next entry of the history goes."""
 BIAS, SATISFACTION = np.uint64(0), np.uint64(1)
 """Columns of `mood`: the user's own logit; running satisfaction in [0, 1]."""
 LEFT, DONE = 0, 1
@@ -281,7 +281,7 @@ def _expose(
 def _record(
     clock: U64,
     mood: F32,
-    ring: I32,
+    past: I32,
     shown: I32,
     clicks: U8,
     reward: F32,
@@ -295,10 +295,11 @@ def _record(
     count: I64,
     m: int,
     n_items: int,
+    length: int,
     shift: np.uint64,
 ) -> int:
     """Outputs, history, satisfaction and leaving; returns how many are done."""
-    empty, wrap, low = np.uint64(n_items), np.uint64(ring.shape[1] - 1), (_1 << shift) - _1
+    empty, low = np.uint64(n_items), (_1 << shift) - _1
     for b in range(m):
         for k in range(clicked.shape[1]):
             clicked[b, k] = 0
@@ -308,6 +309,10 @@ def _record(
     for b in range(m):
         user = np.uint64(count[b, _USER])
         written = clock[user, WRITTEN]
+        if written + np.uint64(shown.shape[1]) > np.uint64(past.shape[1]):  # full: keep the newest H, at the front
+            for j in range(length):
+                past[user, j] = past[user, written - np.uint64(length) + np.uint64(j)]
+            written = np.uint64(length)
         n_clicks = 0
         for k in range(shown.shape[1]):
             there = rows[b, k] < empty
@@ -315,7 +320,7 @@ def _record(
             shown[user, k] = item
             clicks[user, k] = clicked[b, k]
             # An entry holds item and click in one number. What an empty place writes, the next entry overwrites.
-            ring[user, written & wrap] = np.int32(item * 2 + clicked[b, k])
+            past[user, written] = np.int32(item * 2 + clicked[b, k])
             written += np.uint64(there)
             n_clicks += clicked[b, k]
         clock[user, WRITTEN] = written
@@ -339,8 +344,10 @@ def _record(
     return n_done
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def step_users(
+@njit(cache=True, error_model="numpy")
+def _step_block(
+    first: int,
+    end: int,
     slate: I64,
     table: F32,
     item_bias: F32,
@@ -349,7 +356,7 @@ def step_users(
     state: F32,
     mood: F32,
     seen: U64,
-    ring: I32,
+    past: I32,
     shown: I32,
     clicks: U8,
     reward: F32,
@@ -362,6 +369,70 @@ def step_users(
     examined: U64,
     count: I64,
     width: int,
+    length: int,
+) -> int:
+    """One step of users first to end, at most BLOCK of them; returns how many are done."""
+    slate_size = slate.shape[1]
+    n_items = table.shape[0] - 1
+    shift = _0
+    while (1 << shift) < draws.shape[2]:
+        shift += _1
+    n_done = 0
+    m = 0
+    for user in range(first, end):
+        if flags[user, DONE]:
+            n_done += 1
+            reward[user] = _ZERO
+            for k in range(slate_size):
+                shown[user, k] = -1
+                clicks[user, k] = 0
+        else:
+            count[m, _USER] = user
+            m += 1
+    _place(slate, seen, clock, parameters, draws, rows, examined, count, m, n_items, shift)
+    if parameters[CASCADE] > _ZERO:
+        _cascade(
+            table, item_bias, parameters, clock, state, mood, draws, flat, rows, examined, count, m, width,
+            slate_size, shift,
+        )  # fmt: skip
+    else:
+        _click(
+            table, item_bias, parameters, state, mood, draws, flat, rows, examined, count, m, width, shift
+        )  # fmt: skip
+    if parameters[RATE] > _ZERO:
+        _drift(table, state, flat, examined, count, m, width)
+    _expose(table, state, parameters[EXPOSURE_MEMORY], overlap, rows, count, m, width, slate_size)
+    n_done += _record(
+        clock, mood, past, shown, clicks, reward, flags, parameters, overlap, flat, clicked, rows, examined, count,
+        m, n_items, length, shift,
+    )  # fmt: skip
+    return n_done
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def step_users(
+    slate: I64,
+    table: F32,
+    item_bias: F32,
+    parameters: F32,
+    clock: U64,
+    state: F32,
+    mood: F32,
+    seen: U64,
+    past: I32,
+    shown: I32,
+    clicks: U8,
+    reward: F32,
+    flags: Flags,
+    draws: F32,
+    flat: F32,
+    overlap: F32,
+    clicked: I32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    width: int,
+    length: int,
 ) -> int:
     """One step of n users in place; returns how many are done. Users done before are left as they are.
 
@@ -370,48 +441,18 @@ def step_users(
     parameters: [12 + K] in the order of the constants above, then the examination curve.
     clock, state, mood: [n, 3], [n, width + C], [n, 2] state: taste and exposure by category; columns as above.
     seen: [n, W] bit i of a row is set where item i may not be shown; bit I is always set.
-    ring: [n, R] history, entry j at place j modulo R, R a power of two above H; 2 item + click, -2 where empty.
+    past: [n, P] history, the newest H = `length` entries end at column WRITTEN; 2 item + click, -2 where empty.
+        P >= H + K; the larger, the more seldom it is moved to the front.
     shown, clicks, reward: [n, K], [n, K], [n] outputs. flags: [n, 2] left and done, in and out.
     draws, flat, overlap, clicked, rows, examined, count: scratch [2, BLOCK, L], [2, BLOCK L], [BLOCK], [BLOCK, L],
         [BLOCK, L], [2, BLOCK L], [BLOCK + 1, 3] with L = lanes_of(K).
     width: columns of the vectors, a multiple of 16; C is a multiple of 8.
     """
-    n_users, slate_size = slate.shape
-    n_items = table.shape[0] - 1
-    shift = _0
-    while (1 << shift) < draws.shape[2]:
-        shift += _1
     n_done = 0
-    user = 0
-    while user < n_users:
-        m = 0
-        while m < BLOCK and user < n_users:
-            if flags[user, DONE]:
-                n_done += 1
-                reward[user] = _ZERO
-                for k in range(slate_size):
-                    shown[user, k] = -1
-                    clicks[user, k] = 0
-            else:
-                count[m, _USER] = user
-                m += 1
-            user += 1
-        _place(slate, seen, clock, parameters, draws, rows, examined, count, m, n_items, shift)
-        if parameters[CASCADE] > _ZERO:
-            _cascade(
-                table, item_bias, parameters, clock, state, mood, draws, flat, rows, examined, count, m, width,
-                slate_size, shift,
-            )  # fmt: skip
-        else:
-            _click(
-                table, item_bias, parameters, state, mood, draws, flat, rows, examined, count, m, width, shift
-            )  # fmt: skip
-        if parameters[RATE] > _ZERO:
-            _drift(table, state, flat, examined, count, m, width)
-        _expose(table, state, parameters[EXPOSURE_MEMORY], overlap, rows, count, m, width, slate_size)
-        n_done += _record(
-            clock, mood, ring, shown, clicks, reward, flags, parameters, overlap, flat, clicked, rows, examined, count,
-            m, n_items, shift,
+    for first in range(0, slate.shape[0], BLOCK):
+        end = min(first + BLOCK, slate.shape[0])
+        n_done += _step_block(
+            first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown, clicks, reward, flags, draws, flat, overlap, clicked, rows, examined, count, width, length
         )  # fmt: skip
     return n_done
 
@@ -435,7 +476,7 @@ def _start(
     start_state: F32,
     start_bias: F32,
     start_seen: U64,
-    start_ring: I32,
+    start_past: I32,
     length: int,
     seed: U64,
     session: U64,
@@ -443,7 +484,7 @@ def _start(
     state: F32,
     mood: F32,
     seen: U64,
-    ring: I32,
+    past: I32,
     flags: Flags,
 ) -> None:
     clock[lane, KEY] = fold(fold(mix64(seed[lane] + GOLDEN), np.uint64(start_user[row])), session[lane])
@@ -455,42 +496,41 @@ def _start(
     mood[lane, SATISFACTION] = _HALF
     for word in range(seen.shape[1]):
         seen[lane, word] = start_seen[row, word]
-    for j in range(ring.shape[1]):
-        ring[lane, j] = start_ring[row, j]
+    for j in range(length):
+        past[lane, j] = start_past[row, j]
     flags[lane, LEFT] = False
     flags[lane, DONE] = False
 
 
 @njit(cache=True, error_model="numpy", inline="always")
+def _features(row: np.uint64, at: int, start_features: F32, features: F32) -> None:
+    width = features.shape[1]
+    for j in range(0, width - 7, 8):
+        store8(features, at, j, load8(start_features, row, j))
+    for j in range(width - width % 8, width):
+        features[at, np.uint64(j)] = start_features[row, np.uint64(j)]
+
+
+@njit(cache=True, error_model="numpy", inline="always")
 def _observe(
     lane: np.uint64,
-    row: np.uint64,
     at: int,
-    start_features: F32,
     clock: U64,
-    ring: I32,
-    features: F32,
+    past: I32,
     history_items: I64,
     history_feedback: F32,
     step: I64,
 ) -> None:
-    length, size = history_items.shape[1], ring.shape[1]
+    length = history_items.shape[1]
     step[at] = np.int64(clock[lane, STEP])
-    for j in range(features.shape[1]):
-        features[at, j] = start_features[row, j]
-    # The newest H entries: the part of the ring up to its end, then the part from its beginning.
-    oldest = np.int64((clock[lane, WRITTEN] - np.uint64(length)) & np.uint64(size - 1))
-    head = min(length, size - oldest)
-    done = 0
-    for end, shift in ((head, oldest), (length, -head)):
-        while done + 8 <= end:
-            unpack8(ring, lane, done + shift, history_items, history_feedback, at, done)
-            done += 8
-        while done < end:
-            entry = ring[lane, np.uint64(done + shift)]
-            history_items[at, np.uint64(done)] = entry >> 1
-            history_feedback[at, np.uint64(done)] = np.float32(entry & 1)
-            done += 1
+    first = np.int64(clock[lane, WRITTEN]) - length
+    whole = length - length % 8
+    for j in range(0, whole, 8):
+        unpack8(past, lane, first + j, history_items, history_feedback, at, j)
+    for j in range(whole, length):
+        entry = past[lane, np.uint64(first + j)]
+        history_items[at, np.uint64(j)] = entry >> 1
+        history_feedback[at, np.uint64(j)] = np.float32(entry & 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -500,7 +540,8 @@ def start_users(
     start_state: F32,
     start_bias: F32,
     start_seen: U64,
-    start_ring: I32,
+    start_past: I32,
+    start_features: F32,
     length: int,
     seed: U64,
     session: U64,
@@ -508,54 +549,62 @@ def start_users(
     state: F32,
     mood: F32,
     seen: U64,
-    ring: I32,
+    past: I32,
     flags: Flags,
-) -> None:
-    """Put the start `rows[lane]` into every lane, in place; session [n], seed [n]; length: H."""
-    for at in range(rows.shape[0]):
-        lane = np.uint64(at)
-        _start(
-            lane, np.uint64(rows[lane]), start_user, start_state, start_bias, start_seen, start_ring, length, seed,
-            session, clock, state, mood, seen, ring, flags,
-        )  # fmt: skip
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def observe_users(
-    rows: I64,
-    start_features: F32,
-    clock: U64,
-    ring: I32,
     features: F32,
-    history_items: I64,
-    history_feedback: F32,
-    step: I64,
 ) -> None:
-    """Write what may be known of every lane into outputs [n, f], [n, H], [n, H], [n]; newest last."""
+    """Put the start `rows[lane]` into every lane, in place; session [n], seed [n]; length: H; features: [n, f]."""
     for at in range(rows.shape[0]):
         lane = np.uint64(at)
         row = np.uint64(rows[lane])
-        _observe(lane, row, at, start_features, clock, ring, features, history_items, history_feedback, step)
+        _start(
+            lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session, clock,
+            state, mood, seen, past, flags,
+        )  # fmt: skip
+        _features(row, at, start_features, features)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def turn_over(
-    start_user: I64,
-    start_state: F32,
-    start_bias: F32,
-    start_seen: U64,
-    start_ring: I32,
-    start_features: F32,
-    seed: U64,
-    episode: I64,
-    rows: I64,
-    session: U64,
+def observe_users(clock: U64, past: I32, history_items: I64, history_feedback: F32, step: I64) -> None:
+    """Write what every lane's user has done into outputs [n, H], [n, H], [n]; newest last."""
+    for at in range(step.shape[0]):
+        _observe(np.uint64(at), at, clock, past, history_items, history_feedback, step)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def advance_users(
+    slate: I64,
+    table: F32,
+    item_bias: F32,
+    parameters: F32,
     clock: U64,
     state: F32,
     mood: F32,
     seen: U64,
-    ring: I32,
+    past: I32,
+    shown: I32,
+    clicks: U8,
+    reward: F32,
     flags: Flags,
+    draws: F32,
+    flat: F32,
+    overlap: F32,
+    clicked: I32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    width: int,
+    length: int,
+    start_user: I64,
+    start_state: F32,
+    start_bias: F32,
+    start_seen: U64,
+    start_past: I32,
+    start_features: F32,
+    seed: U64,
+    episode: I64,
+    rows_of_starts: I64,
+    session: U64,
     terminated: Flags,
     truncated: Flags,
     ended: I64,
@@ -567,36 +616,44 @@ def turn_over(
     history_items: I64,
     history_feedback: F32,
     step: I64,
-) -> None:
-    """After a step: note which sessions ended and how, keep their last observations, start the next, observe all.
+) -> int:
+    """`step_users`, and start the next session where one ended, and observe all: what a vector environment needs.
 
-    The next user and session of a lane depend on its seed, its number and its episode only.
+    The next user and session of a lane depend on its seed, its number and its episode only. Returns m, how many ended.
 
-    seed, episode, rows, session: [n]; episode is counted up. terminated, truncated: [n] outputs.
-    ended, last_*: [m], ... outputs for the m lanes that are done. features, ...: [n], ... outputs for all.
+    seed, episode, rows_of_starts, session: [n]; episode is counted up. terminated, truncated: [n] outputs.
+    ended, last_*: [n], ... outputs whose first m rows are the lanes that ended and their last observations.
+    features: [n, f], written where a session starts. history_items, history_feedback, step: [n, H], [n, H], [n] outputs.
     """
-    n_starts, length = np.uint64(start_user.shape[0]), history_items.shape[1]
+    n_starts = np.uint64(start_user.shape[0])
     m = 0
-    for at in range(rows.shape[0]):
-        lane = np.uint64(at)
-        row = np.uint64(rows[lane])
-        terminated[at] = flags[lane, LEFT]
-        truncated[at] = flags[lane, DONE] and not flags[lane, LEFT]
-        if flags[lane, DONE]:
-            if m < ended.shape[0]:
+    for first in range(0, slate.shape[0], BLOCK):
+        end = min(first + BLOCK, slate.shape[0])
+        _step_block(
+            first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown, clicks, reward, flags, draws, flat, overlap, clicked, rows, examined, count, width, length
+        )  # fmt: skip
+        for at in range(first, end):
+            lane = np.uint64(at)
+            row = np.uint64(rows_of_starts[lane])
+            terminated[lane] = flags[lane, LEFT]
+            truncated[lane] = flags[lane, DONE] and not flags[lane, LEFT]
+            if flags[lane, DONE]:
                 ended[m] = at
-                _observe(lane, row, m, start_features, clock, ring, last_features, last_items, last_feedback, last_step)
+                _features(row, m, start_features, last_features)
+                _observe(lane, m, clock, past, last_items, last_feedback, last_step)
                 m += 1
-            session[lane] = (lane << _32) | np.uint64(episode[lane])
-            bits = fold(mix64(seed[lane] ^ NEXT_USER), session[lane])
-            row = ((bits >> _32) * n_starts) >> _32
-            rows[lane] = np.int64(row)
-            episode[lane] += 1
-            _start(
-                lane, row, start_user, start_state, start_bias, start_seen, start_ring, length, seed, session, clock,
-                state, mood, seen, ring, flags,
-            )  # fmt: skip
-        _observe(lane, row, at, start_features, clock, ring, features, history_items, history_feedback, step)
+                session[lane] = (lane << _32) | np.uint64(episode[lane])
+                bits = fold(mix64(seed[lane] ^ NEXT_USER), session[lane])
+                row = ((bits >> _32) * n_starts) >> _32
+                rows_of_starts[lane] = np.int64(row)
+                episode[lane] += 1
+                _start(
+                    lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session,
+                    clock, state, mood, seen, past, flags,
+                )  # fmt: skip
+                _features(row, at, start_features, features)
+            _observe(lane, at, clock, past, history_items, history_feedback, step)
+    return m
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -15,6 +15,10 @@ _TILE = 16
 """Vectors are padded with zeros to a multiple of this many floats, so that no loop has a remainder."""
 
 
+_ROOM = 8
+"""Slates that a history takes before it is moved to the front of its buffer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What n users did with their slates. The arrays are the simulator's own: the next step overwrites them.
@@ -34,22 +38,23 @@ class Outcome:
     shown: NDArray[np.int32]
 
 
-RawObservation = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
-"""user_features [n, f], history_items [n, H], history_feedback [n, H], step [n]."""
+RawObservation = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+"""history_items [n, H], history_feedback [n, H], step [n]."""
 
 
 @dataclass(frozen=True, slots=True)
-class TurnOver:
-    """What happened between the step of a vector environment and the next.
+class Advance:
+    """What became of the sessions in one step of a vector environment.
 
     Attributes:
         terminated: [n] bool the user left; truncated: [n] bool the horizon was reached instead.
-        lanes: [m] lanes whose session ended; last: their last observations.
+        lanes: [m] lanes whose session ended; features, last: [m, f] and their last observations.
     """
 
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     lanes: NDArray[np.int64]
+    features: NDArray[np.float32]
     last: RawObservation
 
 
@@ -65,7 +70,8 @@ class ObservedUsers:
 
     def __init__(self, users: SimulatedUsers) -> None:
         self._users = users
-        self.user_features, self.history_items, self.history_feedback, self.step = users.new_observation(users.n)
+        self.user_features = users.user_features
+        self.history_items, self.history_feedback, self.step = users.new_observation(users.n)
         self.context = np.zeros((users.n, 0), np.float32)
 
     def candidates(self) -> NDArray[np.bool_]:
@@ -161,21 +167,22 @@ class SimulatedUsers:
         self._start_state[:, : starts.vector.shape[1]] = starts.vector
         self._start_bias = (starts.bias + np.float32(world.appeal_shift)).astype(np.float32)
         length = world.history_length
-        self._start_ring = np.full((len(starts), 1 << length.bit_length()), -2, np.int32)
-        self._start_ring[:, :length] = 2 * starts.history_items + (starts.history_feedback > 0.5)
+        self._start_past = (2 * starts.history_items + (starts.history_feedback > 0.5)).astype(np.int32)
         self._start_seen = np.zeros((len(starts), n_items // 64 + 1), np.uint64)
         kernel.pack_rows(starts.seen.start, starts.seen.item, n_items, self._start_seen)
         self._seeds = np.full(n, seed % 2**64, np.uint64)
 
         self.rows = np.zeros(n, np.int64)
         self.session = np.zeros(n, np.uint64)
+        self.user_features = np.zeros((n, starts.user_features.shape[1]), np.float32)
         self._clock = np.zeros((n, 3), np.uint64)
+        self._clock[:, int(kernel.WRITTEN)] = length  # an empty history before the first start
         self._state = _aligned((n, self._table.shape[1]))
         self._mood = np.zeros((n, 2), np.float32)
         self.seen = np.zeros((n, n_items // 64 + 1), np.uint64)
-        self._ring = np.full((n, self._start_ring.shape[1]), -2, np.int32)
+        self._past = np.full((n, length + _ROOM * slots), -2, np.int32)
         self._flags = np.ones((n, 2), np.bool_)
-        self.n_done = n
+        self._last: tuple[NDArray[np.int64], NDArray[np.float32], *RawObservation] | None = None
         self.outcome = Outcome(
             clicks=np.zeros((n, slots), np.uint8),
             reward=np.zeros(n, np.float32),
@@ -185,8 +192,15 @@ class SimulatedUsers:
         )
         self._scorer: ItemScorer | None = None
         self._observed: ObservedUsers | None = None
-        self._start_arguments = (starts.user, self._start_state, self._start_bias, self._start_seen, self._start_ring)
-        self._state_arguments = (self._clock, self._state, self._mood, self.seen, self._ring, self._flags)
+        self._start_arguments = (
+            starts.user,
+            self._start_state,
+            self._start_bias,
+            self._start_seen,
+            self._start_past,
+            starts.user_features,
+        )
+        self._state_arguments = (self._clock, self._state, self._mood, self.seen, self._past, self._flags)
         block, lanes = kernel.BLOCK, kernel.lanes_of(slots)
         self._step_arguments = (
             self._table,
@@ -196,7 +210,7 @@ class SimulatedUsers:
             self._state,
             self._mood,
             self.seen,
-            self._ring,
+            self._past,
             self.outcome.shown,
             self.outcome.clicks,
             self.outcome.reward,
@@ -209,6 +223,7 @@ class SimulatedUsers:
             np.zeros((2, block * lanes), np.uint64),
             np.zeros((block + 1, 3), np.int64),
             self.width,
+            length,
         )
 
     def _parameter_array(self) -> NDArray[np.float32]:
@@ -249,6 +264,7 @@ class SimulatedUsers:
             self._seeds,
             self.session,
             *self._state_arguments,
+            self.user_features,
         )
 
     def reseed(self, seeds: ArrayLike) -> None:
@@ -260,62 +276,50 @@ class SimulatedUsers:
         if self._observed is None:
             self._observed = ObservedUsers(self)
         o = self._observed
-        kernel.observe_users(
-            self.rows,
-            self.world.starts.user_features,
-            self._clock,
-            self._ring,
-            o.user_features,
-            o.history_items,
-            o.history_feedback,
-            o.step,
-        )
+        kernel.observe_users(self._clock, self._past, o.history_items, o.history_feedback, o.step)
         return o
 
     def new_observation(self, m: int) -> RawObservation:
-        """Uninitialised arrays for the observation of m users."""
+        """Uninitialised arrays for the observation of m users, their features left out."""
         length = self.world.history_length
-        return (
-            np.empty((m, self.world.starts.user_features.shape[1]), np.float32),
-            np.empty((m, length), np.int64),
-            np.empty((m, length), np.float32),
-            np.empty(m, np.int64),
-        )
+        return np.empty((m, length), np.int64), np.empty((m, length), np.float32), np.empty(m, np.int64)
 
-    def turn_over(self, episode: NDArray[np.int64], observation: RawObservation) -> TurnOver:
-        """Start the next session in every lane that is done, and observe all lanes.
+    def advance(self, slate: NDArray[np.int64], episode: NDArray[np.int64], observation: RawObservation) -> Advance:
+        """`step`, then start the next session in every lane that is done, and observe all lanes.
 
         The next user and session of a lane depend on its seed, its number and its episode only.
 
         Args:
+            slate: [n, K] int64, C-contiguous.
             episode: [n] number of each lane's next episode, counted up in place.
             observation: where the observation of all lanes is written.
         """
-        m = self.n_done
+        if self._last is None:
+            features = np.empty_like(self.user_features)
+            self._last = (np.empty(self.n, np.int64), features, *self.new_observation(self.n))
         terminated, truncated = np.empty(self.n, np.bool_), np.empty(self.n, np.bool_)
-        lanes, last = np.empty(m, np.int64), self.new_observation(m)
-        kernel.turn_over(
+        m = kernel.advance_users(
+            slate,
+            *self._step_arguments,
             *self._start_arguments,
-            self.world.starts.user_features,
             self._seeds,
             episode,
             self.rows,
             self.session,
-            *self._state_arguments,
             terminated,
             truncated,
-            lanes,
-            *last,
+            *self._last,
+            self.user_features,
             *observation,
         )
-        self.n_done = 0
-        return TurnOver(terminated, truncated, lanes, last)
+        lanes, features, items, feedback, step = self._last
+        last = (items[:m].copy(), feedback[:m].copy(), step[:m].copy())
+        return Advance(terminated, truncated, lanes[:m].copy(), features[:m].copy(), last)
 
     def stop(self) -> None:
         """End every session at once, as if the horizon were reached."""
         self._flags[:, kernel.LEFT] = False
         self._flags[:, kernel.DONE] = True
-        self.n_done = 0  # nobody asks for the last observations
 
     def step(self, slate: NDArray[np.int64]) -> Outcome:
         """Show a slate to each user; users who are done are left as they are.
@@ -328,7 +332,7 @@ class SimulatedUsers:
             raise ValueError(f"slate has shape {slate.shape}, needs {self.outcome.shown.shape}")
         if slate.dtype != np.int64 or not slate.flags.c_contiguous:
             slate = np.ascontiguousarray(slate, np.int64)
-        self.n_done = kernel.step_users(slate, *self._step_arguments)
+        kernel.step_users(slate, *self._step_arguments)
         return self.outcome
 
     def candidates(self) -> NDArray[np.bool_]:
