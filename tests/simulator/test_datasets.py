@@ -23,7 +23,7 @@ u2,i1,300,5,"Toys, a story",comedy|film,31
 u1,i2,200,1,Heat,crime,24
 u1,i1,100,4,Toys again,comedy,24
 u2,i3,100,2,,,31
-u3,i1,50,5,"Toys, a story",comedy|film,
+u3,i1,50,5,Toys at last,comedy,
 """
 
 
