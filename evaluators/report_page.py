@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 SCENARIO_ORDER = ("name", "seed", "task", "data", "preference", "simulator", "agents", "evaluate", "stress", "gates")
 TASKS = {"recommend": "Recommendation on ", "search": "Search on ", "support": "Customer support on "}
-FIRST_WORLD = "world 1"
+SCOPE = re.compile(r" \((?P<scope>(?:world \d+)?(?:, )?(?:held-out users)?)\)$")
+"""Where a check was made, behind its name: "slope (world 2, held-out users)"; nothing for world 1's future rows."""
+COUNTED = {"users", "rows", "items", "interactions"}
+"""Keys of the data card that count things and read better behind their number."""
 BAND = re.compile(r"\[(?P<low>[-+\d.e]+), (?P<high>[-+\d.e]+)\]")
 BOUND = re.compile(r"(?P<side>lower|upper) (?P<sign>[<>]=?) (?P<limit>[-+\d.e]+)")
 
@@ -65,6 +68,12 @@ class Panel:
     line: float | None = None
     signed: bool = False
 
+    @property
+    def shared_reason(self) -> str | None:
+        """Why all numbers of the panel are withheld, where it is one reason for all: said once."""
+        reasons = {None if row.estimate is None else row.estimate.withheld for row in self.rows}
+        return reasons.pop() if len(reasons) == 1 and not any(row.note for row in self.rows) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -85,6 +94,19 @@ class Column:
     def is_itself(self, agent: str) -> bool:
         """Whether the agent is what the column compares with."""
         return agent == self.itself
+
+
+class Footnotes:
+    """Reasons of a table whose cells are too narrow for them: each is numbered once, and listed under the table."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def number(self, reason: str) -> int:
+        """The number of a reason, a new one for a new reason."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return self.reasons.index(reason) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +218,9 @@ def in_words(item: JsonValue) -> str:
         return ", ".join(in_words(part) for part in item) or "none"
     if isinstance(item, dict):
         return ", ".join(
-            f"{in_words(value)} {key}" if _counts(value) else f"{key}: {in_words(value)}" for key, value in item.items()
+            f"{in_words(value)} {key}" if key in COUNTED else f"{key}: {in_words(value)}" for key, value in item.items()
         )
     return str(item)
-
-
-def _counts(value: JsonValue) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def render_page(report: Report) -> str:
@@ -215,6 +233,7 @@ def render_page(report: Report) -> str:
         "main": _metric_heading(report.primary_metric),
         "agents": report.ordered_agents(),
         "columns": _columns(report),
+        "footnotes": Footnotes(),
         "corrected_notes": _corrected_notes(report),
         "metric_panels": _metric_panels(report),
         "comparison_tables": _comparison_tables(report),
@@ -434,24 +453,24 @@ def _threshold_in_words(threshold: Threshold) -> str:
 
 
 def _check_tables(checks: Sequence[FidelityCheck]) -> list[CheckTable]:
-    """Checks by their scope, which stands before the colon; the first judge world open, the others folded."""
+    """Checks by their scope; those of the first judge world open, the others folded."""
     scopes: dict[str, list[CheckRow]] = {}
     for check in checks:
-        scope, colon, name = check.name.partition(": ")
-        if not colon or not scope.startswith("world "):
-            scope, name = "", check.name
+        found = SCOPE.search(check.name)
+        name = check.name if found is None else check.name[: found.start()]
         band = band_of(check.threshold)
         ends = [limit for limit in band or () if limit is not None]
         row = CheckRow(
             check, name, charts.axis_over([check.estimate], ends), band, _threshold_in_words(check.threshold)
         )
-        scopes.setdefault(scope, []).append(row)
+        scopes.setdefault(found["scope"] if found else "", []).append(row)
     tables = []
     for scope, rows in scopes.items():
-        title = f"Judge {scope}" + ("" if "held-out" in scope else ", future rows") if scope else "Checks"
+        world, _, users = scope.partition(", ") if scope.startswith("world") else ("", "", scope)
+        title = f"Judge {world or 'world 1'}, {users or 'future rows'}"
         made = [row.check for row in rows if row.check.passed is not None]
         summary = f"{sum(bool(check.passed) for check in made)} of {wording.counted(len(made), 'check')} passed"
-        tables.append(CheckTable(title, tuple(rows), not scope or scope.startswith(FIRST_WORLD), summary))
+        tables.append(CheckTable(title, tuple(rows), not world, summary))
     return tables
 
 
@@ -480,6 +499,8 @@ def _reference_panels(report: Report) -> list[Panel]:
     by_statistic: dict[str, list[Row]] = {}
     for c in report.preference.comparisons:
         who = f"{c.reference}, {c.rows}" if c.rows else c.reference
+        if who in report.fidelity.comparisons:
+            continue
         by_statistic.setdefault(c.statistic, []).append(Row(who, c.estimate))
     for statistic, found in by_statistic.items():
         panels.append(

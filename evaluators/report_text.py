@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -10,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evaluators.wording import VERDICT_WORDS, column_decimals, gate_summary, places_held, with_interval
+from evaluators.wording import VERDICT_WORDS, column_decimals, gate_summary, with_interval
 
 if TYPE_CHECKING:
     from evaluators.leaderboard import Board, Leaderboard
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 STYLES = {"pass": "bold green", "fail": "bold red", "undecided": "bold yellow"}
 LABEL_WIDTH = 9
 """Columns of the widest label: `undecided`, `Simulator`."""
+REASON_WIDTH = 140
+REASONS_SHOWN = 4
+"""The terminal shows this much of why; a simulator may have thirty reasons, and the page lists them all."""
 
 
 def to_text(content: RenderableType, width: int, *, colour: bool = False) -> str:
@@ -77,15 +81,17 @@ def _agents(report: Report) -> Table:
         table.add_column(Text(title), overflow="fold")
     table.add_column("rank", justify="right", no_wrap=True)
     for row, agent in enumerate(agents):
-        name = Text(agent.name)
-        if agent.role == "bound":
-            name.append(" (bound)", "dim")
         cells = [Text(cells[row]) for _, cells in columns]
         if agent.failed is not None:
             cells = [Text("failed", STYLES["fail"])] + [Text("")] * (len(columns) - 1)
         place = report.rank(agent.name)
-        table.add_row(name, *cells, places_held(place.rank_low, place.rank_high) if place else "")
+        rank = "bound" if agent.role == "bound" else _rank(place.rank_low, place.rank_high) if place else ""
+        table.add_row(Text(agent.name), *cells, rank)
     return table
+
+
+def _rank(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}-{high}"
 
 
 def _cells(estimates: list[EstimateModel | None], *, signed: bool = False) -> list[str]:
@@ -108,9 +114,14 @@ def _withheld(report: Report) -> list[str]:
                 agents_by_reason.setdefault(f"{what}: {estimate.withheld}", []).append(agent.name)
     everyone = sum(agent.failed is None for agent in report.agents)
     return [
-        reason if len(names) == everyone else f"{reason} ({', '.join(names)})"
+        _short(reason) + ("" if len(names) == everyone else f" ({', '.join(names)})")
         for reason, names in agents_by_reason.items()
     ]
+
+
+def _short(reason: str) -> str:
+    """A reason cut to two lines; the page has all of it."""
+    return shorten(reason, REASON_WIDTH, placeholder=" ...")
 
 
 def _hanging(rows: list[tuple[Text, Text]]) -> Table:
@@ -124,7 +135,10 @@ def _hanging(rows: list[tuple[Text, Text]]) -> Table:
 
 
 def _fidelity(report: Report) -> tuple[Text, Text]:
-    trusted, reasons = report.fidelity.trusted, "; ".join(report.fidelity.reasons)
+    trusted, given = report.fidelity.trusted, report.fidelity.reasons
+    reasons = "; ".join(_short(reason) for reason in given[:REASONS_SHOWN])
+    if len(given) > REASONS_SHOWN:
+        reasons += f"; and {len(given) - REASONS_SHOWN} more in the report"
     line = Text("trusted" if trusted else "NOT TRUSTED", STYLES["pass" if trusted else "fail"])
     return Text("Simulator", "bold"), line.append(
         (("; " if trusted else ": ") + reasons) if reasons else "", "default not bold"
@@ -140,7 +154,7 @@ def _verdict(report: Report) -> tuple[Text, Text]:
 def _gates(report: Report) -> Table:
     rows = []
     for gate in report.gates:
-        reason = f": {gate.reason}" if gate.reason else ""
+        reason = f": {shorten(gate.reason, 2 * REASON_WIDTH, placeholder=' ...')}" if gate.reason else ""
         line = Text.assemble((gate.agent, "bold"), f", {gate.rule}{reason}")
         rows.append((Text(gate.verdict, STYLES[gate.verdict]), line))
     return _hanging(rows)
@@ -166,8 +180,8 @@ def _board(board: Board) -> Table:
     for entry, value in zip(board.entries, cells, strict=True):
         rank, tie = "", ""
         if entry.rank is not None:
-            rank, tie = places_held(entry.rank.rank_low, entry.rank.rank_high), str(entry.rank.tie_group)
-        name = Text(entry.agent).append(" (bound)" if entry.bound else "", "dim")
+            rank, tie = _rank(entry.rank.rank_low, entry.rank.rank_high), str(entry.rank.tie_group)
+        name, rank = Text(entry.agent), "bound" if entry.bound else rank
         runs = entry.runs[0] if len(entry.runs) == 1 else f"{len(entry.runs)} runs"
         table.add_row(rank, tie, name, Text(value or "failed"), Text(runs))
     return table

@@ -213,35 +213,35 @@ def fidelity() -> FidelitySection:
     def predictions(scope: str, top: tuple[float, float], verdict: str) -> list[FidelityCheck]:
         why = f"undecided: {top[0]} [0.80, 0.96] straddles [0.85, 1.15]; more users would decide"
         return [
-            check(f"{scope}: calibration in the large", about(1.01, 0.03), "[0.9, 1.1]"),
-            check(f"{scope}: slope", about(0.94, 0.07), "[0.8, 1.25]"),
-            check(f"{scope}: calibration error", about(0.018, 0.006), "upper <= 0.083"),
-            check(f"{scope}: skill over base rate", about(0.132, 0.013), "lower > 0"),
-            check(f"{scope}: skill over bias model", about(0.004, 0.006), "lower > -0.005"),
-            check(f"{scope}: discrimination", about(0.741, 0.011), "lower > 0.5"),
-            check(f"{scope}: top of the list", about(*top), "[0.85, 1.15]", verdict, "" if verdict == "pass" else why),
+            check(f"calibration in the large{scope}", about(1.01, 0.03), "[0.9, 1.1]"),
+            check(f"slope{scope}", about(0.94, 0.07), "[0.8, 1.25]"),
+            check(f"calibration error{scope}", about(0.018, 0.006), "upper <= 0.083"),
+            check(f"skill over base rate{scope}", about(0.132, 0.013), "lower > 0"),
+            check(f"skill over bias model{scope}", about(0.004, 0.006), "lower > -0.005"),
+            check(f"discrimination{scope}", about(0.741, 0.011), "lower > 0.5"),
+            check(f"top of the list{scope}", about(*top), "[0.85, 1.15]", verdict, "" if verdict == "pass" else why),
         ]
 
     bursts = "not identifiable: 51% of the gaps within users are 0 s: bursts of entry, not viewing"
     checks = [
         check(
-            "world 1: splits",
+            "splits",
             EstimateModel.of(Estimate(0.0, 0.0, 0.0, 0.95, USERS, "rows shared with a fit")),
             "exactly 0",
         ),
-        *predictions("world 1", (0.93, 0.06), "pass"),
-        check("world 1: sessions", withheld(bursts), "upper <= 0.15", "not made", bursts),
-        check("world 1: responsiveness", about(0.61, 0.02), "lower > 0.05 (5 % of the mean)"),
-        check("world 1: determinism", EstimateModel.of(Estimate(0.0, 0.0, 0.0, 0.95, USERS, "bitwise")), "exactly 0"),
-        *predictions("world 1, held-out users", (0.88, 0.08), "undecided"),
-        *predictions("world 2", (0.91, 0.06), "pass"),
+        *predictions("", (0.93, 0.06), "pass"),
+        check("sessions", withheld(bursts), "upper <= 0.15", "not made", bursts),
+        check("responsiveness", about(0.61, 0.02), "lower > 0.05 (5 % of the mean)"),
+        check("determinism", EstimateModel.of(Estimate(0.0, 0.0, 0.0, 0.95, USERS, "bitwise")), "exactly 0"),
+        *predictions(" (held-out users)", (0.88, 0.08), "undecided"),
+        *predictions(" (world 2)", (0.91, 0.06), "pass"),
     ]
     return FidelitySection(
         trusted=True,
         reasons=[
             "off-policy extrapolation unverified: the log has no rows with random exposure",
-            f"not verified: sessions ({bursts})",
-            "held-out users, world 1: top of the list: undecided: 0.88 [0.80, 0.96] straddles [0.85, 1.15]",
+            f"sessions, not verified: {bursts}",
+            "top of the list (held-out users): undecided: 0.88 [0.80, 0.96] straddles [0.85, 1.15]",
         ],
         checks=checks,
         reliability=reliability(),

@@ -147,6 +147,33 @@ def test_a_withheld_number_stands_with_its_reason() -> None:
         assert reason in text, reason
 
 
+def test_reasons_too_long_for_a_cell_are_numbered_and_listed_under_the_table() -> None:
+    reader = read(render_page(example_report()))
+    notes = [attrs["id"] for tag, attrs in reader.tags if tag == "li" and "id" in attrs]
+    assert notes == ["withheld-1"]  # three agents do not learn, for one reason
+    assert sum(attrs.get("href") == "#withheld-1" for tag, attrs in reader.tags if tag == "a") == 3
+
+
+def test_a_reason_that_a_whole_panel_shares_is_said_once() -> None:
+    agents = [AgentSection(name=n, kind="x", simulated={"coverage": withheld("too few flights")}) for n in "abc"]
+    page = render_page(example_report(agents=agents, ranking=[], comparisons=[], gates=[]))
+    assert page.count("too few flights") == 1
+    assert "withheld for every agent: too few flights" in page
+
+
+def test_checks_are_grouped_by_world_and_users_and_the_first_world_is_open() -> None:
+    reader = read(render_page(example_report()))
+    text = " ".join(" ".join(reader.text).split())
+    titles = [
+        "Judge world 1, future rows",
+        "Judge world 1, held-out users",
+        "Judge world 2, future rows: 7 of 7 checks",
+    ]
+    places = [text.index(title) for title in titles]
+    assert places == sorted(places)
+    assert "(held-out users) " not in text[places[0] : places[2]]
+
+
 def test_numbers_of_a_simulator_that_is_not_trusted_are_marked_in_every_section() -> None:
     fidelity = example_report().fidelity.model_copy(update={"trusted": False, "reasons": ["world 1: slope"]})
     text = " ".join(read(render_page(example_report(fidelity=fidelity))).text)
@@ -254,7 +281,7 @@ def test_a_band_is_read_off_the_words_of_a_threshold(threshold: object, band: ob
 
 
 def test_values_of_the_data_card_are_words() -> None:
-    assert in_words({"users": 1234, "rows": 5}) == "1,234 users, 5 rows"
+    assert in_words({"users": 1234, "rows": 5, "epochs": 8}) == "1,234 users, 5 rows, epochs: 8"
     assert in_words([True, None, 0.5, "x"]) == "yes, none, 0.5, x"
     assert in_words([]) == "none"
     assert in_words(float(np.float64(0.5538))) == "0.5538"
