@@ -75,7 +75,7 @@ def _agents(report: Report) -> Table:
         columns.append(("corrected", _cells(corrected)))
     if baseline is not None:
         columns.append((f"minus {baseline}", _cells(differences, signed=True)))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("agent", overflow="fold")
     for title, _ in columns:
         table.add_column(Text(title), overflow="fold")
@@ -172,7 +172,7 @@ def boards(leaderboard: Leaderboard) -> Group:
 
 def _board(board: Board) -> Table:
     cells = _cells([entry.value for entry in board.entries])
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("tie", justify="right", no_wrap=True)
     for title in ("agent", board.metric, "runs"):

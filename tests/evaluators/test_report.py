@@ -240,3 +240,16 @@ def test_names_are_shown_as_they_are_not_as_markup() -> None:
 def test_a_report_without_agents_or_gates_is_summarised_too() -> None:
     empty = example_report(agents=[], ranking=[], comparisons=[], gates=[], metrics=[], verdict="pass")
     assert "PASS: the scenario has no gates" in empty.as_text()
+
+
+def test_the_example_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    folder = tmp_path / "runs" / "smoke" / "0a1b2c3d4e5f"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(example_report().to_json_text(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/report.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("fail reward ['oracle', 'ease', 'linucb'")
