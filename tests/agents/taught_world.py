@@ -1,0 +1,99 @@
+"""A small world in which there is something to learn, and the log that it was learned from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from agents.base import Observation, Training
+from simulator.behaviour import SimulatorSettings
+from simulator.env import WindtunnelVectorEnv
+from simulator.log import Catalogue, InteractionLog, split_users
+from simulator.users import SimulatedUsers
+from simulator.world import World
+from tests.simulator.small_world import TruePreference
+
+USERS, ITEMS, WIDTH = 60, 120, 6
+
+
+@dataclass(frozen=True)
+class MakeEnv:
+    """Training environments of a world; can be pickled, as the pipeline's."""
+
+    world: World
+
+    def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
+        content = self.world.item_vectors
+        return WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=content, copy=copy)
+
+
+def _log(rng: np.random.Generator, vectors: np.ndarray, bias: np.ndarray) -> InteractionLog:
+    """Users of a hidden taste rated 20 to 40 items each, and like by it and by the item's quality."""
+    lengths = rng.integers(20, 41, USERS)
+    user = np.repeat(np.arange(USERS), lengths)
+    item = np.concatenate([rng.choice(ITEMS, n, replace=False) for n in lengths])
+    taste = 1.5 * rng.standard_normal((USERS, WIDTH))
+    logit = np.einsum("ij,ij->i", taste[user], vectors[item]) + bias[item]
+    content = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    catalogue = Catalogue(
+        item_ids=tuple(f"i{i}" for i in range(ITEMS)),
+        item_text=tuple(f"item {i}" for i in range(ITEMS)),
+        item_categories=(vectors[:, :4] > 0.3).astype(np.float32),
+        category_names=("a", "b", "c", "d"),
+        user_ids=tuple(f"u{u}" for u in range(USERS)),
+        user_features=rng.standard_normal((USERS, 2)).astype(np.float32),
+        user_feature_names=("age", "gender=F"),
+        content=content.astype(np.float32),
+    )
+    primary = (rng.random(len(user)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+    return InteractionLog(user, item, np.arange(len(user), dtype=np.float64), primary, catalogue, "taught")
+
+
+def taught_world(*, slate_size: int = 4, horizon: int = 6) -> tuple[World, InteractionLog]:
+    """World whose items differ in quality by far, and whose users in taste; all rows of its users."""
+    rng = np.random.default_rng(12)
+    vectors = (rng.standard_normal((ITEMS, WIDTH)) / np.sqrt(WIDTH)).astype(np.float32)
+    bias = (1.5 * rng.standard_normal(ITEMS) - 1.0).astype(np.float32)
+    log = _log(rng, vectors, bias)
+    settings = SimulatorSettings.model_validate({"slate_size": slate_size, "horizon": horizon})
+    split = split_users(log, np.random.SeedSequence(3))
+    world = World.build(TruePreference(vectors, bias), log, split, np.arange(USERS), settings, name="taught")
+    return world, log
+
+
+def training_in(world: World, log: InteractionLog, *, seed: int = 5, budget: int | None = None) -> Training:
+    """What `fit` gets in this world."""
+    return Training(
+        log=log,
+        catalogue=replace(log.catalogue, user_attributes={}),
+        make_env=MakeEnv(world),
+        slate_size=world.slate_size,
+        horizon=world.horizon,
+        rng=np.random.default_rng(seed),
+        seed=seed,
+        budget=budget,
+        report=_nobody,
+    )
+
+
+def _nobody(steps: int, value: float) -> None:
+    """A curve that nobody watches."""
+
+
+def observed(world: World, n: int = 24, *, privileged: bool = False) -> Observation:
+    """The first users of the world before their first slate."""
+    users = SimulatedUsers(world, n, seed=4)
+    users.start(np.arange(n))
+    seen = users.observe()
+    return Observation(
+        user_features=seen.user_features.copy(),
+        history_items=seen.history_items.copy(),
+        history_feedback=seen.history_feedback.copy(),
+        context=seen.context,
+        candidates=seen.candidates(),
+        step=seen.step.copy(),
+        slate_size=world.slate_size,
+        appeal=seen.appeal() if privileged else None,
+    )

@@ -1,0 +1,188 @@
+"""A user's own class: what it may do, and how each of its failures is told.
+
+Each agent is written to a file and run in a process of its own, as in a scenario.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.base import AgentError, Observation
+from agents.contract import check_slate
+from agents.loading import AgentSettings, build_agent, resolve_kind, train
+from agents.user_code import UserAgent
+from simulator.errors import InputError
+from simulator.log import InteractionLog
+from simulator.world import World
+from tests.agents.taught_world import observed, taught_world, training_in
+
+FILE = """
+import time
+import numpy as np
+
+
+class Good:
+    def __init__(self, shift: int = 0):
+        self.shift = shift
+
+    def fit(self, training):
+        env = training.make_env(3)
+        env.reset(seed=1)
+        for _ in range(2):
+            reward = env.step(np.tile(np.arange(training.slate_size), (3, 1)))[1]
+        self.likes = np.bincount(training.log.item, weights=training.log.primary, minlength=training.catalogue.n_items)
+        training.report(6, float(reward.sum()))
+        print("fitted by hand")
+
+    def act(self, observation, rng):
+        score = np.where(observation.candidates, self.likes, -1)
+        return np.argsort(-score, axis=1, kind="stable")[:, self.shift : self.shift + observation.slate_size]
+
+    def action_probabilities(self, observation):
+        out = np.zeros(observation.candidates.shape)
+        out[np.arange(len(out)), self.act(observation, None)[:, 0]] = 1.0
+        return out
+
+
+class Raises:
+    def act(self, observation, rng):
+        raise KeyError("no such user")
+
+
+class Hangs:
+    def act(self, observation, rng):
+        time.sleep(60)
+
+
+class WrongShape:
+    def act(self, observation, rng):
+        return np.zeros((len(observation.step), 1), int)
+
+
+class Ragged:
+    def act(self, observation, rng):
+        return [[1, 2], [3]]
+
+
+class Hungry:
+    def act(self, observation, rng):
+        return np.ones((40_000, 40_000))
+
+
+class Dies:
+    def act(self, observation, rng):
+        import os
+        os._exit(3)
+
+
+class KeepsEnv:
+    def fit(self, training):
+        self.lock = __import__("threading").Lock()
+
+    def act(self, observation, rng):
+        return None
+
+
+class NoAct:
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("own")
+    (place / "own.py").write_text(FILE)
+    (place / "broken.py").write_text("import nothing_of_that_name\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def world_and_log() -> tuple[World, InteractionLog]:
+    return taught_world()
+
+
+@pytest.fixture(scope="module")
+def observation(world_and_log: tuple[World, InteractionLog]) -> Observation:
+    return observed(world_and_log[0])
+
+
+def own(name: str, **limits: float) -> AgentSettings:
+    return AgentSettings.model_validate({"name": "own", "kind": f"own.py:{name}", "limits": limits})
+
+
+def test_an_own_agent_learns_in_the_train_world_reports_prints_and_travels(
+    folder: Path, tmp_path: Path, world_and_log: tuple[World, InteractionLog], observation: Observation
+) -> None:
+    said = tmp_path / "own.log"
+    settings = AgentSettings.model_validate({"name": "own", "kind": "own.py:Good", "params": {"shift": 1}})
+    spec = resolve_kind(settings, folder)
+    assert (spec.fits, spec.has_probabilities, spec.fitted_here) == (True, True, True)
+    trained = train(spec, training_in(*world_and_log), folder, log_file=said)
+    assert [steps for steps, _ in trained.curve] == [6]
+    assert isinstance(trained.agent, UserAgent)
+    rng = np.random.default_rng(0)
+    slates = check_slate(trained.agent.act(observation, rng), observation)
+    travelled = pickle.loads(pickle.dumps(trained.agent))
+    assert np.array_equal(travelled.act(observation, rng), slates)
+    chance = travelled.action_probabilities(observation)
+    assert np.array_equal(chance.argmax(axis=1), slates[:, 0])
+    trained.agent.close()
+    travelled.close()
+    assert "fitted by hand" in said.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "limits", "expected"),
+    [
+        ("Raises", {}, r"act raised KeyError: 'no such user' \(own.py line \d+\)"),
+        ("Hangs", {"act_seconds": 0.5}, r"act took longer than 0.5 s \(limits.act_seconds\)"),
+        ("Ragged", {}, "act returned .* shape"),
+        ("Hungry", {"memory_gb": 3.0}, r"act ate more memory than 3 GB \(limits.memory_gb\)"),
+        ("Dies", {}, "act: its process ended with exit code 3"),
+    ],
+)
+def test_each_failure_of_an_own_agent_is_one_line(
+    folder: Path, observation: Observation, name: str, limits: dict[str, float], expected: str
+) -> None:
+    agent = build_agent(own(name, **limits), folder)
+    with pytest.raises(AgentError, match=expected) as caught:
+        agent.act(observation, np.random.default_rng(0))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_shape_is_told_by_the_word_shape(folder: Path, observation: Observation) -> None:
+    slates = build_agent(own("WrongShape"), folder).act(observation, np.random.default_rng(0))
+    with pytest.raises(AgentError, match=r"shape \[24, 1\]; the shape must be \[n, K\] = \[24, 4\]"):
+        check_slate(slates, observation)
+
+
+def test_an_agent_that_cannot_be_kept_after_fit_says_what_to_leave_out(
+    folder: Path, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    with pytest.raises(AgentError, match="leave environments and open files out of self"):
+        train(own("KeepsEnv"), training_in(*world_and_log), folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "expected"),
+    [
+        ("own.py:Goode", {}, "there is no 'Goode' in it"),
+        ("own.py:NoAct", {}, r"'NoAct' has no method act\(observation, rng\)"),
+        ("owned.py:Good", {}, "there is no file owned.py"),
+        ("broken.py:Any", {}, "nothing_of_that_name"),
+        ("own.py:Good", {"shfit": 2}, "unknown parameter.*shift"),
+        ("popularty", {}, "is not an agent.*popularity"),
+        ("popularity", {"by": "fame"}, "params.by: 'fame' cannot be used"),
+        ("linucb", {"alfa": 1}, "params.alfa: unknown parameter.*alpha"),
+        ("recbole:EAZE", {}, "params.model: 'EAZE' cannot be used.*EASE"),
+    ],
+)
+def test_what_cannot_be_loaded_is_bad_input_before_anything_trains(
+    folder: Path, kind: str, params: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        resolve_kind(AgentSettings.model_validate({"name": "own", "kind": kind, "params": params}), folder)
