@@ -1,80 +1,121 @@
-"""Eight float32 at a time inside numba functions: what the compiler cannot be trusted to find by itself.
+"""Eight or sixteen float32 at a time inside numba functions: what the compiler cannot be trusted to find by itself.
 
 A loop over rows of several arrays is vectorised by LLVM only behind run-time tests for overlap, which cost more than
 the loop where rows are short; and a sum only under `fastmath`. These say it outright. A sum is always of eight lanes
-in the same order, so results do not depend on batch, thread or optimiser. Arrays are C-contiguous, [rows, columns],
-with columns a multiple of eight; nothing is checked.
+in the same order, so results do not depend on batch, thread or optimiser. Arrays are C-contiguous, [rows, columns];
+nothing is checked.
+
+numba's cache on disk watches the file of the function that it compiled, not this one: after a change here, touch
+`kernel.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
-WIDTH = 8
-_VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
 _INDEX = ir.IntType(32)
 
 
-class Float8(types.Type):
-    """Numba's type of eight float32."""
-
-    def __init__(self) -> None:
-        super().__init__(name="Float8")
+def _kind(width: int) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType(), width)
 
 
-float8 = Float8()
+class FloatVector(types.Type):
+    """Numba's type of `width` float32."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(name=f"Float{width}")
 
 
-@register_model(Float8)
-class _Float8Model(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _VECTOR)
+@register_model(FloatVector)
+class _FloatVectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: FloatVector) -> None:
+        super().__init__(dmm, fe_type, _kind(fe_type.width))
 
 
-def _address(
-    context: Any, builder: Any, kind: Any, array: Any, row: Any, column: Any, vector: Any = _VECTOR
-) -> Any:
+float8, float16 = FloatVector(8), FloatVector(16)
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any, column: Any, vector: ir.VectorType) -> Any:
     found = context.make_array(kind)(context, builder, value=array)
     columns = builder.extract_value(found.shape, 1)
     offset = builder.add(builder.mul(row, columns), column)
     return builder.bitcast(builder.gep(found.data, [offset]), vector.as_pointer())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load8(typing: Any, array: Any, row: Any, column: Any) -> Any:
-    """array[row, column : column + 8]."""
-
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature.args[0], *args), align=4)
-
-    return float8(array, types.int64, types.int64), lower
+def _constant(width: int, number: int, bits: int = 32) -> ir.Constant:
+    return ir.Constant(ir.VectorType(ir.IntType(bits), width), [number] * width)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def store8(typing: Any, array: Any, row: Any, column: Any, vector: Any) -> Any:
-    """array[row, column : column + 8] = vector."""
+def _make_load(vector: FloatVector) -> Callable[..., Any]:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing: Any, array: Any, row: Any, column: Any) -> Any:
+        """array[row, column : column + width]."""
 
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[3], _address(context, builder, signature.args[0], *args[:3]), align=4)
-        return context.get_dummy_value()
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _address(context, builder, signature.args[0], *args, _kind(vector.width))
+            return builder.load(place, align=4)
 
-    return types.void(array, types.int64, types.int64, float8), lower
+        return vector(array, types.int64, types.int64), lower
+
+    return load  # type: ignore[no-any-return]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def fill8(typing: Any, number: Any) -> Any:
-    """The same float32 eight times."""
+def _make_store(vector: FloatVector) -> Callable[..., Any]:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def store(typing: Any, array: Any, row: Any, column: Any, numbers: Any) -> Any:
+        """array[row, column : column + width] = numbers."""
 
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), args[0], _INDEX(0))
-        zeros = ir.Constant(ir.VectorType(_INDEX, WIDTH), [0] * WIDTH)
-        return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _address(context, builder, signature.args[0], *args[:3], _kind(vector.width))
+            builder.store(args[3], place, align=4)
+            return context.get_dummy_value()
 
-    return float8(types.float32), lower
+        return types.void(array, types.int64, types.int64, vector), lower
+
+    return store  # type: ignore[no-any-return]
+
+
+def _make_fill(vector: FloatVector) -> Callable[..., Any]:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def fill(typing: Any, number: Any) -> Any:
+        """The same float32 in every lane."""
+
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            nothing = ir.Constant(_kind(vector.width), ir.Undefined)
+            one = builder.insert_element(nothing, args[0], _INDEX(0))
+            return builder.shuffle_vector(one, nothing, _constant(vector.width, 0))
+
+        return vector(types.float32), lower
+
+    return fill  # type: ignore[no-any-return]
+
+
+def _make_mad(vector: FloatVector) -> Callable[..., Any]:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def mad(typing: Any, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, lane by lane; rounded once where the processor does so."""
+
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            name, kind = f"llvm.fmuladd.v{vector.width}f32", _kind(vector.width)
+            found = builder.module.globals.get(name) or ir.Function(
+                builder.module, ir.FunctionType(kind, [kind] * 3), name
+            )
+            return builder.call(found, args)
+
+        return vector(vector, vector, vector), lower
+
+    return mad  # type: ignore[no-any-return]
+
+
+load8, store8, fill8, mad8 = _make_load(float8), _make_store(float8), _make_fill(float8), _make_mad(float8)
+load16, store16, fill16, mad16 = _make_load(float16), _make_store(float16), _make_fill(float16), _make_mad(float16)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -98,35 +139,32 @@ def mul8(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def mad8(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, lane by lane; rounded once where the processor does so."""
-
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        name = f"llvm.fmuladd.v{WIDTH}f32"
-        kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-        found = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        return builder.call(found, args)
-
-    return float8(float8, float8, float8), lower
-
-
-@intrinsic  # type: ignore[untyped-decorator]
 def sum8(typing: Any, a: Any) -> Any:
     """Sum of the eight lanes: halves first, then quarters, then the two left."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector, lanes = args[0], WIDTH
+        vector, lanes = args[0], 8
         while lanes > 1:
             lanes //= 2
             low = ir.Constant(ir.VectorType(_INDEX, lanes), list(range(lanes)))
             high = ir.Constant(ir.VectorType(_INDEX, lanes), list(range(lanes, 2 * lanes)))
             nothing = ir.Constant(vector.type, ir.Undefined)
-            vector = builder.fadd(
-                builder.shuffle_vector(vector, nothing, low), builder.shuffle_vector(vector, nothing, high)
-            )
+            first = builder.shuffle_vector(vector, nothing, low)
+            vector = builder.fadd(first, builder.shuffle_vector(vector, nothing, high))
         return builder.extract_element(vector, _INDEX(0))
 
     return types.float32(float8), lower
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def any_above16(typing: Any, numbers: Any, limit: Any) -> Any:
+    """Whether one of sixteen lanes is greater than the same lane of the limit."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        above = builder.bitcast(builder.fcmp_ordered(">", *args), ir.IntType(16))
+        return builder.icmp_unsigned("!=", above, ir.IntType(16)(0))
+
+    return types.boolean(float16, float16), lower
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -135,14 +173,12 @@ def unpack8(typing: Any, packed: Any, row: Any, column: Any, high: Any, low: Any
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        numbers, wide = ir.VectorType(ir.IntType(32), WIDTH), ir.VectorType(ir.IntType(64), WIDTH)
-        source = _address(context, builder, kinds[0], *args[:3], numbers)
-        vector = builder.load(source, align=4)
-        one = ir.Constant(numbers, [1] * WIDTH)
-        halves = builder.sext(builder.ashr(vector, one), wide)
+        numbers, wide = ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.IntType(64), 8)
+        vector = builder.load(_address(context, builder, kinds[0], *args[:3], numbers), align=4)
+        halves = builder.sext(builder.ashr(vector, _constant(8, 1)), wide)
         builder.store(halves, _address(context, builder, kinds[3], args[3], args[5], args[6], wide), align=8)
-        bits = builder.sitofp(builder.and_(vector, one), _VECTOR)
-        builder.store(bits, _address(context, builder, kinds[4], args[4], args[5], args[6]), align=4)
+        bits = builder.sitofp(builder.and_(vector, _constant(8, 1)), _kind(8))
+        builder.store(bits, _address(context, builder, kinds[4], args[4], args[5], args[6], _kind(8)), align=4)
         return context.get_dummy_value()
 
     return types.void(packed, types.int64, types.int64, high, low, types.int64, types.int64), lower

@@ -15,7 +15,22 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from simulator._vector import Float8, add8, fill8, load8, mad8, mul8, store8, sum8, unpack8
+from simulator._vector import (
+    FloatVector,
+    add8,
+    any_above16,
+    fill16,
+    load16,
+    mad16,
+    store16,
+    fill8,
+    load8,
+    mad8,
+    mul8,
+    store8,
+    sum8,
+    unpack8,
+)
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -109,7 +124,7 @@ def sigma(z: np.float32) -> np.float32:
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _logit(state: F32, user: np.uint64, table: F32, row: np.uint64, loss: Float8, width: int) -> np.float32:
+def _logit(state: F32, user: np.uint64, table: F32, row: np.uint64, loss: FloatVector, width: int) -> np.float32:
     """<taste, vector> - strength <exposure, shares>."""
     taste = fill8(_ZERO)
     other = taste  # two sums side by side: an addition need not wait for the one before
@@ -664,67 +679,96 @@ def unpack_candidates(seen: U64, out: NDArray[np.bool_]) -> None:
             out[user, item] = (seen[user, item >> 6] >> (np.uint64(item) & _63)) & _1 == np.uint64(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _score_pair(one: F32, two: F32, table: F32, out_one: F32, out_two: F32) -> None:
-    """Add <user, item> of two users to out [Ip]; table is [d, Ip], d a multiple of 4.
+_USERS_AT_ONCE, _ITEMS_AT_ONCE = 64, 1024
+"""Scoring goes through a block of items for this many users while the block is in cache."""
 
-    Sums run over d in order, vectorised over items: strict order without horizontal sums.
+
+@njit(cache=True, error_model="numpy")
+def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, scores: F32) -> None:
+    """Scores [4, end - start] of items start to end for four users from `first` on (the last one fills up the four).
+
+    A tile of four users and thirty-two items stays in registers while the sum runs over d, in order.
     """
-    for j in range(0, table.shape[0], 4):
-        a0, a1, a2, a3 = one[j], one[j + 1], one[j + 2], one[j + 3]
-        b0, b1, b2, b3 = two[j], two[j + 1], two[j + 2], two[j + 3]
-        t0, t1, t2, t3 = table[j], table[j + 1], table[j + 2], table[j + 3]
-        for i in range(table.shape[1]):
-            out_one[i] = out_one[i] + a0 * t0[i] + a1 * t1[i] + a2 * t2[i] + a3 * t3[i]
-            out_two[i] = out_two[i] + b0 * t0[i] + b1 * t1[i] + b2 * t2[i] + b3 * t3[i]
+    last = users.shape[0] - 1
+    u0, u1, u2, u3 = first, min(first + 1, last), min(first + 2, last), min(first + 3, last)
+    for i in range(start, end, 32):
+        low, high = load16(bias, 0, i), load16(bias, 0, i + 16)
+        a0, a1, a2, a3 = low, low, low, low
+        b0, b1, b2, b3 = high, high, high, high
+        for j in range(table.shape[0]):
+            low, high = load16(table, j, i), load16(table, j, i + 16)
+            w0, w1, w2, w3 = fill16(users[u0, j]), fill16(users[u1, j]), fill16(users[u2, j]), fill16(users[u3, j])
+            a0, b0 = mad16(w0, low, a0), mad16(w0, high, b0)
+            a1, b1 = mad16(w1, low, a1), mad16(w1, high, b1)
+            a2, b2 = mad16(w2, low, a2), mad16(w2, high, b2)
+            a3, b3 = mad16(w3, low, a3), mad16(w3, high, b3)
+        at = i - start
+        store16(scores, 0, at, a0)
+        store16(scores, 0, at + 16, b0)
+        store16(scores, 1, at, a1)
+        store16(scores, 1, at + 16, b1)
+        store16(scores, 2, at, a2)
+        store16(scores, 2, at + 16, b2)
+        store16(scores, 3, at, a3)
+        store16(scores, 3, at + 16, b3)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out: F32) -> None:
-    """Scores out [n, I] = <users, items> + bias + offset; table [d, Ip]; scores [2, Ip] scratch."""
+    """Scores out [n, I] = <users, items> + bias + offset [n].
+
+    users: [n, d]; table: [d, Ip]; bias: [1, Ip] with Ip a multiple of 32; scores: [4, 1024] scratch. A row of `out`
+    does not depend on the other users.
+    """
     n_users, n_items = out.shape
-    for first in range(0, n_users, 2):
-        second = min(first + 1, n_users - 1)  # the last of an odd number is scored twice: one path for all
-        scores[0, :] = bias
-        scores[1, :] = bias
-        _score_pair(users[first], users[second], table, scores[0], scores[1])
-        for i in range(n_items):
-            out[first, i] = scores[0, i] + offset[first]
-            out[second, i] = scores[1, i] + offset[second]
+    for start in range(0, n_items, _ITEMS_AT_ONCE):
+        end = min(start + _ITEMS_AT_ONCE, table.shape[1])
+        for first in range(0, n_users, 4):
+            _score(users, first, table, bias, start, end, scores)
+            for user in range(first, min(first + 4, n_users)):
+                for i in range(start, min(end, n_items)):
+                    out[user, i] = scores[user - first, i - start] + offset[user]
 
 
-@njit(cache=True, inline="always")
-def _keep_best(scores: F32, n_items: int, blocked: U64, best: F32, items: I64) -> None:
-    """The len(items) best unblocked items, best first, ties to the smaller number; -1 where there are too few."""
-    k = items.shape[0]
-    for place in range(k):
-        best[place] = -np.inf
-        items[place] = -1
-    for i in range(n_items):
-        score = scores[i]
-        if score > best[k - 1] and not (blocked[i >> 6] >> (np.uint64(i) & _63)) & _1:
-            place = k - 1
-            while place > 0 and score > best[place - 1]:
-                best[place] = best[place - 1]
-                items[place] = items[place - 1]
-                place -= 1
-            best[place] = score
-            items[place] = i
+@njit(cache=True, error_model="numpy")
+def _keep_best(
+    scores: F32, row: int, start: int, end: int, blocked: U64, who: int, best: F32, out: I64, user: int
+) -> None:
+    """Let the unblocked items from start to end into the best so far, best [n, K] and out [n, K]."""
+    k = out.shape[1]
+    limit = fill16(best[user, k - 1])
+    for tile in range(start, end, 16):
+        if any_above16(load16(scores, row, tile - start), limit):
+            for i in range(tile, tile + 16):
+                score, item = scores[row, i - start], np.uint64(i)
+                if score > best[user, k - 1] and (blocked[who, item >> _6] >> (item & _63)) & _1 == _0:
+                    place = k - 1
+                    while place > 0 and score > best[user, place - 1]:
+                        best[user, place] = best[user, place - 1]
+                        out[user, place] = out[user, place - 1]
+                        place -= 1
+                    best[user, place] = score
+                    out[user, place] = i
+            limit = fill16(best[user, k - 1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def top_items(users: F32, table: F32, bias: F32, blocked: U64, n_items: int, scores: F32, best: F32, out: I64) -> None:
-    """The K items of highest <users, items> + bias for each user: out [n, K], best first.
+def top_items(users: F32, table: F32, bias: F32, blocked: U64, scores: F32, best: F32, out: I64) -> None:
+    """The K items of highest <users, items> + bias for each user: out [n, K], best first, ties to the smaller number.
 
-    users: [n, d]; table: [d, Ip]; bias: [Ip]; blocked: [n or 1, W] bits of items left out; scores: [2, Ip] and
-    best: [K] scratch.
+    users: [n, d]; table: [d, Ip]; bias: [1, Ip], -inf beyond the items, Ip a multiple of 32; blocked: [n or 1, W] bits
+    of items left out (out is -1 where too few are left); scores: [4, 1024] scratch; best: [n, K] output, their scores.
     """
-    n_users = users.shape[0]
-    for first in range(0, n_users, 2):
-        second = min(first + 1, n_users - 1)
-        scores[0, :] = bias
-        scores[1, :] = bias
-        _score_pair(users[first], users[second], table, scores[0], scores[1])
-        _keep_best(scores[0], n_items, blocked[min(first, blocked.shape[0] - 1)], best, out[first])
-        if second > first:
-            _keep_best(scores[1], n_items, blocked[min(second, blocked.shape[0] - 1)], best, out[second])
+    n_users, n_items = users.shape[0], table.shape[1]
+    best[:, :] = -np.inf
+    out[:, :] = -1
+    for begin in range(0, n_users, _USERS_AT_ONCE):
+        stop = min(begin + _USERS_AT_ONCE, n_users)
+        for start in range(0, n_items, _ITEMS_AT_ONCE):
+            end = min(start + _ITEMS_AT_ONCE, n_items)
+            for first in range(begin, stop, 4):
+                _score(users, first, table, bias, start, end, scores)
+                for user in range(first, min(first + 4, stop)):
+                    _keep_best(
+                        scores, user - first, start, end, blocked, min(user, blocked.shape[0] - 1), best, out, user
+                    )

@@ -88,27 +88,19 @@ class ItemScorer:
 
     def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None) -> None:
         self.n_items, self.width = item_vectors.shape
-        padded = -(-self.n_items // _TILE) * _TILE
-        self._table = np.zeros((-(-self.width // 4) * 4, padded), np.float32)  # [d, I] transposed: see the kernel
-        self._table[: self.width, : self.n_items] = item_vectors.T
-        self._bias = np.zeros(padded, np.float32)
-        if item_bias is not None:
-            self._bias[: self.n_items] = item_bias
-        self._scores = np.zeros((2, padded), np.float32)
-        self._nothing = np.zeros((1, -(-self.n_items // 64)), np.uint64)
-
-    def _padded(self, users: NDArray[np.float32]) -> NDArray[np.float32]:
-        if users.shape[1] == len(self._table):
-            return np.ascontiguousarray(users, np.float32)
-        out = np.zeros((len(users), len(self._table)), np.float32)
-        out[:, : self.width] = users[:, : self.width]
-        return out
+        padded = -(-self.n_items // 32) * 32
+        self._table = np.zeros((self.width, padded), np.float32)  # [d, I] transposed: see the kernel
+        self._table[:, : self.n_items] = item_vectors.T
+        self._bias = np.full((1, padded), -np.inf, np.float32)
+        self._bias[0, : self.n_items] = 0.0 if item_bias is None else item_bias
+        self._scores = np.zeros((4, 1024), np.float32)
+        self._nothing = np.zeros((1, self.n_items // 64 + 1), np.uint64)
 
     def scores(self, users: NDArray[np.float32], offset: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """[n, I] float32 scores of users [n, d], plus offset [n]."""
         out = np.empty((len(users), self.n_items), np.float32)
         offset = np.zeros(len(users), np.float32) if offset is None else offset
-        kernel.score_items(self._padded(users), offset, self._table, self._bias, self._scores, out)
+        kernel.score_items(np.ascontiguousarray(users, np.float32), offset, self._table, self._bias, self._scores, out)
         return out
 
     def top_k(
@@ -124,8 +116,10 @@ class ItemScorer:
         """
         out = np.empty((len(users), k), np.int64)
         blocked = self._nothing if blocked is None else blocked
-        best = np.empty(k, np.float32)
-        kernel.top_items(self._padded(users), self._table, self._bias, blocked, self.n_items, self._scores, best, out)
+        best = np.empty((len(users), k), np.float32)
+        kernel.top_items(
+            np.ascontiguousarray(users, np.float32), self._table, self._bias, blocked, self._scores, best, out
+        )
         return out
 
 
