@@ -16,6 +16,10 @@ import typer
 if TYPE_CHECKING:
     from evaluators.report import Report
 
+# One thread a process, set before numpy can be imported: equal sums on any machine, and no more cores than `--workers`.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ[f"{_library}_NUM_THREADS"] = "1"
+
 INPUT_ERROR, UNDECIDED, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
@@ -92,6 +96,7 @@ def run(
     if dry_run:
         _print_resolved(scenario, overrides, seed, as_json)
         return
+    _refuse_no_folder("--out", out)
     with _stdout_is_for_the_result() as result:
         import pipeline
 
@@ -130,6 +135,7 @@ def vet(
     if dry_run:
         _print_resolved(scenario, overrides, seed, as_json, policy=policy, baseline=baseline, trained_on=trained_on)
         return
+    _refuse_no_folder("--out", out)
     with _stdout_is_for_the_result() as result:
         import pipeline
 
@@ -291,6 +297,8 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Compare every report under a folder, grouped by what makes runs comparable."""
+    if html is not None:
+        _refuse_no_folder("--html", html.parent)
     with _stdout_is_for_the_result() as result:
         import pipeline
 
@@ -425,6 +433,18 @@ def _progress() -> Any:
     from simulator.progress import Progress
 
     return Progress(sys.stderr)
+
+
+def _refuse_no_folder(option: str, folder: Path) -> None:
+    """Raise InputError unless results can be written under the folder: said before an hour of work, not after."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        from simulator.errors import InputError
+
+        what = "cannot be written to" if there.is_dir() else "is no folder"
+        raise InputError(f"{option}: '{there}' {what}; give a folder that can be written to")
 
 
 def _reward_range(text: str | None) -> tuple[float, float] | None:
