@@ -167,6 +167,15 @@ class OneDifference:
         return ()
 
 
+def test_23_the_price_of_looking_is_a_little_more_than_half_as_wide_again() -> None:
+    """At the planned size 1.55 times the t interval; with rho 0 the sequence never misses and never says anything."""
+    stream = np.random.default_rng(ROOT).standard_normal(5000)
+    width, t_width = (
+        high[-1] - low[-1] for low, high in (confidence_sequence(stream, planned=5000), repeated_t(stream))
+    )
+    assert 1.5 < width / t_width < 1.65
+
+
 @pytest.mark.parametrize("repeats", [400, pytest.param(2000, marks=pytest.mark.slow)])
 def test_37_a_gate_exactly_at_the_truth_rarely_decides(repeats: int) -> None:
     """P(PASS) and P(FAIL) are .025 each at most; 400 repeats exceed .05 once in 600. The value alone decides always."""
