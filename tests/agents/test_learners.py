@@ -1,0 +1,204 @@
+"""Every built-in kind: valid slates and chances, the same again from the same seed, and something learned.
+
+All train in a small world in which items differ in quality and users in taste.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random  # noqa: TID251  the state that libraries seed is what is tested
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.base import Observation
+from agents.contract import check_agent, check_slate
+from agents.loading import KINDS, AgentSettings, Trained, resolve_kind, train, training_seeds
+from agents.train_world import Lanes, session_value
+from simulator.log import InteractionLog
+from simulator.world import World
+from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
+
+BUDGET = {"linucb": 2_400, "dqn": 6_000, "ppo": 12_000}
+"""User-steps at which each is well ahead of where it starts in this world."""
+
+SMALL = {"linucb": {"num_envs": 64}, "dqn": {"num_envs": 64}, "ppo": {"num_envs": 64}}
+EVERY = ("random", "popularity", "oracle", "linucb", "dqn", "ppo", "recbole:EASE", "recbole:BPR")
+
+
+@pytest.fixture(scope="module")
+def world_and_log() -> tuple[World, InteractionLog]:
+    return taught_world()
+
+
+@pytest.fixture(scope="module")
+def trained(world_and_log: tuple[World, InteractionLog]) -> dict[str, Trained]:
+    """Each kind, trained once, with the state of the process noted before and after."""
+    return {kind: teach(kind, world_and_log, budget=BUDGET.get(kind)) for kind in EVERY}
+
+
+def teach(kind: str, world_and_log: tuple[World, InteractionLog], *, seed: int = 5, budget: int | None) -> Trained:
+    settings = AgentSettings.model_validate({"name": "one", "kind": kind, "params": SMALL.get(kind, {})})
+    return train(settings, training_in(*world_and_log, seed=seed, budget=budget), Path())
+
+
+def later(world: World, observation: Observation) -> Observation:
+    """The same users as if two slates had been shown: newer history, fewer candidates."""
+    items = observation.history_items.copy()
+    feedback = observation.history_feedback.copy()
+    assert observation.candidates is not None
+    candidates = observation.candidates.copy()
+    shown = 2 * world.slate_size
+    for row in range(len(items)):
+        new = np.flatnonzero(candidates[row])[:shown]
+        items[row] = np.concatenate([items[row], new])[-items.shape[1] :]
+        feedback[row] = np.concatenate([feedback[row], new % 2])[-items.shape[1] :]
+        candidates[row, new] = False
+    return replace(
+        observation,
+        history_items=items,
+        history_feedback=feedback,
+        candidates=candidates,
+        step=np.full(len(items), 2, np.int64),
+    )
+
+
+def test_every_built_in_kind_is_tested_here() -> None:
+    assert {kind.partition(":")[0] for kind in EVERY} == {kind.partition(":")[0] for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_kind_keeps_the_contract_at_the_start_and_within_a_session(
+    kind: str, trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
+) -> None:
+    world, _ = world_and_log
+    observation = observed(world, privileged=kind == "oracle")
+    agent = trained[kind].agent
+    check_agent(agent, observation, ITEMS)
+    check_agent(agent, later(world, observation), ITEMS)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_kind_serves_users_of_whom_nothing_is_known_or_who_have_seen_almost_all(
+    kind: str, trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
+) -> None:
+    observation = observed(world_and_log[0], 2, privileged=kind == "oracle")
+    assert observation.candidates is not None
+    candidates = observation.candidates.copy()
+    candidates[1] = False
+    candidates[1, :2] = True
+    blank = replace(
+        observation,
+        history_items=np.full_like(observation.history_items, -1),
+        history_feedback=np.zeros_like(observation.history_feedback),
+        candidates=candidates,
+    )
+    slates = check_slate(trained[kind].agent.act(blank, np.random.default_rng(0)), blank)
+    assert set(slates[1]) == {0, 1, -1}
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_trained_agent_is_the_same_after_travelling(
+    kind: str, trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
+) -> None:
+    observation = observed(world_and_log[0], privileged=kind == "oracle")
+    agent = trained[kind].agent
+    travelled = pickle.loads(pickle.dumps(agent))
+    assert np.array_equal(
+        travelled.act(observation, np.random.default_rng(1)), agent.act(observation, np.random.default_rng(1))
+    )
+    assert np.array_equal(travelled.action_probabilities(observation), agent.action_probabilities(observation))
+
+
+@pytest.mark.parametrize("kind", ["linucb", "dqn", "ppo", "recbole:BPR"])
+def test_a_learner_learns_the_same_from_the_same_seed_and_other_things_from_another(
+    kind: str, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    budget = {"recbole:BPR": None}.get(kind, 600)
+    one, again, other = (teach(kind, world_and_log, seed=seed, budget=budget) for seed in (5, 5, 6))
+    observation = observed(world_and_log[0], 60)
+    rng = np.random.default_rng(0)
+    assert one.curve == again.curve
+    assert np.array_equal(one.agent.act(observation, rng), again.agent.act(observation, rng))
+    assert one.curve != other.curve
+
+
+@pytest.mark.parametrize("kind", ["linucb", "dqn", "ppo"])
+def test_a_learning_curve_starts_at_the_untrained_policy_and_ends_far_above_random(
+    kind: str, trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
+) -> None:
+    curve = trained[kind].curve
+    untrained = teach(kind, world_and_log, budget=0)
+    assert curve[0] == untrained.curve[0]
+    assert curve[0][0] == 0
+    assert BUDGET[kind] <= curve[-1][0] < 1.2 * BUDGET[kind]
+    assert len(curve) >= 6
+    lanes = Lanes(training_in(*world_and_log), 256, seed=99)
+    values = {name: session_value(lanes, trained[name].agent.act) for name in ("random", kind)}
+    lanes.close()
+    assert values[kind] > 1.3 * values["random"], values
+
+
+def test_learners_that_read_the_log_alone_beat_random(
+    trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
+) -> None:
+    lanes = Lanes(training_in(*world_and_log), 256, seed=99)
+    names = ("random", "popularity", "recbole:EASE", "recbole:BPR")
+    values = {name: session_value(lanes, trained[name].agent.act) for name in names}
+    lanes.close()
+    assert min(values[name] for name in names[1:]) > 1.15 * values["random"], values
+
+
+def test_an_agent_trained_twice_is_judged_as_often_as_its_training_draws() -> None:
+    def seeds(kind: str) -> int:
+        return training_seeds(resolve_kind(AgentSettings(name="one", kind=kind), Path()))
+
+    assert {kind: seeds(kind) for kind in ("popularity", "recbole:EASE", "recbole:BPR", "linucb")} == {
+        "popularity": 1,
+        "recbole:EASE": 1,
+        "recbole:BPR": 3,
+        "linucb": 3,
+    }
+
+
+@pytest.mark.parametrize("kind", ["dqn", "recbole:EASE"])
+def test_training_leaves_the_process_as_it_was(
+    kind: str,
+    world_and_log: tuple[World, InteractionLog],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["windtunnel", "--seed=99", "--reg_weight=1", "--embedding_size=2"])
+
+    def state() -> tuple[object, ...]:
+        legacy = np.random.get_state(legacy=True)  # noqa: NPY002  the state that libraries seed is what is tested
+        return (
+            random.getstate(),
+            legacy[1].tobytes(),
+            legacy[2],
+            torch.get_rng_state().numpy().tobytes(),
+            torch.get_num_threads(),
+            tuple(sys.argv),
+            Path.cwd(),
+            os.environ.get("CUDA_VISIBLE_DEVICES"),
+            sorted(np.__dict__),
+        )
+
+    before = state()
+    quiet = teach(kind, world_and_log, budget=600)
+    assert state() == before
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "argv", ["windtunnel"])
+    observation = observed(world_and_log[0])
+    rng = np.random.default_rng(0)
+    plain = teach(kind, world_and_log, budget=600)
+    assert np.array_equal(plain.agent.act(observation, rng), quiet.agent.act(observation, rng))
