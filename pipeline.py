@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.loading import CANDIDATE, Candidate, digest, load_scenario, resolved, world_digest
+from scenarios.loading import (
+    CANDIDATE,
+    Candidate,
+    digest,
+    load_scenario,
+    resolved,
+    without_folders,
+    world_digest,
+)
 from scenarios.schema import Scenario
 from simulator.cache import StageCache, default_cache_folder, digest_of, library_versions, write_atomically
 from simulator.engine import ONE_THREAD, Engine, Task, parse_engine
@@ -558,8 +566,12 @@ def evaluate(
         facts.append(
             AgentFacts(
                 name=name,
-                kind=spec.settings.kind,
-                trained_on="this run" if spec.fitted_here else spec.settings.trained_on or "unsaid",
+                kind=_kind_without_folder(spec.settings.kind),
+                trained_on="this run"
+                if spec.fits
+                else "nothing"
+                if spec.fitted_here
+                else spec.settings.trained_on or "unsaid",
                 learns=spec.learns,
                 bound=spec.privileged,
                 curves=curves,
@@ -590,9 +602,23 @@ def evaluate(
             evaluate=scenario.evaluate,
             gates=scenario.gates,
             assumptions=worlds.judges[0].assumptions,
-            mistrust=None if fidelity_found.trusted else "; ".join(fidelity_found.reasons[:3]),
+            mistrust=_mistrust(fidelity_found),
             root=setting.root,
         )
+
+
+def _kind_without_folder(kind: str) -> str:
+    """A user's own class by its file's name: a report holds no path."""
+    place, colon, name = kind.rpartition(":")
+    return f"{Path(place).name}:{name}" if colon and place.endswith(".py") else kind
+
+
+def _mistrust(found: Fidelity) -> str | None:
+    """The checks that keep the simulator from being trusted, or None; reasons that only qualify it are left out."""
+    if found.trusted:
+        return None
+    names = found.blocked_by
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''} did not pass"
 
 
 def _may_have_seen(spec: AgentSpec, log: InteractionLog, split: Split) -> str | None:
@@ -641,6 +667,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         "positions": "yes" if log.position is not None else "no: examination is assumed and swept",
         "propensities": "yes" if log.propensity is not None else "no: no off-policy estimate on the log's own rows",
         "exposure": "users chose what to rate" if log.self_selected else "logged",
+        "notes": list(log.notes),
     }
     block = fidelity_found.to_json()
     block["reliability"] = [{"bin": k, **one} for k, one in enumerate(block["reliability"], 1)]
@@ -663,7 +690,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         ),
         fidelity=FidelitySection.model_validate(block),
         preference=PreferenceSection.model_validate(_preference(setting, worlds, block)),
-        scenario=scenario.model_dump(mode="json"),
+        scenario=without_folders(scenario),
         metrics=list(scenario.evaluate.metrics),
         **(
             {"verdict": "undecided"}
@@ -896,6 +923,95 @@ def leaderboard(folder: Path, *, html: Path | None = None) -> Any:
     from evaluators.leaderboard import leaderboard as rank_runs
 
     return rank_runs(folder, html)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What this machine does in a second.
+
+    Attributes:
+        user_steps: users at once -> simulated user-steps a second, one thread.
+        rounds: estimator -> logged rounds a second, one thread.
+        stages: seconds of each stage of the smoke scenario, nothing cached.
+    """
+
+    user_steps: Mapping[int, float]
+    rounds: Mapping[str, float]
+    stages: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dictionary."""
+        return {
+            "user_steps_per_second": {str(n): round(x) for n, x in self.user_steps.items()},
+            "rounds_per_second": {name: round(x) for name, x in self.rounds.items()},
+            "seconds_per_stage": {name: round(x, 2) for name, x in self.stages.items()},
+        }
+
+    def as_text(self) -> str:
+        """The same for people."""
+        lines = [f"{n:>8,} users at once  {x / 1e6:6.2f} M user-steps a second" for n, x in self.user_steps.items()]
+        lines += [f"{name:>16}  {x / 1e6:9.2f} M rounds a second" for name, x in self.rounds.items()]
+        lines += [f"{name:>40}  {x:7.2f} s" for name, x in self.stages.items()]
+        return "\n".join(lines)
+
+
+def bench(*, seconds: float = 1.0) -> Bench:
+    """Measure the simulator, the off-policy estimators and the smoke scenario on this machine.
+
+    Args:
+        seconds: how long each number of users and each estimator is measured.
+    """
+    import tempfile
+
+    from evaluators import off_policy
+    from simulator.users import SimulatedUsers
+
+    os.environ.update(ONE_THREAD)
+    smoke = Path(__file__).resolve().parent / "scenarios" / "smoke.yaml"
+    before = os.environ.get("WINDTUNNEL_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["WINDTUNNEL_CACHE"] = folder
+        try:
+            report = run(smoke, out=Path(folder) / "runs", progress=Progress())
+            world, _ = _train_world(smoke)
+        finally:
+            if before is None:
+                del os.environ["WINDTUNNEL_CACHE"]
+            else:
+                os.environ["WINDTUNNEL_CACHE"] = before
+    rng = np.random.default_rng(0)
+
+    def rate(work: Callable[[], Any], amount: int) -> float:
+        work()
+        began, count = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            work()
+            count += 1
+        return amount * count / (time.perf_counter() - began)
+
+    user_steps = {}
+    for n in (1, 64, 1024, 16384):
+        users = SimulatedUsers(world, n, seed=1)
+        rows = np.arange(n) % len(world.starts)
+        slates = rng.integers(0, world.n_items, (world.horizon, n, world.slate_size))
+
+        def session(users: SimulatedUsers = users, rows: Any = rows, slates: Any = slates) -> None:
+            users.start(rows)
+            for slate in slates:
+                users.step(slate)
+
+        user_steps[n] = rate(session, n * world.horizon)
+    n = 100_000
+    pi_b = np.full((n, 10), 0.1)
+    rounds = off_policy.Rounds(rng.integers(0, 10, n), (rng.random(n) < 0.1).astype(float), pi_b[:, 0], pi_b=pi_b)
+    pi_e = rng.dirichlet(np.ones(10), n)
+    q_hat = np.full((n, 10), 0.1)
+    names = ("ips", "snips", "dm", "dr", "ips(clip=10)", "switch_dr(lambda=5)")
+    rates = {
+        name: rate(lambda name=name: off_policy.estimate(rounds, pi_e, estimators=[name], q_hat=q_hat), n)  # type: ignore[misc]
+        for name in names
+    }
+    return Bench(user_steps, rates, {k: v for k, v in report.seconds.items() if not k.endswith("(cpu)")})
 
 
 # ------------------------------------------------------------------------------------------- Gymnasium's entry points

@@ -325,7 +325,7 @@ def debiased_calibration_error(
 
     def squared(weight: Floats) -> tuple[Floats, Floats]:
         """Per resample: plain squared error and the sum of the bins' variances, both weighted by rows."""
-        n_b = np.maximum(weight @ count, 1e-300)  # [r, bins]
+        n_b = np.maximum(weight @ count, 1e-100)  # [r, bins]; its square must not underflow
         r_b = weight @ residual
         mean = r_b / n_b
         spread = weight @ residual**2 - 2 * mean * (weight @ (residual * count)) + mean**2 * (weight @ count**2)
@@ -1117,6 +1117,7 @@ class Fidelity:
         reliability: curve of B_1 on the future rows.
         floor: plain calibration error of B_1 beside that of a perfect model.
         comparisons: named log-loss gains (over the bias model, matrix factorisation, the frozen encoder).
+        blocked_by: the checks that keep the simulator from being trusted.
     """
 
     trusted: bool
@@ -1125,6 +1126,7 @@ class Fidelity:
     reliability: tuple[ReliabilityBin, ...] = ()
     floor: CalibrationFloor | None = None
     comparisons: Mapping[str, Estimate] = field(default_factory=dict)
+    blocked_by: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The `fidelity` block of the report."""
@@ -1213,6 +1215,7 @@ def assess(
     missing = [name for name in MANDATORY if name not in made]
     reasons += [f"{name} could not be made, and it is mandatory" for name in missing]
     trusted = not reasons
+    blocked_by = (*(c.label for c in blocking if c.passed is False), *missing)
     if unbiased is None:
         reasons.append("off-policy extrapolation unverified: the log has no rows with random exposure")
     unverified = [c for c in blocking if c.passed is None and not c.name.startswith("unbiased test")]
@@ -1231,6 +1234,7 @@ def assess(
         reliability_curve(first.future),
         calibration_floor(first.future, stream(root, "fidelity", 1, "floor")),
         gains,
+        blocked_by,
     )
 
 

@@ -211,7 +211,7 @@ def digest(scenario: Scenario, data_digest: str) -> str:
         scenario: the scenario.
         data_digest: digest of the log's content, `simulator.cache.digest_of(log)`.
     """
-    return digest_of(_without_folders(scenario), data_digest)
+    return digest_of(without_folders(scenario), data_digest)
 
 
 def world_digest(scenario: Scenario, data_digest: str, versions: Mapping[str, str]) -> str:
@@ -222,7 +222,7 @@ def world_digest(scenario: Scenario, data_digest: str, versions: Mapping[str, st
         data_digest: digest of the log's content.
         versions: package -> version, as in the report.
     """
-    shared = _without_folders(scenario)
+    shared = without_folders(scenario)
     return digest_of(
         {key: shared[key] for key in ("data", "task", "preference", "simulator", "evaluate", "seed")},
         data_digest,
@@ -230,7 +230,7 @@ def world_digest(scenario: Scenario, data_digest: str, versions: Mapping[str, st
     )
 
 
-def _without_folders(scenario: Scenario) -> dict[str, Any]:
+def without_folders(scenario: Scenario) -> dict[str, Any]:
     """The resolved scenario without the folders in which files lie: the log's content is in the data's digest."""
     dump = scenario.model_dump(mode="json")
     for agent in dump["agents"]:

@@ -1,0 +1,221 @@
+"""Whole flights on a small log of known making: resumption, equal reports, failing agents, who sees what."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.errors import InputError
+from simulator.log import HELD_OUT, JUDGE, WORLD_A
+
+PROJECT = Path(__file__).resolve().parent.parent
+CLI = PROJECT / "cli.py"
+
+SCENARIO = """
+name: tiny
+seed: 3
+data: {source: log.csv, positive: liked, users: users.csv, sensitive: [side]}
+preference: {members: 1, refit_members: 1, dims: [4], epochs: 6, patience: 2}
+simulator:
+  slate_size: 3
+  horizon: 4
+  examination: {sweep: [0.7]}
+  leave: {sweep: [0.0], base_rate_sweep: [], repetition_sweep: []}
+  satiation: {sweep: []}
+  drift: {sweep: []}
+agents:
+  - {name: random, kind: random}
+  - {name: popularity, kind: popularity}
+  - {name: oracle, kind: oracle}
+  - {name: linucb, kind: linucb, train: {seeds: 2, steps: 300}}
+EXTRA
+evaluate: {baseline: popularity, worlds: 3, metrics: [reward, click_rate], fairness: {attributes: [side]}}
+gates:
+  - {name: better, rule: "difference(reward, vs=popularity) > THRESHOLD", agents: [linucb]}
+"""
+
+SAVED = '''
+"""An agent that breaks, and one that was made elsewhere."""
+import numpy as np
+
+class Broken:
+    def fit(self, training):
+        return None
+
+    def act(self, observation, rng):
+        raise ValueError("the model file is empty")
+
+class Flat:
+    def act(self, observation, rng):
+        return np.zeros(len(observation.step), dtype=int)
+
+class Elsewhere:
+    def act(self, observation, rng):
+        noise = rng.random(observation.candidates.shape)
+        noise[~observation.candidates] = -1
+        return np.argsort(-noise, axis=1)[:, : observation.slate_size]
+'''
+
+
+def write_scenario(folder: Path, *, extra: str = "", threshold: float = 0.0) -> Path:
+    """A log of 90 users and 40 items with one taste dimension, and a scenario that reads it."""
+    rng = np.random.default_rng(5)
+    taste, trait = rng.normal(size=90), rng.normal(size=40)
+    rows = ["user,item,time,liked"]
+    for u in range(90):
+        for t, i in enumerate(rng.choice(40, 16, replace=False)):
+            p = 1 / (1 + np.exp(-(0.4 * trait[i] + taste[u] * trait[i])))
+            rows.append(f"u{u},i{i},{t},{int(rng.random() < p)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log.csv").write_text("\n".join(rows) + "\n")
+    users = ["user,side", *(f"u{u},{'left' if u % 2 else 'right'}" for u in range(90))]
+    (folder / "users.csv").write_text("\n".join(users) + "\n")
+    (folder / "agents.py").write_text(SAVED)
+    path = folder / "tiny.yaml"
+    path.write_text(SCENARIO.replace("EXTRA", extra).replace("THRESHOLD", str(threshold)))
+    return path
+
+
+def fly(scenario: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
+    """Run a scenario in this process with a cache of its own."""
+    import pipeline
+    from simulator.progress import Progress
+
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(cache))
+    return pipeline.run(scenario, out=cache / "runs", progress=Progress(None), **options)
+
+
+def files_of(cache: Path) -> set[Path]:
+    return set(cache.rglob("*.pkl"))
+
+
+def test_workers_change_nothing_but_the_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = write_scenario(tmp_path / "s")
+    one = fly(scenario, tmp_path / "one", monkeypatch, workers=1)
+    two = fly(scenario, tmp_path / "two", monkeypatch, workers=2)
+    assert one.without_seconds() == two.without_seconds()
+    assert {agent.name for agent in one.agents} == {"random", "popularity", "oracle", "linucb"}
+    assert one.verdict == "undecided"  # 36 judge users: the simulator cannot be trusted, so no gate is decided
+    reward = {agent.name: agent.simulated["reward"].value for agent in one.agents}
+    assert reward["oracle"] > reward["random"]
+
+
+def test_a_changed_gate_runs_nothing_again_but_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario, cache = write_scenario(tmp_path / "s"), tmp_path / "cache"
+    first = fly(scenario, cache, monkeypatch, workers=1)
+    before = files_of(cache)
+    again = fly(write_scenario(tmp_path / "s", threshold=0.5), cache, monkeypatch, workers=1)
+    assert files_of(cache) == before
+    assert again.digest != first.digest
+    assert again.world_digest == first.world_digest
+
+
+def test_an_agent_that_fails_costs_one_row_and_one_made_elsewhere_has_no_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = "\n".join(
+        f"  - {{name: {name.lower()}, kind: 'agents.py:{name}', train: {{seeds: 1}}}}"
+        for name in ("Broken", "Flat", "Elsewhere")
+    )
+    report = fly(write_scenario(tmp_path / "s", extra=extra), tmp_path / "cache", monkeypatch, workers=1)
+    rows = {agent.name: agent for agent in report.agents}
+    assert "the model file is empty" in (rows["broken"].failed or "")
+    assert "shape" in (rows["flat"].failed or "")
+    assert rows["linucb"].failed is None
+    assert rows["linucb"].simulated["reward"].n == 36
+    unseen = rows["elsewhere"].simulated["reward"]
+    assert unseen.value is None
+    assert "may have seen these rows" in (unseen.withheld or "")
+
+
+def test_vet_answers_for_the_candidate_alone_and_names_a_failing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipeline
+    from simulator.progress import Progress
+
+    scenario = write_scenario(tmp_path / "s")
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    options = {"workers": 1, "out": tmp_path / "runs", "progress": Progress(None)}
+    report = pipeline.vet(scenario, policy="agents.py:Elsewhere", trained_on="nothing", **options)
+    assert {gate.agent for gate in report.gates} == {"candidate"}
+    with pytest.raises(InputError, match=r"--policy: 'agents.py:Broken' failed: .*the model file is empty"):
+        pipeline.vet(scenario, policy="agents.py:Broken", **options)
+
+
+def test_agents_learn_from_the_train_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training log holds every row of world A's users, none of another's, and no sensitive attribute."""
+    import pipeline
+    from simulator.datasets import DataSettings, load_dataset
+    from simulator.log import split_users
+
+    folder = write_scenario(tmp_path / "s").parent
+    log = load_dataset(DataSettings(source="log.csv", positive="liked", users="users.csv", sensitive=["side"]), folder)
+    split = split_users(log, np.random.SeedSequence(3))
+    seen = pipeline.training_log(log, split)
+    assert set(np.unique(seen.user)) == set(split.users(WORLD_A))
+    assert not set(np.unique(seen.user)) & {*split.users(JUDGE), *split.users(HELD_OUT)}
+    assert len(seen) == np.isin(log.user, split.users(WORLD_A)).sum()
+    assert seen.catalogue.user_attributes == {}
+    assert log.catalogue.user_attributes != {}
+
+
+def start(scenario: Path, cache: Path, out: Path) -> subprocess.Popen[bytes]:
+    """The command as a user types it, in a process group of its own."""
+    environment = {**os.environ, "WINDTUNNEL_CACHE": str(cache)}
+    return subprocess.Popen(
+        [sys.executable, str(CLI), "run", str(scenario), "--out", str(out), "--workers", "2"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def killed_in(stage: str, scenario: Path, cache: Path, out: Path) -> None:
+    """Run until the first result of a stage is stored, then kill every process of the run."""
+    process = start(scenario, cache, out)
+    deadline = time.monotonic() + 120
+    while not any((cache / stage).glob("*.pkl")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline, f"nothing of {stage} was stored in time"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def report_under(out: Path) -> dict[str, Any]:
+    (path,) = out.rglob("report.json")
+    document: dict[str, Any] = json.loads(path.read_text())
+    del document["seconds"]
+    return document
+
+
+def check_resumption(stages: list[str], tmp_path: Path) -> None:
+    scenario = write_scenario(tmp_path / "s")
+    whole = start(scenario, tmp_path / "whole", tmp_path / "runs-whole")
+    assert whole.wait() == 3
+    for stage in stages:
+        cache, out = tmp_path / stage, tmp_path / f"runs-{stage}"
+        killed_in(stage, scenario, cache, out)
+        assert not list(out.rglob("report.json"))
+        assert start(scenario, cache, out).wait() == 3
+        assert report_under(out) == report_under(tmp_path / "runs-whole")
+
+
+def test_a_run_killed_while_training_goes_on_and_ends_with_the_same_report(tmp_path: Path) -> None:
+    check_resumption(["train"], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_any_stage_goes_on_and_ends_with_the_same_report(tmp_path: Path) -> None:
+    check_resumption(["fine-tune", "fit", "train", "fly", "off-policy check"], tmp_path)
