@@ -229,7 +229,7 @@ def test_logged_numbers_need_no_trust_and_say_when_there_are_none() -> None:
 
 
 def test_groups_are_those_of_the_users_who_flew() -> None:
-    groups: NDArray[np.str_] = np.array(["f", "m"] * 100)
+    groups: NDArray[np.str_] = np.random.default_rng(2).choice(np.array(["f", "m"]), 200)
     value = np.where(groups[TWO.user] == "f", 3.0, 2.0) + 0.1 * np.random.default_rng(1).standard_normal(USERS)
     values = {"mine": AgentValues(np.broadcast_to(value, (1, 5, USERS)))}
     flights = replace(TWO, values={"reward": values, "coverage": values})

@@ -143,6 +143,12 @@ def test_the_gini_does_not_depend_on_the_order_of_the_catalogue(rng: np.random.G
     )
 
 
+def test_users_who_were_shown_items_of_equal_exposure_have_equal_scores() -> None:
+    even = sessions_of([[[user % 4]] for user in range(80)], [[[0]]] * 80)
+    reference = Reference(np.ones(4, np.int64), np.ones(4, bool))
+    np.testing.assert_allclose(user_metric("exposure_gini", even, reference), np.zeros(80), atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("name", "sessions", "reference", "words"),
     [
