@@ -190,17 +190,25 @@ def validate(
 ) -> None:
     """Name all mistakes of scenarios and of the logs they read, one line each; nothing is trained."""
     from scenarios.checking import check_scenario
+    from scenarios.planning import planning_lines
 
     with _stdout_is_for_the_result():
-        mistakes = {str(path): check_scenario(path, overrides=overrides or ()) for path in scenarios}
+        mistakes = {path: check_scenario(path, overrides=overrides or ()) for path in scenarios}
+        right = [path for path, lines in mistakes.items() if not lines]
+        advice = {path: planning_lines(path, overrides=overrides or ()) for path in right}
     if as_json:
-        _print_json([{"scenario": path, "mistakes": lines} for path, lines in mistakes.items()])
+        _print_json(
+            [
+                {"scenario": str(path), "mistakes": lines, "advice": advice.get(path, [])}
+                for path, lines in mistakes.items()
+            ]
+        )
     for path, lines in mistakes.items():
         prefix = f"{path}: " if len(scenarios) > 1 else ""
         for line in lines:
             typer.echo(f"{prefix}{line}", err=True)
         if not lines and not as_json:
-            typer.echo(f"{path}: ok")
+            typer.echo("\n  ".join([f"{path}: ok", *advice[path]]))
     if any(mistakes.values()):
         raise typer.Exit(INPUT_ERROR)
 

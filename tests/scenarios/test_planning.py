@@ -1,0 +1,78 @@
+"""What a scenario could find out, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluators.power import planned_difference
+from scenarios.planning import planning_lines
+from simulator.errors import InputError
+
+SCENARIO = """\
+name: a
+data: {source: log.csv, positive: click, sensitive: [sex]}
+simulator: {slate_size: 2}
+agents:
+  - {name: random, kind: random}
+  - {name: popularity, kind: popularity}
+  - {name: linucb, kind: linucb, train: {seeds: 3}}
+  - {name: dqn, kind: dqn, train: {seeds: 1}}
+evaluate: {baseline: popularity, fairness: {attributes: [sex]}}
+gates: [{name: better, rule: "mean(reward) > 1 and difference(reward, vs=popularity) > 0", agents: [linucb]}]
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    rows = [f"u{user},i{row},{row % 2},{'f' if user % 4 else 'm'}" for user in range(200) for row in range(4)]
+    (tmp_path / "log.csv").write_text("user,item,click,sex\n" + "\n".join(rows) + "\n")
+    path = tmp_path / "a.yaml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def test_agents_are_told_what_their_number_of_trainings_can_find(scenario: Path) -> None:
+    lines = planning_lines(scenario)
+    still, trained, once = lines[:3]
+    assert still.startswith("random: ")
+    assert trained.startswith("linucb: ")
+    assert once.startswith("dqn: ")
+    assert f"about {planned_difference(80, 3, learners=1, comparisons=3):.2g} of" in trained
+    assert "80 users x 3 training seeds, 3 comparisons" in trained
+    assert "of these trained models only" in once
+    assert "trained" not in still
+
+
+def test_a_baseline_that_learns_limits_the_rest_by_its_trainings(scenario: Path) -> None:
+    line = planning_lines(scenario, overrides=["evaluate.baseline=dqn"])[1]
+    assert line.startswith("linucb: ")
+    assert "x 1 training seed," in line
+
+
+def test_fewer_users_are_planned_with_where_the_scenario_says_so(scenario: Path) -> None:
+    assert "40 users" in planning_lines(scenario, overrides=["evaluate.users=40"])[0]
+
+
+def test_a_gate_on_a_difference_in_too_few_worlds_is_foretold(scenario: Path) -> None:
+    said = "evaluate.worlds: 3 judge worlds decide no difference"
+    assert not any(said in line for line in planning_lines(scenario))
+    assert any(said in line for line in planning_lines(scenario, overrides=["evaluate.worlds=3"]))
+    without = ["evaluate.worlds=3", 'gates[0].rule="mean(reward) > 1"']
+    assert not any(said in line for line in planning_lines(scenario, overrides=without))
+
+
+def test_groups_that_are_too_small_for_a_gap_are_foretold(scenario: Path) -> None:
+    (line,) = (line for line in planning_lines(scenario) if line.startswith("evaluate.fairness"))
+    assert "groups of sex with fewer than 30 flown users (m " in line
+    assert "(f " not in line
+    (line,) = (
+        line for line in planning_lines(scenario, overrides=["evaluate.users=30"]) if line.startswith("evaluate.fair")
+    )
+    assert "(f " in line
+
+
+def test_a_scenario_that_is_wrong_gets_no_plan(scenario: Path) -> None:
+    with pytest.raises(InputError, match=r"evaluate\.usres"):
+        planning_lines(scenario, overrides=["evaluate.usres=3"])
