@@ -17,11 +17,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from scipy.sparse import csr_matrix
 
 from agents.base import AgentError, Observation, Training
 from agents.baselines import Ranking
@@ -41,6 +42,9 @@ REG = {"EASE": 4000.0}
 """Penalties that differ from RecBole's own. Its 250 is for ranking what users will rate next; slates are shown items
 from everywhere, of which the rare ones need more shrinking (chosen in the train world of ml-100k)."""
 
+UNKNOWN = np.float32(-1e6)
+"""Score of items that no train user liked: RecBole has never seen them, so they are shown last."""
+
 DATASET, PART = "windtunnel", "rows"
 """Names of the atomic file that RecBole reads: DATASET.PART.inter."""
 
@@ -54,7 +58,7 @@ class RecBoleSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field(description="RecBole's name of the model, from the agent's kind")
-    epochs: int = Field(default=20, ge=1, description="passes over the liked rows, for models that learn by passes")
+    epochs: int = Field(default=12, ge=1, description="passes over the liked rows, for models that learn by passes")
     embedding_size: int = Field(default=32, ge=1, description="dimensions of user and item vectors")
     learning_rate: float = Field(default=0.002, gt=0, description="step size of RecBole's optimiser")
     reg: float | None = Field(
@@ -90,12 +94,9 @@ class RecBole(Ranking):
 
     No user that it meets was in the training. Item-item models (EASE, ItemKNN, SLIMElastic) take the user's likes
     times their matrix, as RecBole itself does. Models of vectors (BPR, LightGCN) keep their item vectors; the user's
-    vector is the mode of the BPR loss on the user's likes under a normal prior fitted to the trained users' vectors.
+    vector is folded in: a Newton step on the BPR loss of the likes, from a normal prior fitted to the trained users.
     Items that no train user liked are unknown to RecBole and come last.
     """
-
-    STEPS: ClassVar[int] = 12
-    """Steps to the mode of a user's vector; scores move by less than 1e-3 of their spread after ten."""
 
     def __init__(self, settings: RecBoleSettings) -> None:
         self.settings = settings
@@ -115,10 +116,10 @@ class RecBole(Ranking):
                 self._similarity = _on_catalogue(_dense(getattr(fitted.model, SIMILARITY[name])), fitted, n_items)
                 return
             lanes = Lanes(training, min(256, 8 * training.slate_size), seed=training.seed)
-            self._fold = self._fold_in(fitted, training.seed)
+            self._fold = self._fold_in(fitted)
             training.report(0, session_value(lanes, self.act))
             train_epochs(fitted)
-            self._fold = self._fold_in(fitted, training.seed)
+            self._fold = self._fold_in(fitted)
             training.report(self.settings.epochs * fitted.n_rows, session_value(lanes, self.act))
             lanes.close()
 
@@ -128,83 +129,77 @@ class RecBole(Ranking):
             raise AgentError("the agent was asked before fit")
         liked = likes_of(observation, self._n_items)
         if self._similarity is not None:
-            found = liked @ self._similarity
+            found = np.asarray(liked @ self._similarity)
         else:
             assert self._fold is not None
-            user = self._fold.user_vectors(*self._liked_vectors(observation))
-            found = user @ self._fold.items.T
+            found = self._fold.user_vectors(liked) @ self._fold.items.T
         unknown = np.ones(self._n_items, bool)
         unknown[self._known] = False
-        found[:, unknown] = np.finfo(np.float32).min / 2
+        found[:, unknown] = UNKNOWN
         return found
 
-    def _liked_vectors(self, observation: Observation) -> tuple[F32, F32]:
-        """[n, H, d] vectors of the history and [n, H] 1.0 where an item was liked and is known."""
-        assert self._fold is not None
-        items = observation.history_items
-        known = np.zeros(self._n_items + 1, bool)  # the last row stands for an empty place
-        known[self._known] = True
-        liked = known[items] & (observation.history_feedback > 0)
-        return self._fold.items[np.maximum(items, 0)], liked.astype(np.float32)
-
-    def _fold_in(self, fitted: Fitted, seed: int) -> FoldIn:
+    def _fold_in(self, fitted: Fitted) -> FoldIn:
         users, items = _vectors_of(fitted)
-        table = np.zeros((self._n_items, items.shape[1]), np.float32)
+        table = np.zeros((self._n_items, items.shape[1]))
         table[fitted.known] = items[fitted.known_rows]
-        spread = np.cov(users.T) + 1e-4 * np.trace(np.cov(users.T)) / users.shape[1] * np.eye(users.shape[1])
-        rng = np.random.default_rng(seed)
-        return FoldIn(
-            items=table,
-            mean=users.mean(axis=0).astype(np.float32),
-            precision=np.linalg.inv(spread).astype(np.float32),
-            negatives=table[rng.choice(fitted.known, self.settings.negatives)],
-            steps=self.STEPS,
-        )
+        return FoldIn.of(users, table, fitted.known, self.settings.negatives)
 
 
 @dataclass(frozen=True, slots=True)
 class FoldIn:
-    """Finds the vector of a user that the training never saw, item vectors held fixed.
+    """Finds the vectors of users whom the training never saw, item vectors held fixed.
+
+    BPR's user vector maximises the sum over liked i of the mean over others j of log sigma(<u, v_i - v_j>). Trained
+    users give the prior, and one Newton step is made from its mean. The curvature is taken as equal for all liked items
+    (their mean), so that it and the prior are diagonal in one basis and a user costs two small products.
 
     Attributes:
         items: [I, d] item vectors; zero for unknown items.
-        mean: [d] and precision [d, d] of the trained users' vectors.
-        negatives: [m, d] vectors of drawn items that every like is held against, as BPR's training does.
-        steps: steps of the search.
+        mean: [d] of the trained users' vectors.
+        pull: [I, d] a like's gradient at the mean, in the basis; zero for unknown items.
+        bend: [d] a like's curvature in the basis, in units of the prior's.
+        basis: [d, d].
     """
 
     items: F32
     mean: F32
-    precision: F32
-    negatives: F32
-    steps: int
+    pull: F32
+    bend: F32
+    basis: F32
 
-    def user_vectors(self, vectors: F32, liked: F32) -> F32:
-        """[n, d] modes of sum over likes of mean over negatives of log sigmoid(<u, v_i - v_j>) plus the log prior.
+    @classmethod
+    def of(
+        cls, users: NDArray[np.float64], items: NDArray[np.float64], known: NDArray[np.int64], n_others: int
+    ) -> FoldIn:
+        """From trained user vectors [u, d] and item vectors [I, d], of which those `known` were trained."""
+        size = items.shape[1]
+        mean, spread = users.mean(axis=0), np.atleast_2d(np.cov(users.T))
+        prior = spread + np.eye(size) * (1e-3 * np.trace(spread) / size + 1e-9)
+        others = known[np.linspace(0, len(known) - 1, min(n_others, len(known))).astype(np.int64)]
+        v, w = items[known], items[others]
+        margin = items @ mean
+        doubt = 1 / (1 + np.exp(margin[known][:, None] - margin[others][None, :]))  # chance that j beats i
+        # Means over j of doubt (v_i - v_j), and over i and j of doubt (1 - doubt) (v_i - v_j)(v_i - v_j)'.
+        slope = v * doubt.mean(axis=1, keepdims=True) - doubt @ w / len(others)
+        weight = doubt * (1 - doubt) / doubt.size
+        cross = v.T @ weight @ w
+        curvature = (v * weight.sum(axis=1)[:, None]).T @ v + (w * weight.sum(axis=0)[:, None]).T @ w - cross - cross.T
+        # In the basis where the prior is the identity and the curvature diagonal, each coordinate is divided alone.
+        root = np.linalg.cholesky(prior)
+        bend, turn = np.linalg.eigh(root.T @ curvature @ root)
+        basis = root @ turn
+        pull = np.zeros_like(items)
+        pull[known] = slope @ basis
+        f32 = np.float32
+        return cls(
+            items.astype(f32), mean.astype(f32), pull.astype(f32), np.maximum(bend, 0).astype(f32), basis.astype(f32)
+        )
 
-        Each step solves the quadratic that lies below this concave function everywhere (Boehning and Lindsay, 1988), so
-        no step can lower it, and the matrix is the same in every step.
-        """
-        n, size = len(vectors), vectors.shape[2]
-        away = self.negatives - self.negatives.mean(axis=0)
-        noise = away.T @ away / len(away)
-        centred = (vectors - self.negatives.mean(axis=0)) * liked[..., None]  # [n, H, d]
-        count = liked.sum(axis=1)
-        bound = 0.25 * (centred.transpose(0, 2, 1) @ centred + count[:, None, None] * noise) + self.precision
-        inverse = np.linalg.inv(bound)
-        user = np.repeat(self.mean[None], n, axis=0)
-        if not size or not n:
-            return user
-        for _ in range(self.steps):
-            like = np.einsum("nhd,nd->nh", vectors, user, optimize=True)
-            other = user @ self.negatives.T  # [n, m]
-            # Chance that a liked item loses against each negative: the pull of that pair.
-            pull = 1 / (1 + np.exp(np.clip(like[:, :, None] - other[:, None, :], -30, 30)))  # [n, H, m]
-            pull *= liked[:, :, None] / len(self.negatives)
-            towards = np.einsum("nh,nhd->nd", pull.sum(axis=2), vectors, optimize=True)
-            slope = towards - pull.sum(axis=1) @ self.negatives - (user - self.mean) @ self.precision
-            user = user + np.einsum("nij,nj->ni", inverse, slope, optimize=True)
-        return user.astype(np.float32)
+    def user_vectors(self, liked: csr_matrix) -> F32:
+        """[n, d] vectors of users who liked these items [n, I]."""
+        count = np.asarray(liked.sum(axis=1)).reshape(-1, 1)
+        moved = self.mean + (np.asarray(liked @ self.pull) / (1 + count * self.bend)) @ self.basis.T
+        return np.asarray(moved, np.float32)
 
 
 @dataclass(slots=True)
@@ -227,11 +222,12 @@ class Fitted:
     n_rows: int
 
 
-def likes_of(observation: Observation, n_items: int) -> F32:
-    """[n, I] 1.0 where an item in the user's history was liked."""
-    liked = np.zeros((len(observation), n_items), np.float32)
+def likes_of(observation: Observation, n_items: int) -> csr_matrix:
+    """[n, I] 1 where an item in the user's history was liked."""
     rows, places = np.nonzero((observation.history_items >= 0) & (observation.history_feedback > 0))
-    liked[rows, observation.history_items[rows, places]] = 1.0
+    items = observation.history_items[rows, places]
+    liked = csr_matrix((np.ones(len(rows), np.float32), (rows, items)), shape=(len(observation), n_items))
+    liked.data[:] = 1.0  # an item that stands there twice is liked once
     return liked
 
 
