@@ -19,6 +19,7 @@ from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
 _INDEX = ir.IntType(32)
+_intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
 
 def _kind(width: int) -> ir.VectorType:
@@ -54,36 +55,36 @@ def _constant(width: int, number: int, bits: int = 32) -> ir.Constant:
 
 
 def _make_load(vector: FloatVector) -> Callable[..., Any]:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @_intrinsic
     def load(typing: Any, array: Any, row: Any, column: Any) -> Any:
         """array[row, column : column + width]."""
 
         def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _address(context, builder, signature.args[0], *args, _kind(vector.width))
+            place = _address(context, builder, signature.args[0], args[0], args[1], args[2], _kind(vector.width))
             return builder.load(place, align=4)
 
         return vector(array, types.int64, types.int64), lower
 
-    return load  # type: ignore[no-any-return]
+    return load
 
 
 def _make_store(vector: FloatVector) -> Callable[..., Any]:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @_intrinsic
     def store(typing: Any, array: Any, row: Any, column: Any, numbers: Any) -> Any:
         """array[row, column : column + width] = numbers."""
 
         def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _address(context, builder, signature.args[0], *args[:3], _kind(vector.width))
+            place = _address(context, builder, signature.args[0], args[0], args[1], args[2], _kind(vector.width))
             builder.store(args[3], place, align=4)
             return context.get_dummy_value()
 
         return types.void(array, types.int64, types.int64, vector), lower
 
-    return store  # type: ignore[no-any-return]
+    return store
 
 
 def _make_fill(vector: FloatVector) -> Callable[..., Any]:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @_intrinsic
     def fill(typing: Any, number: Any) -> Any:
         """The same float32 in every lane."""
 
@@ -94,13 +95,13 @@ def _make_fill(vector: FloatVector) -> Callable[..., Any]:
 
         return vector(types.float32), lower
 
-    return fill  # type: ignore[no-any-return]
+    return fill
 
 
 def _make_mad(vector: FloatVector) -> Callable[..., Any]:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @_intrinsic
     def mad(typing: Any, a: Any, b: Any, c: Any) -> Any:
-        """a * b + c, lane by lane; rounded once where the processor does so."""
+        """Product of a and b, plus c, lane by lane; rounded once where the processor does so."""
 
         def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             name, kind = f"llvm.fmuladd.v{vector.width}f32", _kind(vector.width)
@@ -111,14 +112,14 @@ def _make_mad(vector: FloatVector) -> Callable[..., Any]:
 
         return vector(vector, vector, vector), lower
 
-    return mad  # type: ignore[no-any-return]
+    return mad
 
 
 load8, store8, fill8, mad8 = _make_load(float8), _make_store(float8), _make_fill(float8), _make_mad(float8)
 load16, store16, fill16, mad16 = _make_load(float16), _make_store(float16), _make_fill(float16), _make_mad(float16)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def add8(typing: Any, a: Any, b: Any) -> Any:
     """Sum of two vectors, lane by lane."""
 
@@ -128,7 +129,7 @@ def add8(typing: Any, a: Any, b: Any) -> Any:
     return float8(float8, float8), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def mul8(typing: Any, a: Any, b: Any) -> Any:
     """Product of two vectors, lane by lane."""
 
@@ -138,7 +139,7 @@ def mul8(typing: Any, a: Any, b: Any) -> Any:
     return float8(float8, float8), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def sum8(typing: Any, a: Any) -> Any:
     """Sum of the eight lanes: halves first, then quarters, then the two left."""
 
@@ -156,7 +157,7 @@ def sum8(typing: Any, a: Any) -> Any:
     return types.float32(float8), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def any_above16(typing: Any, numbers: Any, limit: Any) -> Any:
     """Whether one of sixteen lanes is greater than the same lane of the limit."""
 
@@ -167,14 +168,14 @@ def any_above16(typing: Any, numbers: Any, limit: Any) -> Any:
     return types.boolean(float16, float16), lower
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def unpack8(typing: Any, packed: Any, row: Any, column: Any, high: Any, low: Any, to: Any, at: Any) -> Any:
     """Of packed[row, column : column + 8] int32: n >> 1 into high (int64), n & 1 into low (float32), at [to, at:]."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         numbers, wide = ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.IntType(64), 8)
-        vector = builder.load(_address(context, builder, kinds[0], *args[:3], numbers), align=4)
+        vector = builder.load(_address(context, builder, kinds[0], args[0], args[1], args[2], numbers), align=4)
         halves = builder.sext(builder.ashr(vector, _constant(8, 1)), wide)
         builder.store(halves, _address(context, builder, kinds[3], args[3], args[5], args[6], wide), align=8)
         bits = builder.sitofp(builder.and_(vector, _constant(8, 1)), _kind(8))

@@ -32,9 +32,12 @@ class ExaminationSettings(_Settings):
         description="position: each position k (from 0) is examined with probability decay^k, independently. "
         "cascade: from the top, going on with probability decay, after a click with decay * continuation.",
     )
-    decay: float = Field(default=0.85, gt=0, le=1, description="Attention kept from one position to the next, probability.")
+    decay: float = Field(
+        default=0.85, gt=0, le=1, description="Attention kept from one position to the next, probability."
+    )
     continuation: Share = Field(
-        default=0.5, description="Probability of going on after a click; cascade only. 0: the user stops at the first click."
+        default=0.5,
+        description="Probability of going on after a click; cascade only. 0: the user stops at the first click.",
     )
     sweep: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(0.7, 1.0), description="Other values of decay under which the agents are flown again."
@@ -55,7 +58,8 @@ class DriftSettings(_Settings):
     """Taste moves towards what pleased more than expected, and away from what disappointed."""
 
     rate: NotNegative = Field(
-        default=0.05, description="Logits by which a fully unexpected click raises the appeal of a typical item to this user."
+        default=0.05,
+        description="Logits by which a fully unexpected click raises the appeal of a typical item to this user.",
     )
     sweep: tuple[NotNegative, ...] = Field(default=(0.0, 0.2), description="Other values of rate to fly again.")
 
@@ -68,12 +72,17 @@ class LeaveSettings(_Settings):
         default=2.5, description="c1: logits by which the hazard falls from satisfaction 0 to 1; satisfied users stay."
     )
     repetition: NotNegative = Field(
-        default=1.0, description="c2: logits by which the hazard rises when the slate only repeats the categories shown lately."
+        default=1.0,
+        description="c2: logits by which the hazard rises when the slate only repeats the categories shown lately.",
     )
     step: float = Field(default=0.0, description="c3: logits by which the hazard changes with each slate shown.")
     memory: Share = Field(default=0.7, description="Weight of the past in the running satisfaction, per slate.")
-    sweep: tuple[NotNegative, ...] = Field(default=(0.0, 5.0), description="Other values of satisfaction (c1) to fly again.")
-    base_rate_sweep: tuple[OpenShare, ...] = Field(default=(0.05, 0.2), description="Other values of base_rate to fly again.")
+    sweep: tuple[NotNegative, ...] = Field(
+        default=(0.0, 5.0), description="Other values of satisfaction (c1) to fly again."
+    )
+    base_rate_sweep: tuple[OpenShare, ...] = Field(
+        default=(0.05, 0.2), description="Other values of base_rate to fly again."
+    )
     repetition_sweep: tuple[NotNegative, ...] = Field(
         default=(0.0, 2.0), description="Other values of repetition to fly again."
     )

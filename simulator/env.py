@@ -159,7 +159,7 @@ class LastInfo(dict[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __or__(self, other: Any) -> dict[str, Any]:
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]  # of the overloads one is enough
         return self.copy() | other
 
     def __repr__(self) -> str:
@@ -262,7 +262,7 @@ class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
         self.world = world
         self._actions = _Actions(world, action, content)
         self.action_space = self._actions.space
-        self.observation_space = observation_space(world)
+        self.observation_space: spaces.Space[Any] = observation_space(world)
         self.users = SimulatedUsers(world, 1, seed=seed, slate_size=self._actions.slate_size)
         self._episode = np.zeros(1, np.int64)
         self._nothing = np.full((1, self._actions.slate_size), -1)

@@ -19,15 +19,15 @@ from simulator._vector import (
     FloatVector,
     add8,
     any_above16,
-    fill16,
-    load16,
-    mad16,
-    store16,
     fill8,
+    fill16,
     load8,
+    load16,
     mad8,
+    mad16,
     mul8,
     store8,
+    store16,
     sum8,
     unpack8,
 )
@@ -355,7 +355,7 @@ def _record(
         flags[user, LEFT] = left
         flags[user, DONE] = done
         reward[user] = np.float32(n_clicks)
-        n_done += done
+        n_done += 1 if done else 0
     return n_done
 
 
@@ -467,7 +467,8 @@ def step_users(
     for first in range(0, slate.shape[0], BLOCK):
         end = min(first + BLOCK, slate.shape[0])
         n_done += _step_block(
-            first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown, clicks, reward, flags, draws, flat, overlap, clicked, rows, examined, count, width, length
+            first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown,
+            clicks, reward, flags, draws, flat, overlap, clicked, rows, examined, count, width, length,
         )  # fmt: skip
     return n_done
 
@@ -638,14 +639,16 @@ def advance_users(
 
     seed, episode, rows_of_starts, session: [n]; episode is counted up. terminated, truncated: [n] outputs.
     ended, last_*: [n], ... outputs whose first m rows are the lanes that ended and their last observations.
-    features: [n, f], written where a session starts. history_items, history_feedback, step: [n, H], [n, H], [n] outputs.
+    features: [n, f], written where a session starts.
+    history_items, history_feedback, step: [n, H], [n, H], [n] outputs.
     """
     n_starts = np.uint64(start_user.shape[0])
     m = 0
     for first in range(0, slate.shape[0], BLOCK):
         end = min(first + BLOCK, slate.shape[0])
         _step_block(
-            first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown, clicks, reward, flags, draws, flat, overlap, clicked, rows, examined, count, width, length
+            first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown,
+            clicks, reward, flags, draws, flat, overlap, clicked, rows, examined, count, width, length,
         )  # fmt: skip
         for at in range(first, end):
             lane = np.uint64(at)

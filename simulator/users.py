@@ -84,7 +84,10 @@ class ObservedUsers:
 
 
 class ItemScorer:
-    """Scores items as <user, item> + bias and picks the best K. Rows do not depend on which other rows are asked for."""
+    """Scores items as <user, item> + bias and picks the best K; for one thread at a time.
+
+    A user's result does not depend on which other users are asked for.
+    """
 
     def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None) -> None:
         self.n_items, self.width = item_vectors.shape

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -32,20 +34,28 @@ class States(Protocol):
     """What a preference model knows of n users: vector [n, d] and bias [n]."""
 
     @property
-    def vector(self) -> NDArray[np.float32]: ...
+    def vector(self) -> NDArray[np.float32]:
+        """[n, d] taste."""
+        ...
 
     @property
-    def bias(self) -> NDArray[np.float32]: ...
+    def bias(self) -> NDArray[np.float32]:
+        """[n] logit of the user alone."""
+        ...
 
 
 class Preference(Protocol):
     """What a world needs of a preference model: the logit of the primary behaviour is <u, v_i> + b_u + b_i."""
 
     @property
-    def item_vectors(self) -> NDArray[np.float32]: ...
+    def item_vectors(self) -> NDArray[np.float32]:
+        """[I, d]."""
+        ...
 
     @property
-    def item_bias(self) -> NDArray[np.float32]: ...
+    def item_bias(self) -> NDArray[np.float32]:
+        """[I] logit of the item alone."""
+        ...
 
     def user_states(self, histories: Histories, user_features: NDArray[np.float32], /) -> States:
         """State of each user after their history."""
@@ -248,10 +258,10 @@ class World:
             InputError: the file is no world, or one of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(str(arrays.pop("header")))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"world: '{path.name}' cannot be read as a world; build it again") from error
         if header.pop("format") != _FORMAT:
             raise InputError(f"world: '{path.name}' has another format than {_FORMAT}; build it again")

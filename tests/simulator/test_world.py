@@ -1,0 +1,134 @@
+"""Worlds: what is in them, what may be changed, and what a file gives back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from simulator.behaviour import SimulatorSettings, expected_clicks
+from simulator.errors import InputError
+from simulator.log import split_users
+from simulator.users import SimulatedUsers
+from simulator.world import World
+from tests.simulator.small_world import TruePreference, small_log, small_world
+
+
+def test_sessions_start_from_the_early_rows_of_the_given_users() -> None:
+    rng = np.random.default_rng(0)
+    log = small_log(rng)
+    split = split_users(log, np.random.SeedSequence(0))
+    preference = TruePreference(rng.standard_normal((130, 6)).astype(np.float32), np.zeros(130, np.float32))
+    users = np.array([7, 3, 21])
+    world = World.build(
+        preference, log, split, users, SimulatorSettings(history_length=4), name="w", policy_features=["gender=F"]
+    )
+    assert world.starts.user.tolist() == [7, 3, 21]
+    for row, user in enumerate(users):
+        early = np.flatnonzero((log.user == user) & ~split.late)
+        assert world.starts.history_items[row].tolist() == log.item[early][-4:].tolist()
+        part = slice(world.starts.seen.start[row], world.starts.seen.start[row + 1])
+        assert world.starts.seen.item[part].tolist() == log.item[early].tolist()
+    assert np.array_equal(world.starts.user_features, log.catalogue.user_features[users][:, 1:])
+    assert world.feature_names == ("gender=F",)
+    with pytest.raises(InputError, match=r"policy_features: 'gender' is not a user feature; did you mean 'gender=F'\?"):
+        World.build(preference, log, split, users, SimulatorSettings(), name="w", policy_features=["gender"])
+    with pytest.raises(InputError, match="no users"):
+        World.build(preference, log, split, users[:0], SimulatorSettings(), name="w")
+
+
+def test_every_behaviour_parameter_says_where_it_comes_from() -> None:
+    world = small_world()
+    parts = {(a.part, a.parameter): a for a in world.assumptions}
+    assert {a.part for a in world.assumptions} == {"examination", "satiation", "drift", "leave"}
+    assert parts["examination", "decay"].sweep == (0.7, 1.0)
+    assert all(a.source == "assumed" and a.se is None for key, a in parts.items() if key != ("leave", "usual_rate"))
+    usual = parts["leave", "usual_rate"]
+    assert usual.source == "fitted"
+    seen = world.starts.seen
+    assert usual.value == pytest.approx(seen.primary.mean())
+    # The user is the cluster: the same as the jackknife over users, up to 1/n.
+    sums, rows = np.add.reduceat(seen.primary, seen.start[:-1]), np.diff(seen.start)
+    left_out = (sums.sum() - sums) / (rows.sum() - rows)
+    jackknife = np.sqrt((len(rows) - 1) * np.mean((left_out - left_out.mean()) ** 2))
+    assert usual.se == pytest.approx(jackknife, rel=0.1)
+
+
+def test_one_parameter_changes_and_the_rest_stays() -> None:
+    world = small_world()
+    other = world.with_parameter("leave", "satisfaction", 4.0)
+    assert other.value("leave", "satisfaction") == 4.0
+    assert world.value("leave", "satisfaction") == 2.5
+    assert other.digest != world.digest
+    assert other.with_parameter("leave", "satisfaction", 2.5).digest == world.digest
+    assert world.with_appeal_shift(0.1).digest != world.digest
+    assert replace(world, name="another name").digest == world.digest
+    with pytest.raises(InputError, match=r"simulator.leave.satisfacton: not a parameter .*did you mean 'leave.satisf"):
+        world.with_parameter("leave", "satisfacton", 1.0)
+    with pytest.raises(InputError, match=r"simulator.leave.satisfaction: -1 is outside"):
+        world.with_parameter("leave", "satisfaction", -1.0)
+    with pytest.raises(InputError, match="nan is outside"):
+        world.with_parameter("examination", "decay", float("nan"))
+
+
+def test_appeal_shift_moves_every_logit_by_itself() -> None:
+    world = small_world()
+    appeal = []
+    for shifted in (world, world.with_appeal_shift(0.25).with_appeal_shift(0.5)):
+        users = SimulatedUsers(shifted, 5, seed=0)
+        users.start(np.arange(5))
+        appeal.append(users.appeal())
+    assert np.allclose(appeal[1] - appeal[0], 0.75, atol=1e-5)
+    starts = world.starts
+    expected = starts.vector[:5] @ world.item_vectors.T + starts.bias[:5, None] + world.item_bias
+    assert np.allclose(appeal[0], expected, atol=1e-5)
+
+
+def test_a_world_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+    world = small_world(3, examination={"model": "cascade"}).with_appeal_shift(0.3)
+    path = tmp_path / "world.npz"
+    world.save(path)
+    back = World.load(path)
+    assert back.digest == world.digest
+    assert back.name == world.name
+    assert back.assumptions == world.assumptions
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"'world\.npz' cannot be read as a world"):
+        World.load(path)
+    with pytest.raises(InputError, match=r"'nowhere\.npz' cannot be read"):
+        World.load(tmp_path / "nowhere.npz")
+
+
+def test_expected_clicks_of_a_cascade_are_those_of_its_chain() -> None:
+    rng = np.random.default_rng(0)
+    decay, continuation, rate, n = 0.9, 0.3, 0.4, 40_000
+    clicks, looking = np.zeros(n), np.ones(n, bool)
+    for _ in range(6):
+        clicked = looking & (rng.random(n) < rate)
+        clicks += clicked
+        looking &= rng.random(n) < decay
+        looking &= ~clicked | (rng.random(n) < continuation)
+    expected = expected_clicks("cascade", decay, continuation, rate, 6)
+    assert abs(clicks.mean() - expected) < 4 * clicks.std() / np.sqrt(n)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"slate_size": 0},
+        {"horizon": 0},
+        {"examination": {"decay": 0.0}},
+        {"examination": {"model": "eye tracking"}},
+        {"leave": {"satisfaction": -1}},
+        {"leave": {"base_rate": 1.0}},
+        {"drift": {"rate": float("nan")}},
+        {"patience": 3},
+        {"reward": "money"},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SimulatorSettings.model_validate(wrong)
