@@ -1,0 +1,130 @@
+"""RecBole's agents: our scores are RecBole's own, and a folded-in user is near the trained one.
+
+Sabotaged once, each seen red: items numbered by RecBole instead of by the catalogue, disliked items counted as liked,
+the fold-in's step taken with the wrong sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from agents.base import AgentError, Observation
+from agents.recbole import FoldIn, RecBole, RecBoleSettings, likes_of, recbole_model, train_epochs
+from simulator.log import InteractionLog, histories_of
+from simulator.world import World
+from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
+
+
+@pytest.fixture(scope="module")
+def world_and_log() -> tuple[World, InteractionLog]:
+    return taught_world()
+
+
+def after_all_rows(world: World, log: InteractionLog, users: NDArray[np.int64]) -> Observation:
+    """These users with their whole log as history."""
+    items, feedback = histories_of(log, users, keep=np.ones(len(log), bool)).last(60)
+    blank = observed(world, len(users))
+    return replace(blank, history_items=items, history_feedback=feedback, candidates=None)
+
+
+def full_sort(fitted: Any, users: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[n, m] RecBole's own scores of these users for the items it knows, in the order of `fitted.known`."""
+    import torch
+    from recbole.data.interaction import Interaction
+
+    asked = Interaction({"user_id": torch.as_tensor([fitted.users[int(user)] for user in users])})
+    with torch.no_grad():
+        scores = np.asarray(fitted.model.full_sort_predict(asked)).reshape(len(users), -1)
+    return scores[:, fitted.known_rows].astype(np.float64)
+
+
+@pytest.mark.parametrize("model", ["EASE", "ItemKNN"])
+def test_item_models_score_as_recboles_own_full_sort(model: str, world_and_log: tuple[World, InteractionLog]) -> None:
+    world, log = world_and_log
+    settings = RecBoleSettings(model=model)
+    agent = RecBole(settings)
+    agent.fit(training_in(world, log))
+    users = np.arange(0, 60, 3)
+    ours = agent.scores(after_all_rows(world, log, users))
+    with recbole_model(log, settings, 5) as fitted:
+        train_epochs(fitted)
+        theirs = full_sort(fitted, users)
+        known = fitted.known
+    assert len(known) > 0.9 * ITEMS
+    np.testing.assert_allclose(ours[:, known], theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
+    assert theirs.std(axis=0).max() > 1e-3
+    unknown = np.setdiff1d(np.arange(ITEMS), known)
+    assert (ours[:, unknown] < theirs.min()).all()
+
+
+def test_a_folded_in_user_is_ranked_as_bpr_ranks_the_user_it_was_taught(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    world, log = world_and_log
+    settings = RecBoleSettings(model="BPR", epochs=120, options={"train_batch_size": 256})
+    agent = RecBole(settings)
+    agent.fit(training_in(world, log))
+    users = np.arange(60)
+    ours = agent.scores(after_all_rows(world, log, users))
+    with recbole_model(log, settings, 5) as fitted:
+        train_epochs(fitted)
+        theirs, known = full_sort(fitted, users), fitted.known
+    alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(ours[:, known], theirs, strict=True)]
+    others = [np.corrcoef(a, b)[0, 1] for a, b in zip(ours[:, known], np.roll(theirs, 1, axis=0), strict=True)]
+    assert np.mean(alike) > 0.75
+    assert np.mean(alike) > np.mean(others) + 0.5
+
+
+def test_a_fold_in_climbs_bprs_objective(rng: np.random.Generator) -> None:
+    items, known = 0.3 * rng.standard_normal((40, 5)), np.arange(40)
+    trained = rng.standard_normal((200, 5)) + 0.5
+    fold = FoldIn.of(trained, items, known, 40)
+    taste = trained[:20]
+    chance = 1 / (1 + np.exp(-(taste @ items.T)))
+    liked = (rng.random(chance.shape) < chance).astype(np.float32)
+    observation = Observation(
+        user_features=np.zeros((20, 0), np.float32),
+        history_items=np.tile(known, (20, 1)),
+        history_feedback=liked,
+        context=np.zeros((20, 0), np.float32),
+        candidates=None,
+        step=np.zeros(20, np.int64),
+        slate_size=3,
+    )
+    found = fold.user_vectors(likes_of(observation, 40)).astype(np.float64)
+    precision = np.linalg.inv(np.cov(trained.T))
+
+    def objective(user: NDArray[np.float64]) -> NDArray[np.float64]:
+        margin = (user @ items.T)[:, :, None] - (user @ items.T)[:, None, :]
+        won = -np.logaddexp(0, -margin).mean(axis=2)
+        away = user - trained.mean(axis=0)
+        return (won * liked).sum(axis=1) - 0.5 * np.einsum("ni,ij,nj->n", away, precision, away)
+
+    start = np.repeat(trained.mean(axis=0)[None], 20, axis=0)
+    assert (objective(found) > objective(start)).all()
+    # One step is most of the way: going on along it, or stopping halfway, is worse for most.
+    assert (objective(found) > objective(start + 0.3 * (found - start))).mean() > 0.8
+    assert (objective(found) > objective(start + 2.0 * (found - start))).mean() > 0.8
+
+
+def test_a_setting_that_recbole_refuses_is_one_line(world_and_log: tuple[World, InteractionLog]) -> None:
+    agent = RecBole(RecBoleSettings(model="BPR", options={"train_neg_sample_args": {"distribution": "no such"}}))
+    with pytest.raises(AgentError, match="RecBole cannot train BPR") as caught:
+        agent.fit(training_in(*world_and_log))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["SLIMElastic", "LightGCN"])
+def test_the_other_models_work_too(model: str, world_and_log: tuple[World, InteractionLog]) -> None:
+    world, log = world_and_log
+    agent = RecBole(RecBoleSettings(model=model, epochs=10))
+    agent.fit(training_in(world, log))
+    scores = agent.scores(observed(world))
+    assert np.isfinite(scores).all()
+    assert scores.std(axis=0).max() > 0
