@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr
 
 from evaluators.estimate import Estimate
 from evaluators.intervals import (
@@ -140,7 +140,7 @@ class Crossed:
         """The larger two-sided p value of the value being 0; 1 where there is no difference at all."""
         if self.value == 0:
             return 1.0
-        return max(float(2 * stats.t.sf(abs(self.value) / math.sqrt(v), df)) if v > 0 else 0.0 for v, df in self.forms)
+        return max(float(2 * stdtr(df, -abs(self.value) / math.sqrt(v))) if v > 0 else 0.0 for v, df in self.forms)
 
 
 def cross(agent: AgentValues, other: AgentValues | None, pool: SeedPool) -> Crossed:

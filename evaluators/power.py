@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+import numpy as np
+from scipy.special import ndtri, stdtrit
 
 from evaluators.estimate import Estimate
 
@@ -47,7 +48,7 @@ def smallest_difference(components: Components, n_users: int, n_seeds: int, *, l
     if n_seeds > 1 and of_seeds + rest > 0:
         parts += [(of_seeds + rest, n_seeds - 1.0), (rest, (n_seeds - 1.0) * (n_users - 1))]
     df = satterthwaite(variance, parts)
-    return float(stats.t.ppf((1 + level) / 2, df) + POWER_Z) * math.sqrt(variance)
+    return (float(stdtrit(df, (1 + level) / 2)) + POWER_Z) * math.sqrt(variance)
 
 
 def satterthwaite(variance: float, parts: Sequence[tuple[float, float]]) -> float:
@@ -58,7 +59,7 @@ def satterthwaite(variance: float, parts: Sequence[tuple[float, float]]) -> floa
 
 def users_needed(components: Components, difference: float, *, level: float = 0.95) -> int:
     """Users that a difference needs at power 0.8: (z + .84)^2 s_U^2 / difference^2."""
-    z = float(stats.norm.ppf((1 + level) / 2)) + POWER_Z
+    z = float(ndtri((1 + level) / 2)) + POWER_Z
     # With T seeds each user is seen T times, so the seed-by-user part counts with the users it is averaged over.
     per_user = components.users + components.rest / components.n_seeds
     return max(2, math.ceil(z**2 * per_user / difference**2))
@@ -68,11 +69,12 @@ def seeds_needed(components: Components, difference: float, *, level: float = 0.
     """Training seeds that a difference needs at power 0.8; more users never pay for too few of them."""
     if components.seeds <= 0:
         return 1
-    for seeds in (*range(2, 1_000), 10**4, 10**5, 10**6):
-        t = float(stats.t.ppf((1 + level) / 2, seeds - 1)) + POWER_Z
-        if t**2 * components.seeds / seeds <= difference**2:
-            return seeds
-    return 10**6
+    seeds = np.arange(2, 1000)
+    t = stdtrit(seeds - 1, (1 + level) / 2) + POWER_Z
+    enough = t**2 * components.seeds / seeds <= difference**2
+    if enough.any():
+        return int(seeds[enough.argmax()])
+    return math.ceil((float(ndtri((1 + level) / 2)) + POWER_Z) ** 2 * components.seeds / difference**2)
 
 
 def advice(components: Components, difference: float, *, level: float) -> str:
