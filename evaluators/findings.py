@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators import fairness, picks
+from evaluators import fairness
 from evaluators.causal import served_effect
+from evaluators.comparison import optimism
 from evaluators.estimate import Estimate
 from evaluators.evidence import Corrections, GroupGaps, SimulatedEvidence
 from evaluators.flights import Flight, Flights, gather
@@ -170,7 +171,7 @@ def find(
     decided = decide_gates(gates, default_agents, gate_evidence)
     verdict: Verdict = overall_verdict(decided)
 
-    comparisons = flights.comparisons([name for name in baselines if name in flights.agents])
+    comparisons = flights.comparisons(baselines)
     first = next((name for name in evaluate.baseline if name in flights.agents), None)
     return Findings(
         agents=[
@@ -271,9 +272,7 @@ def _agent(
     metric = evaluate.metrics[0]
     bound = Estimate.withhold("O/E on the agent's own picks", "a bound, not a policy: it reads a judge world's appeal")
     section["picks"] = EstimateModel.of(evidence.picks[name].estimate if name in evidence.picks else bound)
-    section["optimism"] = EstimateModel.of(
-        picks.optimism(_per_user(claimed, metric, name), _per_user(flights, metric, name), flights.user)
-    )
+    section["optimism"] = EstimateModel.of(optimism(claimed.values[metric][name], flights.values[metric][name]))
     if name in evidence.logged:
         logged = evidence.logged[name]
         section["off_policy_check"] = {
@@ -366,7 +365,8 @@ def _assumption(
     effect = {}
     for metric in metrics if mine else ():
         means = [
-            float(of.values[metric][name].value)
+            # The sweep is flown in B_1 alone, so its unswept value is that of B_1 too.
+            float(of.values[metric][name].by_world[0])
             for of in (flights, *mine)
             for name in of.agents
             if of.why_not(metric, name) is None
