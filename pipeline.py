@@ -30,7 +30,7 @@ from scenarios.loading import (
 from scenarios.schema import Scenario
 from simulator.cache import StageCache, default_cache_folder, digest_of, library_versions, write_atomically
 from simulator.engine import ONE_THREAD, Engine, Task, parse_engine
-from simulator.errors import InputError
+from simulator.errors import InputError, ScenarioError
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split, split_users
 from simulator.progress import Progress
 from simulator.streams import stream, stream_word
@@ -116,12 +116,15 @@ class MakeTrainEnv:
 
 def load(setting: Setting) -> Data:
     """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
+    from scenarios.checking import check_log
     from simulator.datasets import load_dataset
     from simulator.encoders.text import encode_texts, resolve_encoder
 
     scenario = setting.scenario
     with setting.progress.stage("load"):
         log = load_dataset(scenario.data, setting.folder, seed=scenario.seed)
+        if mistakes := check_log(log, scenario.simulator, scenario.evaluate):
+            raise ScenarioError(mistakes)
         data_digest = digest_of(log)
         split = split_users(log, setting.root)
     with setting.progress.stage("encode"):

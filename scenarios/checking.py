@@ -11,8 +11,10 @@ import numpy as np
 
 from agents.loading import AgentSpec, resolve_kind
 from agents.settings import AgentSettings
+from evaluators.settings import EvaluateSettings
 from scenarios.loading import Candidate, Parts, read_parts
 from scenarios.schema import Scenario
+from simulator.behaviour import SimulatorSettings
 from simulator.datasets import DataSettings, load_dataset
 from simulator.errors import InputError, ScenarioError
 from simulator.log import InteractionLog, split_users
@@ -71,14 +73,13 @@ def check_scenario(
     return [*parts.mistakes, *wrong_agents, *wrong_encoder, *_check_log(parts, path.parent)]
 
 
-def check_log(log: InteractionLog, scenario_parts: Parts) -> list[str]:
+def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate: EvaluateSettings | None) -> list[str]:
     """Mistakes that show only when the log is known: too few users or items, one group where two are compared."""
     mistakes = []
     try:
         split_users(log, np.random.SeedSequence(0))
     except InputError as error:
         mistakes.append(str(error))
-    simulator, evaluate = (scenario_parts.settings.get(key) for key in ("simulator", "evaluate"))
     n_items = log.catalogue.n_items
     if simulator is not None and simulator.slate_size > n_items:
         mistakes.append(
@@ -102,7 +103,7 @@ def _check_log(parts: Parts, folder: Path) -> list[str]:
         log = load_dataset(data, folder, seed=_seed(parts))
     except InputError as error:
         return str(error).splitlines()
-    return check_log(log, parts)
+    return check_log(log, parts.settings.get("simulator"), parts.settings.get("evaluate"))
 
 
 def _seed(parts: Parts) -> int:

@@ -71,6 +71,13 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         notes.append(f"{len(rows) - len(last)} rows repeat a user, item and time; the last of each was kept")
         rows = rows[last]
 
+    if len(rows) and primary[rows].min() == primary[rows].max():
+        when = "always" if primary[rows[0]] else "never"
+        raise LogError(
+            f"data.positive: '{settings.positive}': the primary behaviour {when} occurs in '{log.path.name}'; "
+            "name one that some rows have and others lack"
+        )
+
     # Users without rows have nothing to learn from and no history: they are left out. Items without rows can be shown.
     user_table, item_table = (
         _side(tables.users, user_column, "data.users"),
