@@ -26,7 +26,7 @@ from scipy.sparse import csr_matrix
 
 from agents.base import AgentError, Observation, Training
 from agents.baselines import Ranking
-from agents.train_world import Lanes, session_value
+from agents.train_world import Curve
 from simulator.errors import did_you_mean
 from simulator.log import InteractionLog
 
@@ -58,7 +58,7 @@ class RecBoleSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field(description="RecBole's name of the model, from the agent's kind")
-    epochs: int = Field(default=12, ge=1, description="passes over the liked rows, for models that learn by passes")
+    epochs: int = Field(default=12, ge=0, description="passes over the liked rows, for models that learn by passes")
     embedding_size: int = Field(default=32, ge=1, description="dimensions of user and item vectors")
     learning_rate: float = Field(default=0.002, gt=0, description="step size of RecBole's optimiser")
     reg: float | None = Field(
@@ -106,22 +106,36 @@ class RecBole(Ranking):
         self._n_items = 0
 
     def fit(self, training: Training) -> None:
-        """Let RecBole train on the liked rows; for a model that learns by passes, report the value before and after."""
-        n_items = self._n_items = training.catalogue.n_items
-        name = self.settings.model
+        """Let RecBole train on the liked rows.
+
+        For models that learn by passes, steps are liked rows shown, `budget` is rounded to whole passes, and a limit in
+        seconds ends the training after a pass. The others take their one pass, whatever the budget.
+        """
+        self._n_items = training.catalogue.n_items
         with recbole_model(training.log, self.settings, training.seed) as fitted:
             self._known = fitted.known
-            if name in SIMILARITY:
-                train_epochs(fitted)
-                self._similarity = _on_catalogue(_dense(getattr(fitted.model, SIMILARITY[name])), fitted, n_items)
-                return
-            lanes = Lanes(training, min(256, 8 * training.slate_size), seed=training.seed)
-            self._fold = self._fold_in(fitted)
-            training.report(0, session_value(lanes, self.act))
-            train_epochs(fitted)
-            self._fold = self._fold_in(fitted)
-            training.report(self.settings.epochs * fitted.n_rows, session_value(lanes, self.act))
-            lanes.close()
+            if self.settings.model in SIMILARITY:
+                train_passes(fitted, 1)
+                matrix = _dense(getattr(fitted.model, SIMILARITY[self.settings.model]))
+                self._similarity = _on_catalogue(matrix, fitted, self._n_items)
+            else:
+                self._learn(training, fitted)
+
+    def _learn(self, training: Training, fitted: Fitted) -> None:
+        n_rows = fitted.n_rows
+        passes = self.settings.epochs if training.budget is None else round(training.budget / n_rows)
+        curve = Curve(training, passes * n_rows)
+        self._fold = self._fold_in(fitted)
+        curve.measure(0, self.act)
+        for done in range(1, passes + 1):
+            train_passes(fitted, 1)
+            last = done == passes or curve.out_of_time()
+            if last or curve.due(done * n_rows):
+                self._fold = self._fold_in(fitted)
+                curve.measure(done * n_rows, self.act, last=last)
+            if last:
+                break
+        curve.close()
 
     def scores(self, observation: Observation) -> F32:
         """[n, I] RecBole's scores for the users' likes; far below all others for items it does not know."""
@@ -211,6 +225,7 @@ class Fitted:
         known: [m] catalogue indices of the items RecBole knows, known_rows: [m] its own numbers for them.
         users: RecBole's own number of each of our users who liked something.
         n_rows: liked rows.
+        passes: made so far.
     """
 
     model: Any
@@ -220,6 +235,7 @@ class Fitted:
     known_rows: NDArray[np.int64]
     users: dict[int, int]
     n_rows: int
+    passes: int = 0
 
 
 def likes_of(observation: Observation, n_items: int) -> csr_matrix:
@@ -231,9 +247,12 @@ def likes_of(observation: Observation, n_items: int) -> csr_matrix:
     return liked
 
 
-def train_epochs(fitted: Fitted) -> None:
-    """Let RecBole's trainer do all its passes; the weights are then those of the last pass."""
-    fitted.trainer.fit(fitted.rows, None, verbose=False, saved=False, show_progress=False)
+def train_passes(fitted: Fitted, passes: int) -> None:
+    """Let RecBole's trainer do so many passes, going on from where it is; the weights are those of the last."""
+    trainer = fitted.trainer
+    trainer.start_epoch = fitted.passes
+    trainer.epochs = fitted.passes = fitted.passes + passes
+    trainer.fit(fitted.rows, None, verbose=False, saved=False, show_progress=False)
     fitted.model.eval()
 
 

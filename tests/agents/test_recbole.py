@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agents.base import AgentError, Observation
-from agents.recbole import FoldIn, RecBole, RecBoleSettings, likes_of, recbole_model, train_epochs
+from agents.recbole import FoldIn, RecBole, RecBoleSettings, likes_of, recbole_model, train_passes
 from simulator.log import InteractionLog, histories_of
 from simulator.world import World
 from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
@@ -52,7 +52,7 @@ def test_item_models_score_as_recboles_own_full_sort(model: str, world_and_log: 
     users = np.arange(0, 60, 3)
     ours = agent.scores(after_all_rows(world, log, users))
     with recbole_model(log, settings, 5) as fitted:
-        train_epochs(fitted)
+        train_passes(fitted, settings.epochs)
         theirs = full_sort(fitted, users)
         known = fitted.known
     assert len(known) > 0.9 * ITEMS
@@ -72,7 +72,7 @@ def test_a_folded_in_user_is_ranked_as_bpr_ranks_the_user_it_was_taught(
     users = np.arange(60)
     ours = agent.scores(after_all_rows(world, log, users))
     with recbole_model(log, settings, 5) as fitted:
-        train_epochs(fitted)
+        train_passes(fitted, settings.epochs)
         theirs, known = full_sort(fitted, users), fitted.known
     alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(ours[:, known], theirs, strict=True)]
     others = [np.corrcoef(a, b)[0, 1] for a, b in zip(ours[:, known], np.roll(theirs, 1, axis=0), strict=True)]
@@ -110,6 +110,29 @@ def test_a_fold_in_climbs_bprs_objective(rng: np.random.Generator) -> None:
     # One step is most of the way: going on along it, or stopping halfway, is worse for most.
     assert (objective(found) > objective(start + 0.3 * (found - start))).mean() > 0.8
     assert (objective(found) > objective(start + 2.0 * (found - start))).mean() > 0.8
+
+
+def test_bpr_learns_pass_by_pass_as_in_one_go_and_keeps_to_its_budget(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    world, log = world_and_log
+    rows = int(log.primary.sum())
+    points: list[int] = []
+    training = replace(
+        training_in(world, log, budget=round(10.2 * rows)), report=lambda steps, value: points.append(steps)
+    )
+    settings = RecBoleSettings(model="BPR", options={"train_batch_size": 256})
+    agent = RecBole(settings)
+    agent.fit(training)
+    assert points[0] == 0
+    assert points[-1] == 10 * rows
+    assert len(points) == 9
+    with recbole_model(log, settings, training.seed) as fitted:
+        train_passes(fitted, 10)
+        whole = fitted.model.item_embedding.weight.detach().numpy()[fitted.known_rows]
+        known = fitted.known
+    assert agent._fold is not None
+    np.testing.assert_array_equal(agent._fold.items[known], whole)
 
 
 def test_a_setting_that_recbole_refuses_is_one_line(world_and_log: tuple[World, InteractionLog]) -> None:
