@@ -72,7 +72,10 @@ class DQNSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gamma: float = Field(default=0.5, ge=0, lt=1, description="discount a slate")
-    learning_rate: float = Field(default=2e-3, gt=0, description="Adam's step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's step")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="AdamW's shrinking of the weights, against learning the train world by heart"
+    )
     batch_size: int = Field(default=256, ge=1, description="transitions in a gradient step")
     buffer_size: int = Field(default=200_000, ge=1_000, description="transitions kept; one for each place of a slate")
     gradient_steps: int = Field(default=2, ge=1, description="gradient steps for each step of all environments")
@@ -80,7 +83,9 @@ class DQNSettings(BaseModel):
         default=0.3, ge=0, le=1, description="share of the training that explores less and less"
     )
     exploration_final_eps: float = Field(default=0.05, ge=0, le=1, description="chance of random slates after that")
-    target_update: int = Field(default=20, ge=1, description="steps of all environments between copies to the target")
+    tau: float = Field(
+        default=0.02, gt=0, le=1, description="share by which the target, which is judged, follows at each step"
+    )
     embedding_size: int = Field(default=32, ge=1, description="width of the product of state and item network")
     hidden_size: int = Field(default=64, ge=1, description="width of the hidden layer of either network")
     num_envs: int = Field(default=64, ge=1, description="users stepped at once")
@@ -139,7 +144,7 @@ class DQN:
         self.q: ItemQ | None = None
 
     def fit(self, training: Training) -> None:
-        """Learn for `budget` user-steps (default 60,000)."""
+        """Learn for `budget` user-steps (default 24,000; with more it learns the train world rather than its users)."""
         from agents.sb3_adapter import train_dqn
 
         features = fit_features(training)
@@ -148,7 +153,7 @@ class DQN:
             self.settings,
             features,
             StateScale.of(features, training),
-            budget=60_000 if training.budget is None else training.budget,
+            budget=24_000 if training.budget is None else training.budget,
         )
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:

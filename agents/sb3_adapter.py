@@ -255,16 +255,22 @@ def train_dqn(
             gamma=settings.gamma,
             train_freq=(1, "step"),
             gradient_steps=settings.gradient_steps,
-            target_update_interval=settings.target_update * lanes.num_envs,
+            target_update_interval=lanes.num_envs,
+            tau=settings.tau,
             exploration_fraction=settings.exploration_fraction,
             exploration_final_eps=settings.exploration_final_eps,
-            policy_kwargs={"lanes": lanes, "network": {"features": features, "scale": scale, **sizes}},
+            policy_kwargs={
+                "lanes": lanes,
+                "network": {"features": features, "scale": scale, **sizes},
+                "optimizer_class": torch.optim.AdamW,
+                "optimizer_kwargs": {"weight_decay": settings.weight_decay},
+            },
             seed=training.seed % 2**32,
             device="cpu",
         )
 
         def arrays() -> ItemQ:
-            network = model.q_net
+            network = model.q_net_target  # the running average, which moves less by the luck of the last batches
             assert isinstance(network, ItemQNetwork)
             return network.as_arrays(features, scale)
 
