@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from agents.base import Observation
 from evaluators.estimate import Estimate
-from evaluators.fidelity import Check, Floats, Ints, judged, observed_over_expected, ratio_by_user
+from evaluators.fidelity import Check, Floats, Ints, judged, observed_over_expected
 from evaluators.intervals import t_interval
 from simulator.log import InteractionLog, Split
 
@@ -295,28 +295,3 @@ def corrected_difference(
     halves = [((part.high or 0.0) - (part.low or 0.0)) / 2 for part in (one, two, simulated)]
     value, half = flown.at_shift - against.at_shift, math.hypot(*halves)
     return Estimate(value, value - half, value + half, simulated.level, min(one.n, two.n), method)
-
-
-def optimism(claimed: Floats, judged_value: Floats, user: Ints, *, level: float = 0.95) -> Estimate:
-    """Value in the training world minus value in the judge worlds, and the flag where it claims 1.2 times as much.
-
-    The users of the two worlds differ in how they were fitted, not in who they are: the same starts are flown in both,
-    so the difference is paired by user.
-
-    Args:
-        claimed: [U] metric of each user flown in world A.
-        judged_value: [U] the same users and noise in the judge worlds (mean over worlds).
-        user: [U] cluster.
-        level: of the interval.
-    """
-    estimate = ratio_by_user(
-        claimed - judged_value,
-        np.ones(len(claimed)),
-        user,
-        level=level,
-        method="value in the training world - value in the judge worlds, paired by user, user-cluster t",
-    )
-    mean = float(judged_value.mean())
-    ratio = float(claimed.mean()) / mean if mean else math.inf
-    details = {"ratio": ratio if math.isfinite(ratio) else None, "flag": bool(ratio > 1.2)}
-    return replace(estimate, diagnostics={**estimate.diagnostics, **details})

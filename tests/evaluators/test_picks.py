@@ -16,7 +16,6 @@ from evaluators.picks import (
     held_out_observation,
     item_exposure,
     logit_shift,
-    optimism,
     picks_difference,
     picks_from_rows,
     picks_of,
@@ -145,12 +144,3 @@ def test_the_corrected_value_is_the_shifted_flight_with_both_half_widths_in_squa
     )
     assert gap.value == pytest.approx(0.6)
     assert gap.high - gap.value == pytest.approx(np.sqrt(0.4**2 + 0.3**2 + 0.1**2))
-
-
-def test_optimism_is_paired_and_flags_a_claim_of_a_fifth_more(rng: np.random.Generator) -> None:
-    judged = rng.uniform(1, 3, 200)
-    found = optimism(1.3 * judged, judged, np.arange(200))
-    assert found.low > 0
-    assert found.diagnostics["flag"]
-    assert optimism(judged, judged, np.arange(200)).high == 0
-    assert not optimism(1.1 * judged, judged, np.arange(200)).diagnostics["flag"]

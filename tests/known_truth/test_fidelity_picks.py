@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from evaluators.comparison import AgentValues, optimism
 from evaluators.estimate import Estimate
 from evaluators.fidelity import observed_over_expected, ratio_by_user
-from evaluators.picks import PickedRows, corrected, optimism, picks_from_rows
+from evaluators.picks import PickedRows, corrected, picks_from_rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -111,6 +112,10 @@ def corrected_value(flown: Flown, rows: PickedRows) -> Estimate:
     return corrected(simulated, check, at[0], at[1], at[2])
 
 
+def one_world(values: Floats) -> AgentValues:
+    return AgentValues(values[None, None, :])
+
+
 def summary(seeds: range) -> dict[str, float]:
     found: dict[str, list[float]] = {}
 
@@ -119,11 +124,10 @@ def summary(seeds: range) -> dict[str, float]:
 
     for seed in seeds:
         flown = replicate(seed)
-        users = np.arange(len(flown.judged))
         note("claims too much", flown.claimed.mean() / flown.truth)
         note("undersells", flown.judged.mean() / flown.truth)
-        note("optimism > 0", optimism(flown.claimed, flown.judged, users).low > 0)
-        note("optimism of A against itself", optimism(flown.claimed, flown.claimed, users).low > 0)
+        note("optimism > 0", optimism(one_world(flown.claimed), one_world(flown.judged)).low > 0)
+        note("optimism of A against itself", optimism(one_world(flown.claimed), one_world(flown.claimed)).low > 0)
         check = picks_from_rows(flown.rows, self_selected=False)
         note("O/E on picks", check.estimate.value)
         note("detected", check.estimate.low > 1)
