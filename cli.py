@@ -96,7 +96,7 @@ def run(
     if dry_run:
         _print_resolved(scenario, overrides, seed, as_json)
         return
-    _refuse_no_folder("--out", out)
+    _check_places(out)
     with _stdout_is_for_the_result() as result:
         import pipeline
 
@@ -135,7 +135,7 @@ def vet(
     if dry_run:
         _print_resolved(scenario, overrides, seed, as_json, policy=policy, baseline=baseline, trained_on=trained_on)
         return
-    _refuse_no_folder("--out", out)
+    _check_places(out)
     with _stdout_is_for_the_result() as result:
         import pipeline
 
@@ -166,6 +166,7 @@ def fidelity(
     as_json: AsJson = False,
 ) -> None:
     """May the simulator be believed? Data, preference model and fidelity only. Exit: 0 trusted, 3 not."""
+    _check_places(out)
     with _stdout_is_for_the_result() as result:
         import pipeline
 
@@ -441,6 +442,14 @@ def _progress() -> Any:
     from simulator.progress import Progress
 
     return Progress(sys.stderr)
+
+
+def _check_places(out: Path) -> None:
+    """Refuse an --out or WINDTUNNEL_CACHE that cannot take the run's files."""
+    from simulator.cache import default_cache_folder
+
+    _refuse_no_folder("--out", out)
+    _refuse_no_folder("WINDTUNNEL_CACHE", default_cache_folder())
 
 
 def _refuse_no_folder(option: str, folder: Path) -> None:

@@ -112,6 +112,18 @@ def test_what_is_right_about_the_table_above_is_found_right(
     assert re.match(r".*tried\.yaml: ok\n", capfd.readouterr().out)
 
 
+@pytest.mark.parametrize("command", ["run", "fidelity"])
+def test_a_cache_that_cannot_be_written_is_refused_before_any_work(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = lay_out(tmp_path, Wrong("", "", ""))
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "log.csv"))
+    assert cli.main([command, str(path), "--out", str(tmp_path / "runs")]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("WINDTUNNEL_CACHE: '")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("option", ["--out", "--html"])
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     option: str, tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
