@@ -140,7 +140,7 @@ def summary(seeds: range) -> dict[str, float]:
             note(name, value.low <= flown.truth <= value.high)
             note(f"{name}: half-width", (value.high - value.low) / 2 / flown.truth)
             note(f"{name}: bias", value.value / flown.truth - 1)
-        half = 1.96 * flown.judged.std() / np.sqrt(len(users))
+        half = 1.96 * flown.judged.std() / np.sqrt(len(flown.judged))
         note("covers uncorrected", abs(flown.judged.mean() - flown.truth) <= half)
     return {name: float(np.mean(values)) for name, values in found.items()}
 
