@@ -1,6 +1,8 @@
 """Every built-in kind: valid slates and chances, the same again from the same seed, and something learned.
 
-All train in a small world in which items differ in quality and users in taste.
+All train in a small world in which items differ in quality and users in taste. Sabotaged once, each seen red:
+candidates not masked, the bandit's weights with the wrong sign, the command line not hidden from RecBole or not put
+back, the global generator not put back.
 """
 
 from __future__ import annotations

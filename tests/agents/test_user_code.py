@@ -1,11 +1,13 @@
 """A user's own class: what it may do, and how each of its failures is told.
 
-Each agent is written to a file and run in a process of its own, as in a scenario.
+Each agent is written to a file and run in a process of its own, as in a scenario. Sabotaged once, each seen red: no
+limit of memory, no deadline, the state after `fit` not kept.
 """
 
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -149,9 +151,11 @@ def test_each_failure_of_an_own_agent_is_one_line(
     folder: Path, observation: Observation, name: str, limits: dict[str, float], expected: str
 ) -> None:
     agent = build_agent(own(name, **limits), folder)
+    started = time.monotonic()
     with pytest.raises(AgentError, match=expected) as caught:
         agent.act(observation, np.random.default_rng(0))
     assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 20  # also where it would have slept for a minute
 
 
 def test_a_wrong_shape_is_told_by_the_word_shape(folder: Path, observation: Observation) -> None:
