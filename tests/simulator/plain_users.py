@@ -67,6 +67,14 @@ class PlainUser:
         key = mix64((self.seed + GOLDEN) & MASK)
         self.key = fold(fold(key, int(starts.user[self.row])), self.session)
 
+    def appeal(self) -> np.ndarray:
+        """[I] logit of a click on each item, were it examined now."""
+        world = self.world
+        categories = world.item_categories.astype(np.float64)
+        shares = categories / np.maximum(categories.sum(axis=1, keepdims=True), 1)
+        satiation = world.value("satiation", "strength") * (shares @ self.exposure)
+        return world.item_vectors.astype(np.float64) @ self.taste + self.bias + world.item_bias - satiation
+
     def step(self, slate: list[int]) -> Step:
         world, value, size = self.world, self.world.value, len(slate)
         moment = fold(self.key, self.step_number)

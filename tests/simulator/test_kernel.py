@@ -71,7 +71,7 @@ def test_the_kernel_does_what_plain_python_does_draw_by_draw(
         slate = rng.integers(-3, world.n_items + 6, (n, world.slate_size))
         was_done = users.outcome.done.copy()
         outcome = users.step(slate)
-        observed = users.observe()
+        observed, appeal = users.observe(), users.appeal()
         for u, user in enumerate(plain):
             if was_done[u]:
                 assert not outcome.clicks[u].any()
@@ -90,6 +90,7 @@ def test_the_kernel_does_what_plain_python_does_draw_by_draw(
             newest = user.history[-world.history_length :]
             assert list(zip(observed.history_items[u], observed.history_feedback[u], strict=True)) == newest
             assert observed.step[u] == user.step_number
+            assert np.allclose(appeal[u], user.appeal(), atol=2e-4)
     assert trusted.mean() > 0.5
 
 
