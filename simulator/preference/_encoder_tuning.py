@@ -116,7 +116,7 @@ class TopLayers:
         with torch.no_grad():
             vector, bias = heads.feature_vector[:width].clone(), heads.feature_bias[:width].clone()
             residual = heads.item_vector + self.side @ heads.feature_vector[width:]
-            item_bias = heads.item_bias + self.side @ heads.feature_bias[width:] + heads.intercept
+            item_bias = heads.known_by_id(fitted=True) + self.side @ heads.feature_bias[width:]
         # Batches of texts of like length, who is with whom drawn anew each pass: a third less padding to compute on.
         order = np.argsort(np.diff(self.start) + rng.uniform(0, LENGTH_JITTER, len(self.distinct)))
         batches = [np.sort(order[low : low + batch_items]) for low in range(0, len(order), batch_items)]

@@ -57,7 +57,8 @@ def one_thread(seed: int) -> Iterator[None]:
 class Heads(torch.nn.Module):
     """What turns item features e (text, categories) into item vectors and biases, and the prior of a user.
 
-    v_i = W e_i + R_i, c_i = <w, e_i> + r_i; a user's bias and vector have prior precisions exp(l_b) and exp(l_u).
+    v_i = W e_i + R_i, c_i = <w, e_i> + k n_i + r_i, n_i the item's popularity; a user's bias and
+    vector have prior precisions exp(l_b) and exp(l_u).
     """
 
     def __init__(self, problem: Problem, width: int, dim: int, vector_scale: float, generator: torch.Generator) -> None:
@@ -70,15 +71,23 @@ class Heads(torch.nn.Module):
         self.item_vector = torch.nn.Parameter(residual)
         self.feature_bias = torch.nn.Parameter(torch.zeros(width))
         self.item_bias = torch.nn.Parameter(torch.zeros(n_items))
+        self.popularity_weight = torch.nn.Parameter(torch.tensor(0.0))
+        self.register_buffer("popularity", torch.from_numpy(problem.popularity))
+        self.register_buffer("popularity_fitted", torch.from_numpy(problem.popularity_fitted))
         self.user_weights = torch.nn.Parameter(torch.zeros(n_features))
         self.intercept = torch.nn.Parameter(torch.tensor(problem.base_logit))
         self.log_bias_precision = torch.nn.Parameter(torch.tensor(0.0))
         self.log_vector_precision = torch.nn.Parameter(torch.tensor(0.0))
 
-    def items(self, features: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors [k, d] and offsets [k] of these items, from their features [k, p]."""
+    def items(self, features: torch.Tensor, which: torch.Tensor, *, fitted: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [k, d] and offsets [k] of these items in fitted rows, or in new ones, from their features [k, p]."""
         vector = features @ self.feature_vector + functional.embedding(which, self.item_vector)
-        return vector, features @ self.feature_bias + self.item_bias[which] + self.intercept
+        return vector, features @ self.feature_bias + self.known_by_id(fitted=fitted)[which]
+
+    def known_by_id(self, *, fitted: bool) -> torch.Tensor:
+        """[I] offset of each item but for its features: intercept, popularity and what only its id tells."""
+        popularity = self.popularity_fitted if fitted else self.popularity
+        return self.item_bias + self.popularity_weight * popularity + self.intercept
 
     def precision(self) -> torch.Tensor:
         """[d + 1] prior precisions."""
@@ -88,6 +97,7 @@ class Heads(torch.nn.Module):
     def penalty(self, settings: PreferenceSettings) -> torch.Tensor:
         """Squared weights, per item and not per occurrence: popular items are not shrunk more than rare ones."""
         bias = self.item_bias.square().sum() + self.feature_bias.square().sum() + self.user_weights.square().sum()
+        bias = bias + self.popularity_weight.square()
         vector = self.item_vector.square().sum() + self.feature_vector.square().sum()
         strength = settings.vector_penalty
         if strength is None:
@@ -97,7 +107,7 @@ class Heads(torch.nn.Module):
     def export(self, features: torch.Tensor) -> Member:
         """The same model as numpy arrays."""
         with torch.no_grad():
-            vector, offset = self.items(features, torch.arange(len(self.item_bias)))
+            vector, offset = self.items(features, torch.arange(len(self.item_bias)), fitted=False)
             return Member(
                 vector.numpy().copy(),
                 offset.numpy().copy(),
@@ -182,7 +192,7 @@ def heads_pass(
         rows = np.concatenate([np.arange(start[u], start[u + 1]) for u in users])
         which, local = np.unique(item[rows], return_inverse=True)
         chosen = torch.from_numpy(which)
-        vector, offset = heads.items(features[chosen], chosen)
+        vector, offset = heads.items(features[chosen], chosen, fitted=True)
         known_items = torch.cat([torch.ones(len(which), 1), vector], dim=1)  # [k, d + 1]
         precision = heads.precision()
         bounds = np.concatenate([[0], np.cumsum(length[users])])

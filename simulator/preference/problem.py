@@ -23,6 +23,8 @@ class Problem:
         histories: early rows of the fitting users; a user drawn twice by a bootstrap is there twice.
         features: [n, f] public features of the fitting users.
         n_items: number of items I.
+        popularity: [I] centred log(1 + users in the fitted rows who met the item): what is known of a new row's item.
+        popularity_fitted: [I] the same of a fitted row's item, that row's own user left out.
         distinct_rows: rows to fit, a user drawn twice counted once; the penalty is weighed against them.
         tuning: early rows of the tuning users, with which they are folded in.
         tuning_features: [T, f].
@@ -35,6 +37,8 @@ class Problem:
     histories: Histories
     features: NDArray[np.float32]
     n_items: int
+    popularity: NDArray[np.float32]
+    popularity_fitted: NDArray[np.float32]
     distinct_rows: int
     tuning: Histories
     tuning_features: NDArray[np.float32]
@@ -78,6 +82,21 @@ class Problem:
         return np.bincount(self.target_user, loss, minlength=len(self.tuning_users)).astype(np.float64)
 
 
+def popularity_of(
+    user: NDArray[np.int64], item: NDArray[np.int64], n_items: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How many users met each item, log(1 + count): for a new row's item, and for that of a fitted row.
+
+    A fitted row's item was met by the row's own user, so its count says less than the same count of a new row's item:
+    the own user is left out there. A user whom a bootstrap draws twice, or who met an item twice, counts once. Both
+    are centred at the fitted rows' mean, and not scaled: counts that hardly differ should not matter.
+    """
+    met = np.bincount(np.unique(user * n_items + item) % n_items, minlength=n_items).astype(np.float64)
+    others = np.log1p(np.maximum(met - 1, 0))
+    centre = others[item].mean()
+    return (np.log1p(met) - centre).astype(np.float32), (others - centre).astype(np.float32)
+
+
 def log_loss(logit: NDArray[np.float64], outcome: NDArray[np.float32]) -> NDArray[np.float64]:
     """Log-loss of each row, from logits."""
     return np.logaddexp(0.0, logit) - outcome * logit
@@ -106,10 +125,15 @@ def build_problem(
             f"data.source: '{log.source}' leaves no rows to {'fit' if len(late.item) else 'tune'} the preference model "
             f"of the {ROLE_NAMES[role]} users; a log with more rows a user is needed"
         )
+    popularity, popularity_fitted = popularity_of(
+        np.repeat(drawn, np.diff(histories.start)), histories.item, log.catalogue.n_items
+    )
     return Problem(
         histories=histories,
         features=log.catalogue.user_features[drawn],
         n_items=log.catalogue.n_items,
+        popularity=popularity,
+        popularity_fitted=popularity_fitted,
         distinct_rows=len(split.rows(log, np.unique(drawn), late=False)),
         tuning=split.histories(log, tuning),
         tuning_features=log.catalogue.user_features[tuning],

@@ -292,6 +292,38 @@ def test_any_bert_in_a_folder_can_be_tuned_and_another_says_so(
             fine_tune(made[0], split, WORLD_A, settings, root, folder=tmp_path)
 
 
+def rare_is_poor_log() -> tuple[InteractionLog, np.ndarray, np.ndarray]:
+    """Items met by a few users up to hundreds, liked the more the more they are met; else users and items are alike."""
+    rng = np.random.default_rng(11)
+    n_users, n_items, rows = 500, 500, 25
+    weight = np.exp(-0.012 * np.arange(n_items))
+    noise = rng.gumbel(size=(n_users, n_items)) + np.log(weight)
+    item = np.argsort(-noise, axis=1)[:, :rows]
+    item = rng.permuted(item, axis=1).ravel()
+    appeal = 0.6 * np.log(weight) + 1.8 + rng.normal(0, 0.5, n_items)
+    p = 1 / (1 + np.exp(-appeal[item]))
+    catalogue = Catalogue(
+        tuple(f"i{k}" for k in range(n_items)), ("",) * n_items, np.zeros((n_items, 0), np.float32), (),
+        tuple(f"u{k}" for k in range(n_users)), np.zeros((n_users, 0), np.float32), (),
+    )  # fmt: skip
+    user, time = np.repeat(np.arange(n_users), rows), np.tile(np.arange(rows, dtype=float), n_users)
+    return InteractionLog(user, item, time, (rng.random(len(p)) < p).astype(np.float32), catalogue, "made"), p, weight
+
+
+@pytest.mark.parametrize("architecture", ["two_tower", "matrix_factorisation", "bias"])
+def test_rarely_met_items_that_are_liked_less_are_predicted_so(root: np.random.SeedSequence, architecture: str) -> None:
+    """The rarest fifth of held-out rows: with a common prior mean the predictions are a sixth too high."""
+    log, p, weight = rare_is_poor_log()
+    split = split_users(log, root)
+    tower = TextTower(np.zeros((log.catalogue.n_items, 0), np.float32), "ids only")
+    settings = PreferenceSettings(members=1, dims=(4,), factors=4)
+    model = fit_preference(log, split, JUDGE, tower, settings, root, architecture=architecture)
+    rows = split.rows(log, split.users(HELD_OUT), late=True)
+    order = np.argsort(weight[log.item[rows]], kind="stable")
+    rare = rows[order[: len(rows) // 5]]
+    assert p[rare].sum() / model.predict(log, split, rare).sum() == pytest.approx(1, abs=0.1)
+
+
 def lower_limit(difference: np.ndarray, user: np.ndarray) -> float:
     """Lower end of the 95 % interval of a mean over rows, users being the units."""
     total, rows = np.bincount(user, difference), np.bincount(user)
