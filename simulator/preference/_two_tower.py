@@ -61,6 +61,9 @@ class Heads(torch.nn.Module):
     vector have prior precisions exp(l_b) and exp(l_u).
     """
 
+    popularity: torch.Tensor
+    popularity_fitted: torch.Tensor
+
     def __init__(self, problem: Problem, width: int, dim: int, vector_scale: float, generator: torch.Generator) -> None:
         super().__init__()
         n_items, n_features = problem.n_items, problem.features.shape[1]
