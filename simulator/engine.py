@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -161,7 +162,9 @@ class Engine:
                 for (task, key), path in zip(waiting, paths, strict=True):
                     _run_and_store(self.cache, task, key, path)
             else:
-                with self._backend():
+                with self._backend(), warnings.catch_warnings():
+                    # loky replaces a worker that has grown; the task it held is given to another, nothing is lost.
+                    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
                     joblib.Parallel(n_jobs=self.workers, batch_size=1, pre_dispatch="all")(
                         joblib.delayed(_run_and_store)(self.cache, task, key, path)
                         for (task, key), path in zip(waiting, paths, strict=True)
