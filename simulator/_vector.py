@@ -168,6 +168,30 @@ def any_above16(typing: Any, numbers: Any, limit: Any) -> Any:
     return types.boolean(float16, float16), lower
 
 
+def _make_prefetch(for_writing: int) -> Callable[..., Any]:
+    @_intrinsic
+    def prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
+        """Ask for the cache line of array[row, column], soon to be read (or written); changes no result."""
+
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            byte = ir.IntType(8).as_pointer()
+            element = ir.VectorType(context.get_value_type(signature.args[0].dtype), 1)
+            place = _address(context, builder, signature.args[0], args[0], args[1], args[2], element)
+            name = "llvm.prefetch.p0"
+            found = builder.module.globals.get(name) or ir.Function(
+                builder.module, ir.FunctionType(ir.VoidType(), [byte, _INDEX, _INDEX, _INDEX]), name
+            )
+            builder.call(found, [builder.bitcast(place, byte), _INDEX(for_writing), _INDEX(3), _INDEX(1)])
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), lower
+
+    return prefetch
+
+
+prefetch_read, prefetch_write = _make_prefetch(0), _make_prefetch(1)
+
+
 @_intrinsic
 def unpack8(typing: Any, packed: Any, row: Any, column: Any, high: Any, low: Any, to: Any, at: Any) -> Any:
     """Of packed[row, column : column + 8] int32: n >> 1 into high (int64), n & 1 into low (float32), at [to, at:]."""

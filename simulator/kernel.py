@@ -26,6 +26,8 @@ from simulator._vector import (
     mad8,
     mad16,
     mul8,
+    prefetch_read,
+    prefetch_write,
     store8,
     store16,
     sum8,
@@ -63,6 +65,8 @@ BIAS, SATISFACTION = np.uint64(0), np.uint64(1)
 LEFT, DONE = 0, 1
 """Columns of `flags`."""
 
+_AHEAD = 3
+"""Rows are asked for this many items before they are used."""
 BLOCK = 32
 """Users stepped together."""
 _SHOWN, _FIRST, _USER = 0, 1, 2
@@ -197,6 +201,9 @@ def _click(
     n, low = count[m, _FIRST], (_1 << shift) - _1
     loss, rate = fill8(-parameters[STRENGTH]), parameters[RATE]
     for p in range(n):
+        ahead = examined[0, p + _AHEAD]
+        for c in range(0, table.shape[1], 16):
+            prefetch_read(table, rows[ahead >> shift, ahead & low], c)
         b, k = examined[0, p] >> shift, examined[0, p] & low
         user, row = np.uint64(count[b, _USER]), rows[b, k]
         flat[0, p] = _logit(state, user, table, row, loss, width) + (mood[user, BIAS] + item_bias[row])
@@ -670,6 +677,11 @@ def advance_users(
                     clock, state, mood, seen, past, flags,
                 )  # fmt: skip
                 _features(row, at, start_features, features)
+            if at + 2 < end:
+                for j in range(0, length, 8):
+                    prefetch_write(history_items, at + 2, j)
+                for j in range(0, length, 16):
+                    prefetch_write(history_feedback, at + 2, j)
             _observe(lane, at, clock, past, history_items, history_feedback, step)
     return m
 
