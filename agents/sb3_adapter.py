@@ -289,6 +289,8 @@ def train_ppo(training: Training, settings: PPOSettings, proto: Proto, *, budget
     def slates(actions: NDArray[Any], observation: Observation) -> NDArray[np.int64]:
         return top_slates(proto.scores(proto.features.users(observation), actions), observation)
 
+    # Eight updates at least, also where the budget is small.
+    n_steps = max(2, min(settings.n_steps, budget // (8 * settings.num_envs)))
     with one_seeded_thread(training.seed):
         lanes = SB3Lanes(
             Lanes(training, settings.num_envs, seed=training.seed),
@@ -303,8 +305,8 @@ def train_ppo(training: Training, settings: PPOSettings, proto: Proto, *, budget
             "MlpPolicy",
             lanes,
             learning_rate=settings.learning_rate,
-            n_steps=settings.n_steps,
-            batch_size=settings.batch_size,
+            n_steps=n_steps,
+            batch_size=_even_batch(n_steps * settings.num_envs, settings.batch_size),
             n_epochs=settings.n_epochs,
             gamma=settings.gamma,
             gae_lambda=settings.gae_lambda,
@@ -331,6 +333,11 @@ def train_ppo(training: Training, settings: PPOSettings, proto: Proto, *, budget
         _learn(model, training, act, 1, budget)
         lanes.close()
         return mean()
+
+
+def _even_batch(rows: int, most: int) -> int:
+    """The largest batch of at most `most` rows that divides them, so that no gradient step is made of a few rows."""
+    return next(rows // parts for parts in range(-(-rows // most), rows + 1) if rows % parts == 0)
 
 
 def _learn(model: sb3.DQN | sb3.PPO, training: Training, act: Callable[[], Act], places: int, budget: int) -> None:

@@ -1,0 +1,152 @@
+"""SB3 through our adapter: what it sees of users, what its actions do, and that a trained agent acts as its network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from agents.deep_rl import DQNSettings, PPOSettings, Proto, StateScale
+from agents.features import Features, fit_features
+from agents.train_world import Lanes
+from simulator.log import InteractionLog
+from simulator.world import World
+from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
+
+
+@pytest.fixture(scope="module")
+def world_and_log() -> tuple[World, InteractionLog]:
+    return taught_world(horizon=3)
+
+
+@pytest.fixture(scope="module")
+def features(world_and_log: tuple[World, InteractionLog]) -> Features:
+    return fit_features(training_in(*world_and_log))
+
+
+def test_a_trained_dqn_scores_as_the_network_that_sb3_trained(
+    world_and_log: tuple[World, InteractionLog], features: Features
+) -> None:
+    """The arrays that act and the torch module that learns are one function, at the top and at other places."""
+    import torch
+    from gymnasium import spaces
+    from stable_baselines3.common.torch_layers import FlattenExtractor
+
+    from agents.sb3_adapter import ItemQNetwork
+
+    scale = StateScale.of(features, training_in(*world_and_log))
+    space = spaces.Box(-np.inf, np.inf, (len(scale.mean) + 1,), np.float32)
+    torch.manual_seed(3)
+    network = ItemQNetwork(
+        space,
+        spaces.Discrete(ITEMS),
+        features_extractor=FlattenExtractor(space),
+        features_dim=space.shape[0],
+        features=features,
+        scale=scale,
+        hidden_size=12,
+        embedding_size=5,
+    )
+    observation = observed(world_and_log[0])
+    state = features.users(observation).state()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        theirs = network(torch.as_tensor(np.concatenate([state, np.zeros((len(state), 1), np.float32)], axis=1)))
+    ours = network.as_arrays(features, scale).scores(observation)
+    assert ours.shape == (len(observation), ITEMS)
+    assert np.abs(ours).max() > 1
+    assert np.allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-3)
+
+
+def test_sb3_sees_one_lane_for_each_place_with_that_places_click_and_the_last_observation(
+    world_and_log: tuple[World, InteractionLog], features: Features
+) -> None:
+    from gymnasium import spaces
+
+    from agents.sb3_adapter import SB3Lanes
+
+    users, places = 8, world_and_log[0].slate_size
+    step_at = 3  # place of the step in the state
+
+    def encode(observation: object) -> np.ndarray:
+        return np.repeat(features.users(observation).state(), places, axis=0)  # type: ignore[arg-type]
+
+    lanes = SB3Lanes(
+        Lanes(training_in(*world_and_log), users, seed=1),
+        spaces.Box(-np.inf, np.inf, (features.users(observed(world_and_log[0])).state().shape[1],), np.float32),
+        spaces.Discrete(ITEMS),
+        places=places,
+        encode=encode,
+        slates=lambda actions, observation: actions.reshape(-1, places).astype(np.int64),
+        rewards=lambda clicks: clicks.reshape(-1),
+    )
+    twin = Lanes(training_in(*world_and_log), users, seed=1)
+    observation = twin.reset()
+    assert np.array_equal(lanes.reset(), encode(observation))
+    assert lanes.num_envs == users * places
+    ended = cut = 0
+    for _ in range(6):
+        assert observation.candidates is not None
+        slates = np.argsort(~observation.candidates, axis=1, kind="stable")[:, :places]
+        seen, rewards, dones, infos = lanes.step(slates.reshape(-1))
+        step = twin.step(slates)
+        assert np.array_equal(rewards.reshape(users, places), step.clicks)
+        assert np.array_equal(rewards.reshape(users, places).sum(axis=1), step.reward)
+        assert np.array_equal(dones, np.repeat(step.done, places))
+        assert np.array_equal(seen, encode(step.observation))
+        for lane in np.flatnonzero(dones):
+            last = infos[lane]["terminal_observation"]
+            assert np.array_equal(last, encode(step.after)[lane])
+            assert last[step_at] > 0  # not the next session's start
+            assert seen[lane, step_at] == 0
+            assert infos[lane]["TimeLimit.truncated"] == step.truncated[lane // places]
+            cut += step.truncated[lane // places]
+            ended += 1
+        assert all(infos[lane] == {} for lane in np.flatnonzero(~dones))
+        observation = step.observation
+    assert ended > cut > 0  # some left, some came to the horizon
+
+
+def test_a_place_that_cannot_be_filled_is_empty_and_earns_nothing(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    """Exploration may name an item twice or one that was seen: the clicks of the others stay at their own places."""
+    lanes = Lanes(training_in(*world_and_log), 200, seed=2)
+    observation = lanes.reset()
+    assert observation.candidates is not None
+    best = np.argsort(-np.where(observation.candidates, world_and_log[0].item_bias, -np.inf), axis=1)
+    slates = best[:, :4].copy()
+    slates[:, 1] = slates[:, 0]  # twice
+    slates[:, 2] = np.argmin(observation.candidates, axis=1)  # in the history
+    step = lanes.step(slates)
+    assert step.clicks[:, 0].mean() > 0.3
+    assert not step.clicks[:, 1:3].any()
+    assert step.clicks[:, 3].mean() > 0.1
+    assert np.array_equal(step.clicks.sum(axis=1), step.reward)
+
+
+def test_a_proto_action_shows_the_items_that_it_points_at(
+    world_and_log: tuple[World, InteractionLog], features: Features
+) -> None:
+    """An action along one feature ranks by that feature: here like rate, then popularity, then taste."""
+    proto = Proto(features, StateScale.of(features, training_in(*world_and_log)))
+    users = features.users(observed(world_and_log[0]))
+    action = np.zeros((len(users.level), proto.size), np.float32)
+    for number, expected in ((4, features.like_rate), (5, features.popularity)):
+        action[:] = 0
+        action[:, number] = 2.0
+        assert np.array_equal(proto.scores(users, action).argmax(axis=1), np.full(len(action), expected.argmax()))
+    action[:] = 0
+    action[:, 0] = 1.0
+    assert np.allclose(
+        proto.scores(users, action), users.taste @ features.vectors.T / features.pair_scale[0], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("settings", [DQNSettings, PPOSettings])
+def test_settings_are_readable_without_torch(settings: type) -> None:
+    import subprocess
+    import sys
+
+    code = f"import sys; from {settings.__module__} import {settings.__name__}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,172 @@
+"""Features of users and items: right by another way of computing them, and blind to everything hidden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.base import Observation, Training
+from agents.contract import rows_of
+from agents.features import (
+    PAIR_NAMES,
+    USER_NAMES,
+    Features,
+    content_directions,
+    fit_features,
+    fold_in,
+    newest_rows,
+)
+from agents.loading import AgentSettings, train
+from simulator.env import WindtunnelVectorEnv
+from simulator.log import InteractionLog
+from simulator.world import World
+from tests.agents.taught_world import MakeEnv, observed, taught_world, training_in
+
+
+@pytest.fixture(scope="module")
+def world_and_log() -> tuple[World, InteractionLog]:
+    return taught_world()
+
+
+@pytest.fixture(scope="module")
+def features(world_and_log: tuple[World, InteractionLog]) -> Features:
+    return fit_features(training_in(*world_and_log), content_size=4, learned_size=3)
+
+
+def test_the_fold_in_is_the_ridge_regression_of_each_users_rows() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((5, 9, 3)).astype(np.float32)
+    trust = rng.random((5, 9)).astype(np.float32)
+    trust[2, :4] = 0.0  # empty places
+    surprise = rng.standard_normal((5, 9)).astype(np.float32)
+    precision = np.array([2.0, 5.0, 0.5, 1.0], np.float32)
+    level, taste = fold_in(vectors, trust, surprise, precision)
+    for user in range(5):
+        design = np.concatenate([np.ones((9, 1)), vectors[user]], axis=1) * np.sqrt(trust[user])[:, None]
+        augmented = np.concatenate([design, np.diag(np.sqrt(precision))])
+        target = np.concatenate([surprise[user] * np.sqrt(trust[user]), np.zeros(4)])
+        solved = np.linalg.lstsq(augmented, target, rcond=None)[0]
+        assert np.allclose([level[user], *taste[user]], solved, atol=1e-5)
+
+
+def test_a_user_without_history_is_the_average_user(
+    features: Features, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    observation = observed(world_and_log[0], 3)
+    blank = replace(observation, history_items=np.full_like(observation.history_items, -1))
+    users = features.users(blank)
+    assert not users.state()[:, [0, 1, 2, *range(len(USER_NAMES), users.state().shape[1])]].any()
+
+
+def test_pair_features_are_products_of_blocks_and_stand_where_the_slices_say(
+    features: Features, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    users = features.users(observed(world_and_log[0]))
+    state = users.state()
+    blocks = features.pair_blocks(users)
+    assert len(blocks) == len(PAIR_NAMES)
+    for (user, _), part in zip(blocks, features.pair_slices(), strict=True):
+        assert np.array_equal(user, state[:, part])
+
+
+def test_pair_features_have_unit_spread_over_the_train_users(
+    features: Features, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    rows = newest_rows(world_and_log[1], length=50, slate_size=4)
+    for user, item in features.pair_blocks(features.users(rows)):
+        assert (user @ item.T).std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_taste_tells_which_items_a_user_likes_beyond_their_quality(
+    features: Features, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    """Among pairs of unrated items, the world prefers the one of higher predicted taste far more often than not."""
+    world, _ = world_and_log
+    users = features.users(observed(world, 60))
+    predicted = users.taste @ features.vectors.T
+    truth = world.starts.vector @ world.item_vectors.T
+    agreement = [np.corrcoef(predicted[u], truth[u])[0, 1] for u in range(60)]
+    assert np.mean(agreement) > 0.3
+
+
+def test_feedback_far_down_a_slate_weighs_less_and_logged_rows_weigh_in_full(
+    features: Features, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    """One user, one not liked item in the newest place: as a logged row, and as place K of a slate."""
+    one = rows_of(observed(world_and_log[0], 2), np.array([0]))
+    one.history_items[:] = -1
+    one.history_items[0, -1] = 7
+    one.history_feedback[:] = 0.0
+    logged = features.users(one).level[0]
+    shown = features.users(replace(one, step=np.array([1]))).level[0]
+    surprise = -features.mean - features.like_rate[7]
+    assert surprise < 0
+    assert logged < shown < 0
+
+
+def test_content_directions_do_not_depend_on_where_or_how_far_the_vectors_lie(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    catalogue = world_and_log[1].catalogue
+    assert catalogue.content is not None
+    moved = replace(catalogue, content=3 * catalogue.content + 5)
+    assert np.allclose(content_directions(catalogue, 4), content_directions(moved, 4), atol=1e-4)
+    flat = replace(catalogue, content=np.ones_like(catalogue.content))
+    assert content_directions(flat, 4).shape == (catalogue.n_items, 1)
+
+
+def tables(features: Features) -> dict[str, Any]:
+    return {name: getattr(features, name) for name in Features.__slots__}
+
+
+def test_features_read_nothing_of_the_world(world_and_log: tuple[World, InteractionLog]) -> None:
+    """Poison: without any environment, and with the world's vectors replaced by noise, the tables are the same bits."""
+    world, log = world_and_log
+
+    def refuse(*args: Any, **kwargs: Any) -> WindtunnelVectorEnv:
+        raise AssertionError("features asked for an environment")
+
+    plain = training_in(world, log)
+    blind = replace(training_in(world, log), make_env=refuse)
+    ours, theirs = tables(fit_features(plain)), tables(fit_features(blind))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("kind", ["popularity", "linucb", "dqn", "ppo", "recbole:EASE"])
+def test_agents_that_are_not_the_oracle_do_not_read_appeal(
+    kind: str, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    """Poison: appeal that is NaN for every item changes no slate and no chance."""
+    settings = AgentSettings(name="one", kind=kind, params={"num_envs": 8} if kind in ("linucb", "dqn", "ppo") else {})
+    agent = train(settings, training_in(*world_and_log, budget=None if "recbole" in kind else 32), Path()).agent
+    observation = observed(world_and_log[0])
+    assert observation.candidates is not None
+    poisoned = replace(observation, appeal=np.full(observation.candidates.shape, np.nan, np.float32))
+    rng = np.random.default_rng
+    assert np.array_equal(agent.act(observation, rng(0)), agent.act(poisoned, rng(0)))
+    chances = agent.action_probabilities  # type: ignore[attr-defined]
+    assert np.array_equal(chances(observation), chances(poisoned))
+
+
+def test_an_agent_learns_the_same_when_what_it_may_not_see_of_its_own_world_changes(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    """Poison: a world whose hidden arrays are turned together behaves alike; who sees acts alone learns the same."""
+    world, log = world_and_log
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((world.item_vectors.shape[1],) * 2))[0]
+    starts = replace(world.starts, vector=(world.starts.vector @ turn).astype(np.float32))
+    turned = replace(world, item_vectors=(world.item_vectors @ turn).astype(np.float32), starts=starts)
+    settings = AgentSettings(name="one", kind="linucb", params={"num_envs": 16})
+
+    def taught(where: World) -> Training:
+        return replace(training_in(where, log, budget=160), make_env=MakeEnv(where))
+
+    one, other = (train(settings, taught(where), Path()) for where in (world, turned))
+    observation: Observation = observed(world)
+    rng = np.random.default_rng
+    assert one.curve == other.curve
+    assert np.array_equal(one.agent.act(observation, rng(0)), other.agent.act(observation, rng(0)))
