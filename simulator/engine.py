@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -100,8 +99,20 @@ def _report_to(path: Path | None) -> Report:
     return report
 
 
+def _keep_this_worker() -> None:
+    """Tell loky that a worker which has grown is no leak: torch alone adds more than the 300 MB that it allows.
+
+    A worker that it ends for that while others' inputs are under way can leave the queue locked for ever (seen on a
+    loaded machine); there is no public setting.
+    """
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = float("inf")
+
+
 def _run_and_store(cache: StageCache, task: Task, key: str, progress: Path | None) -> float:
     _limit_threads()
+    _keep_this_worker()
     before = _children_cpu()
     result = task.run(*task.inputs, report=_report_to(progress))
     used = _children_cpu() - before
@@ -162,9 +173,7 @@ class Engine:
                 for (task, key), path in zip(waiting, paths, strict=True):
                     _run_and_store(self.cache, task, key, path)
             else:
-                with self._backend(), warnings.catch_warnings():
-                    # loky replaces a worker that has grown; the task it held is given to another, nothing is lost.
-                    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+                with self._backend():
                     joblib.Parallel(n_jobs=self.workers, batch_size=1, pre_dispatch="all")(
                         joblib.delayed(_run_and_store)(self.cache, task, key, path)
                         for (task, key), path in zip(waiting, paths, strict=True)
