@@ -67,6 +67,8 @@ LEFT, DONE = 0, 1
 
 _AHEAD = 3
 """Rows are asked for this many items before they are used."""
+_NEAR = 1 << 18
+"""Numbers of state that stay in a processor's cache; with more, users are asked for before their turn."""
 BLOCK = 32
 """Users stepped together."""
 _SHOWN, _FIRST, _USER = 0, 1, 2
@@ -142,6 +144,16 @@ def _logit(state: F32, user: np.uint64, table: F32, row: np.uint64, loss: FloatV
 
 
 @njit(cache=True, error_model="numpy")
+def _fetch(user: int, slate: I64, seen: U64, clock: U64, state: F32, past: I32, empty: np.uint64) -> None:
+    """Ask for what the step of this user will touch."""
+    for c in range(0, state.shape[1], 16):
+        prefetch_write(state, user, c)
+    for k in range(slate.shape[1]):
+        prefetch_write(seen, user, np.int64(min(np.uint64(slate[user, k]), empty) >> _6))
+    prefetch_write(past, user, np.int64(clock[user, WRITTEN]))
+
+
+@njit(cache=True, error_model="numpy")
 def _place(
     slate: I64,
     seen: U64,
@@ -154,9 +166,12 @@ def _place(
     m: int,
     n_items: int,
     shift: np.uint64,
+    state: F32,
+    past: I32,
 ) -> None:
     """Which items of the slates are shown, and the list of those examined (each place by itself: no cascade)."""
     empty = np.uint64(n_items)
+    far = state.shape[0] * (2 * state.shape[1] + 4 * seen.shape[1]) > _NEAR
     n = _0
     for b in range(m):
         user = np.uint64(count[b, _USER])
@@ -166,6 +181,8 @@ def _place(
             draws[0, b, k] = high_uniform(bits)
             draws[1, b, k] = low_uniform(bits)
         count[b, _FIRST] = np.int64(n)
+        if far and b + 2 < m:
+            _fetch(count[b + 2, _USER], slate, seen, clock, state, past, empty)
         n_shown = 0
         for k in range(slate.shape[1]):
             item = min(np.uint64(slate[user, k]), empty)  # negative numbers wrap to large ones
@@ -411,7 +428,7 @@ def _step_block(
         else:
             count[m, _USER] = user
             m += 1
-    _place(slate, seen, clock, parameters, draws, rows, examined, count, m, n_items, shift)
+    _place(slate, seen, clock, parameters, draws, rows, examined, count, m, n_items, shift, state, past)
     if parameters[CASCADE] > _ZERO:
         _cascade(
             table, item_bias, parameters, clock, state, mood, draws, flat, rows, examined, count, m, width,
