@@ -80,6 +80,17 @@ def lanes_of(slate_size: int) -> int:
     return 1 << (slate_size + 2).bit_length()
 
 
+def new_scratch(slate_size: int) -> tuple[F32, U64, I64]:
+    """Working memory of `step_users` and `advance_users` for slates of K; not shared between threads.
+
+    With L = lanes_of(K) it holds draws [2, BLOCK, L], flat [2, BLOCK L], overlap [BLOCK]; rows [BLOCK, L], examined
+    [2, BLOCK L]; clicked [BLOCK, L], count [BLOCK + 1, 3].
+    """
+    size = BLOCK * lanes_of(slate_size)
+    floats, words = np.zeros(4 * size + BLOCK, np.float32), np.zeros(3 * size, np.uint64)
+    return floats, words, np.zeros(size + 3 * (BLOCK + 1), np.int64)
+
+
 @njit(cache=True, inline="always")
 def mix64(x: np.uint64) -> np.uint64:
     """SplitMix64's finaliser (Steele, Lea and Flood, 2014): a bijection, each output bit depends on all input bits."""
@@ -328,7 +339,7 @@ def _record(
     parameters: F32,
     overlap: F32,
     flat: F32,
-    clicked: I32,
+    clicked: I64,
     rows: U64,
     examined: U64,
     count: I64,
@@ -343,7 +354,7 @@ def _record(
         for k in range(clicked.shape[1]):
             clicked[b, k] = 0
     for p in range(count[m, _FIRST]):
-        clicked[examined[0, p] >> shift, examined[0, p] & low] = np.int32(flat[1, p])
+        clicked[examined[0, p] >> shift, examined[0, p] & low] = np.int64(flat[1, p])
     n_done = 0
     for b in range(m):
         user = np.uint64(count[b, _USER])
@@ -403,7 +414,7 @@ def _step_block(
     draws: F32,
     flat: F32,
     overlap: F32,
-    clicked: I32,
+    clicked: I64,
     rows: U64,
     examined: U64,
     count: I64,
@@ -448,6 +459,21 @@ def _step_block(
     return n_done
 
 
+@njit(cache=True, error_model="numpy", inline="always")
+def _scratch(floats: F32, words: U64, numbers: I64) -> tuple[F32, F32, F32, U64, U64, I64, I64]:
+    """The working arrays of a block, out of three: each argument of a kernel costs a tenth of a microsecond a call."""
+    size = words.shape[0] // 3
+    lanes = size // BLOCK
+    draws = floats[: 2 * size].reshape((2, BLOCK, lanes))
+    flat = floats[2 * size : 4 * size].reshape((2, size))
+    overlap = floats[4 * size :]
+    rows = words[:size].reshape((BLOCK, lanes))
+    examined = words[size : 3 * size].reshape((2, size))
+    clicked = numbers[:size].reshape((BLOCK, lanes))
+    count = numbers[size:].reshape((BLOCK + 1, 3))
+    return draws, flat, overlap, rows, examined, clicked, count
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def step_users(
     slate: I64,
@@ -463,13 +489,9 @@ def step_users(
     clicks: U8,
     reward: F32,
     flags: Flags,
-    draws: F32,
-    flat: F32,
-    overlap: F32,
-    clicked: I32,
-    rows: U64,
-    examined: U64,
-    count: I64,
+    floats: F32,
+    words: U64,
+    numbers: I64,
     width: int,
     length: int,
 ) -> int:
@@ -483,10 +505,10 @@ def step_users(
     past: [n, P] history, the newest H = `length` entries end at column WRITTEN; 2 item + click, -2 where empty.
         P >= H + K; the larger, the more seldom it is moved to the front.
     shown, clicks, reward: [n, K], [n, K], [n] outputs. flags: [n, 2] left and done, in and out.
-    draws, flat, overlap, clicked, rows, examined, count: scratch [2, BLOCK, L], [2, BLOCK L], [BLOCK], [BLOCK, L],
-        [BLOCK, L], [2, BLOCK L], [BLOCK + 1, 3] with L = lanes_of(K).
+    floats, words, numbers: what `new_scratch` returns.
     width: columns of the vectors, a multiple of 16; C is a multiple of 8.
     """
+    draws, flat, overlap, rows, examined, clicked, count = _scratch(floats, words, numbers)
     n_done = 0
     for first in range(0, slate.shape[0], BLOCK):
         end = min(first + BLOCK, slate.shape[0])
@@ -626,13 +648,9 @@ def advance_users(
     clicks: U8,
     reward: F32,
     flags: Flags,
-    draws: F32,
-    flat: F32,
-    overlap: F32,
-    clicked: I32,
-    rows: U64,
-    examined: U64,
-    count: I64,
+    floats: F32,
+    words: U64,
+    numbers: I64,
     width: int,
     length: int,
     start_user: I64,
@@ -666,6 +684,7 @@ def advance_users(
     features: [n, f], written where a session starts.
     history_items, history_feedback, step: [n, H], [n, H], [n] outputs.
     """
+    draws, flat, overlap, rows, examined, clicked, count = _scratch(floats, words, numbers)
     n_starts = np.uint64(start_user.shape[0])
     m = 0
     for first in range(0, slate.shape[0], BLOCK):

@@ -198,7 +198,6 @@ class SimulatedUsers:
             starts.user_features,
         )
         self._state_arguments = (self._clock, self._state, self._mood, self.seen, self._past, self._flags)
-        block, lanes = kernel.BLOCK, kernel.lanes_of(slots)
         self._step_arguments = (
             self._table,
             self._item_bias,
@@ -212,13 +211,7 @@ class SimulatedUsers:
             self.outcome.clicks,
             self.outcome.reward,
             self._flags,
-            np.zeros((2, block, lanes), np.float32),
-            np.zeros((2, block * lanes), np.float32),
-            np.zeros(block, np.float32),
-            np.zeros((block, lanes), np.int32),
-            np.zeros((block, lanes), np.uint64),
-            np.zeros((2, block * lanes), np.uint64),
-            np.zeros((block + 1, 3), np.int64),
+            *kernel.new_scratch(slots),
             self.width,
             length,
         )
