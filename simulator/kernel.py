@@ -734,6 +734,21 @@ _USERS_AT_ONCE, _ITEMS_AT_ONCE = 64, 1024
 """Scoring goes through a block of items for this many users while the block is in cache."""
 
 
+def tiles_of(item_vectors: F32, item_bias: F32 | None) -> tuple[F32, F32]:
+    """The items as scoring wants them: thirty-two at a time, [Ip / 32, 32 d] with the items side by side, and biases.
+
+    Ip is I rounded up to a multiple of 32; what fills up has the bias -inf.
+    """
+    n_items, width = item_vectors.shape
+    n_tiles = -(-n_items // 32)
+    padded = np.zeros((n_tiles * 32, width), np.float32)
+    padded[:n_items] = item_vectors
+    bias = np.full((1, n_tiles * 32), -np.inf, np.float32)
+    bias[0, :n_items] = 0.0 if item_bias is None else item_bias
+    tiles = padded.reshape(n_tiles, 32, width).transpose(0, 2, 1)
+    return np.ascontiguousarray(tiles).reshape(n_tiles, 32 * width), bias
+
+
 @njit(cache=True, error_model="numpy")
 def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, scores: F32) -> None:
     """Scores [4, end - start] of items start to end for four users from `first` on (the last one fills up the four).
@@ -746,8 +761,8 @@ def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, 
         low, high = load16(bias, 0, i), load16(bias, 0, i + 16)
         a0, a1, a2, a3 = low, low, low, low
         b0, b1, b2, b3 = high, high, high, high
-        for j in range(table.shape[0]):
-            low, high = load16(table, j, i), load16(table, j, i + 16)
+        for j in range(table.shape[1] // 32):
+            low, high = load16(table, i // 32, 32 * j), load16(table, i // 32, 32 * j + 16)
             w0, w1, w2, w3 = fill16(users[u0, j]), fill16(users[u1, j]), fill16(users[u2, j]), fill16(users[u3, j])
             a0, b0 = mad16(w0, low, a0), mad16(w0, high, b0)
             a1, b1 = mad16(w1, low, a1), mad16(w1, high, b1)
@@ -768,12 +783,12 @@ def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, 
 def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out: F32) -> None:
     """Scores out [n, I] = <users, items> + bias + offset [n].
 
-    users: [n, d]; table: [d, Ip]; bias: [1, Ip] with Ip a multiple of 32; scores: [4, 1024] scratch. A row of `out`
-    does not depend on the other users.
+    users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; scores: [4, 1024] scratch. A row of `out` does
+    not depend on the other users.
     """
     n_users, n_items = out.shape
     for start in range(0, n_items, _ITEMS_AT_ONCE):
-        end = min(start + _ITEMS_AT_ONCE, table.shape[1])
+        end = min(start + _ITEMS_AT_ONCE, bias.shape[1])
         for first in range(0, n_users, 4):
             _score(users, first, table, bias, start, end, scores)
             for user in range(first, min(first + 4, n_users)):
@@ -807,10 +822,10 @@ def _keep_best(
 def top_items(users: F32, table: F32, bias: F32, blocked: U64, scores: F32, best: F32, out: I64) -> None:
     """The K items of highest <users, items> + bias for each user: out [n, K], best first, ties to the smaller number.
 
-    users: [n, d]; table: [d, Ip]; bias: [1, Ip], -inf beyond the items, Ip a multiple of 32; blocked: [n or 1, W] bits
-    of items left out (out is -1 where too few are left); scores: [4, 1024] scratch; best: [n, K] output, their scores.
+    users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; blocked: [n or 1, W] bits of items left out
+    (out is -1 where too few are left); scores: [4, 1024] scratch; best: [n, K] output, their scores.
     """
-    n_users, n_items = users.shape[0], table.shape[1]
+    n_users, n_items = users.shape[0], bias.shape[1]
     best[:, :] = -np.inf
     out[:, :] = -1
     for begin in range(0, n_users, _USERS_AT_ONCE):

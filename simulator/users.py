@@ -91,11 +91,7 @@ class ItemScorer:
 
     def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None) -> None:
         self.n_items, self.width = item_vectors.shape
-        padded = -(-self.n_items // 32) * 32
-        self._table = np.zeros((self.width, padded), np.float32)  # [d, I] transposed: see the kernel
-        self._table[:, : self.n_items] = item_vectors.T
-        self._bias = np.full((1, padded), -np.inf, np.float32)
-        self._bias[0, : self.n_items] = 0.0 if item_bias is None else item_bias
+        self._table, self._bias = kernel.tiles_of(item_vectors, item_bias)
         self._scores = np.zeros((4, 1024), np.float32)
         self._nothing = np.zeros((1, self.n_items // 64 + 1), np.uint64)
 
