@@ -158,14 +158,24 @@ def sum8(typing: Any, a: Any) -> Any:
 
 
 @_intrinsic
-def any_above16(typing: Any, numbers: Any, limit: Any) -> Any:
-    """Whether one of sixteen lanes is greater than the same lane of the limit."""
+def above16(typing: Any, numbers: Any, limit: Any) -> Any:
+    """Bits of the sixteen lanes that are greater than the same lane of the limit."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         above = builder.bitcast(builder.fcmp_ordered(">", *args), ir.IntType(16))
-        return builder.icmp_unsigned("!=", above, ir.IntType(16)(0))
+        return builder.zext(above, ir.IntType(64))
 
-    return types.boolean(float16, float16), lower
+    return types.uint64(float16, float16), lower
+
+
+@_intrinsic
+def lowest_bit(typing: Any, bits: Any) -> Any:
+    """Number of the lowest bit that is set; some bit must be."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.uint64(types.uint64), lower
 
 
 def _make_prefetch(for_writing: int) -> Callable[..., Any]:

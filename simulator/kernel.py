@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from simulator._vector import (
     FloatVector,
+    above16,
     add8,
-    any_above16,
     fill8,
     fill16,
     load8,
     load16,
+    lowest_bit,
     mad8,
     mad16,
     mul8,
@@ -804,18 +805,22 @@ def _keep_best(
     k = out.shape[1]
     limit = fill16(best[user, k - 1])
     for tile in range(start, end, 16):
-        if any_above16(load16(scores, row, tile - start), limit):
-            for i in range(tile, tile + 16):
-                score, item = scores[row, i - start], np.uint64(i)
-                if score > best[user, k - 1] and (blocked[who, item >> _6] >> (item & _63)) & _1 == _0:
-                    place = k - 1
-                    while place > 0 and score > best[user, place - 1]:
-                        best[user, place] = best[user, place - 1]
-                        out[user, place] = out[user, place - 1]
-                        place -= 1
-                    best[user, place] = score
-                    out[user, place] = i
-            limit = fill16(best[user, k - 1])
+        hits = above16(load16(scores, row, tile - start), limit)
+        if hits == _0:
+            continue
+        while hits != _0:
+            item = np.uint64(tile) + lowest_bit(hits)
+            hits &= hits - _1
+            score = scores[row, item - np.uint64(start)]
+            if score > best[user, k - 1] and (blocked[who, item >> _6] >> (item & _63)) & _1 == _0:
+                place = k - 1
+                while place > 0 and score > best[user, place - 1]:
+                    best[user, place] = best[user, place - 1]
+                    out[user, place] = out[user, place - 1]
+                    place -= 1
+                best[user, place] = score
+                out[user, place] = np.int64(item)
+        limit = fill16(best[user, k - 1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
