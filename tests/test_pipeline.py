@@ -67,17 +67,17 @@ class Elsewhere:
 
 
 def write_scenario(folder: Path, *, extra: str = "", threshold: float = 0.0) -> Path:
-    """A log of 90 users and 40 items with one taste dimension, and a scenario that reads it."""
+    """A log of 150 users and 40 items with one taste dimension, and a scenario that reads it."""
     rng = np.random.default_rng(5)
-    taste, trait = rng.normal(size=90), rng.normal(size=40)
+    taste, trait = rng.normal(size=150), rng.normal(size=40)
     rows = ["user,item,time,liked"]
-    for u in range(90):
+    for u in range(150):
         for t, i in enumerate(rng.choice(40, 16, replace=False)):
             p = 1 / (1 + np.exp(-(0.4 * trait[i] + taste[u] * trait[i])))
             rows.append(f"u{u},i{i},{t},{int(rng.random() < p)}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log.csv").write_text("\n".join(rows) + "\n")
-    users = ["user,side", *(f"u{u},{'left' if u % 2 else 'right'}" for u in range(90))]
+    users = ["user,side", *(f"u{u},{'left' if u % 2 else 'right'}" for u in range(150))]
     (folder / "users.csv").write_text("\n".join(users) + "\n")
     (folder / "agents.py").write_text(SAVED)
     path = folder / "tiny.yaml"
@@ -104,7 +104,7 @@ def test_workers_change_nothing_but_the_seconds(tmp_path: Path, monkeypatch: pyt
     two = fly(scenario, tmp_path / "two", monkeypatch, workers=2)
     assert one.without_seconds() == two.without_seconds()
     assert {agent.name for agent in one.agents} == {"random", "popularity", "oracle", "linucb"}
-    assert one.verdict == "undecided"  # 36 judge users: the simulator cannot be trusted, so no gate is decided
+    assert one.verdict == "undecided"  # 60 judge users: the simulator cannot be trusted, so no gate is decided
     reward = {agent.name: agent.simulated["reward"].value for agent in one.agents}
     assert reward["oracle"] > reward["random"]
 
@@ -131,7 +131,7 @@ def test_an_agent_that_fails_costs_one_row_and_one_made_elsewhere_has_no_numbers
     assert "the model file is empty" in (rows["broken"].failed or "")
     assert "shape" in (rows["flat"].failed or "")
     assert rows["linucb"].failed is None
-    assert rows["linucb"].simulated["reward"].n == 36
+    assert rows["linucb"].simulated["reward"].n == 60
     unseen = rows["elsewhere"].simulated["reward"]
     assert unseen.value is None
     assert "may have seen these rows" in (unseen.withheld or "")
@@ -176,7 +176,7 @@ def start(scenario: Path, cache: Path, out: Path) -> subprocess.Popen[bytes]:
         [sys.executable, str(CLI), "run", str(scenario), "--out", str(out), "--workers", "2"],
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
 
@@ -186,7 +186,7 @@ def killed_in(stage: str, scenario: Path, cache: Path, out: Path) -> None:
     process = start(scenario, cache, out)
     deadline = time.monotonic() + 120
     while not any((cache / stage).glob("*.pkl")):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, f"the run ended with {process.returncode} before {stage} was stored"
         assert time.monotonic() < deadline, f"nothing of {stage} was stored in time"
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
