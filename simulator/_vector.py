@@ -158,6 +158,16 @@ def sum8(typing: Any, a: Any) -> Any:
 
 
 @_intrinsic
+def max16(typing: Any, a: Any, b: Any) -> Any:
+    """The greater of two vectors, lane by lane."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return float16(float16, float16), lower
+
+
+@_intrinsic
 def above16(typing: Any, numbers: Any, limit: Any) -> Any:
     """Bits of the sixteen lanes that are greater than the same lane of the limit."""
 

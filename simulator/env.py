@@ -237,7 +237,7 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
 
     def _advance(self, slates: NDArray[np.int64]) -> tuple[Arrays, Advance]:
         rest = self.users.new_observation(self.num_envs) if self.copy else self._live
-        turn = self.users.advance(slates, self._episode, rest)
+        turn = self.users.advance(slates, self._episode, rest, copy=self.copy)
         features = self.users.user_features.copy() if self.copy else self.users.user_features
         return dict(zip(FIELDS, (features, *rest), strict=True)), turn
 

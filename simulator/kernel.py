@@ -26,6 +26,7 @@ from simulator._vector import (
     lowest_bit,
     mad8,
     mad16,
+    max16,
     mul8,
     prefetch_read,
     prefetch_write,
@@ -731,6 +732,7 @@ def unpack_candidates(seen: U64, out: NDArray[np.bool_]) -> None:
             out[user, item] = (seen[user, item >> 6] >> (np.uint64(item) & _63)) & _1 == np.uint64(0)
 
 
+_SLACK, _TINY = np.float32(1e-6), np.float32(1e-30)
 _USERS_AT_ONCE, _ITEMS_AT_ONCE = 64, 1024
 """Scoring goes through a block of items for this many users while the block is in cache."""
 
@@ -784,7 +786,7 @@ def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, 
 def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out: F32) -> None:
     """Scores out [n, I] = <users, items> + bias + offset [n].
 
-    users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; scores: [4, 1024] scratch. A row of `out` does
+    users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; scores: [5, 1024] scratch. A row of `out` does
     not depend on the other users.
     """
     n_users, n_items = out.shape
@@ -797,30 +799,57 @@ def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out
                     out[user, i] = scores[user - first, i - start] + offset[user]
 
 
+@njit(cache=True, error_model="numpy", inline="always")
+def _insert(score: np.float32, item: int, best: F32, out: I64, user: int) -> None:
+    """Put an item among the best K of a user, where it belongs; it is better than the last of them."""
+    place = out.shape[1] - 1
+    while place > 0 and score > best[user, place - 1]:
+        best[user, place] = best[user, place - 1]
+        out[user, place] = out[user, place - 1]
+        place -= 1
+    best[user, place] = score
+    out[user, place] = item
+
+
 @njit(cache=True, error_model="numpy")
 def _keep_best(
     scores: F32, row: int, start: int, end: int, blocked: U64, who: int, best: F32, out: I64, user: int
 ) -> None:
     """Let the unblocked items from start to end into the best so far, best [n, K] and out [n, K]."""
     k = out.shape[1]
-    limit = fill16(best[user, k - 1])
+    for word in range(start >> 6, min((end + 63) >> 6, blocked.shape[1])):
+        bits = blocked[who, word]
+        while bits != _0:
+            scores[row, np.uint64((word << 6) - start) + lowest_bit(bits)] = -np.inf
+            bits &= bits - _1
+    if start == 0 and k <= 16:
+        # The best of every sixteenth item are sixteen items, so the K-th of them is no better than the K-th of all:
+        # a first limit, which spares most of the insertions.
+        most = load16(scores, row, 0)
+        for tile in range(16, end, 16):
+            most = max16(most, load16(scores, row, tile))
+        store16(scores, 4, 0, most)
+        for lane in range(16):
+            if scores[4, lane] > best[user, k - 1]:
+                _insert(scores[4, lane], -1, best, out, user)
+        first = best[user, k - 1]
+        for place in range(k):
+            best[user, place] = -np.inf
+            out[user, place] = -1
+        limit = fill16(first - (abs(first) * _SLACK + _TINY))  # a little below, so that `first` itself gets in
+    else:
+        limit = fill16(best[user, k - 1])
     for tile in range(start, end, 16):
         hits = above16(load16(scores, row, tile - start), limit)
         if hits == _0:
             continue
         while hits != _0:
-            item = np.uint64(tile) + lowest_bit(hits)
+            lane = lowest_bit(hits)
             hits &= hits - _1
-            score = scores[row, item - np.uint64(start)]
-            if score > best[user, k - 1] and (blocked[who, item >> _6] >> (item & _63)) & _1 == _0:
-                place = k - 1
-                while place > 0 and score > best[user, place - 1]:
-                    best[user, place] = best[user, place - 1]
-                    out[user, place] = out[user, place - 1]
-                    place -= 1
-                best[user, place] = score
-                out[user, place] = np.int64(item)
-        limit = fill16(best[user, k - 1])
+            score = scores[row, np.uint64(tile - start) + lane]
+            if score > best[user, k - 1]:
+                _insert(score, tile + int(lane), best, out, user)
+        limit = max16(limit, fill16(best[user, k - 1]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -828,7 +857,7 @@ def top_items(users: F32, table: F32, bias: F32, blocked: U64, scores: F32, best
     """The K items of highest <users, items> + bias for each user: out [n, K], best first, ties to the smaller number.
 
     users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; blocked: [n or 1, W] bits of items left out
-    (out is -1 where too few are left); scores: [4, 1024] scratch; best: [n, K] output, their scores.
+    (out is -1 where too few are left); scores: [5, 1024] scratch; best: [n, K] output, their scores.
     """
     n_users, n_items = users.shape[0], bias.shape[1]
     best[:, :] = -np.inf

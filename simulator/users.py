@@ -92,7 +92,7 @@ class ItemScorer:
     def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None) -> None:
         self.n_items, self.width = item_vectors.shape
         self._table, self._bias = kernel.tiles_of(item_vectors, item_bias)
-        self._scores = np.zeros((4, 1024), np.float32)
+        self._scores = np.zeros((5, 1024), np.float32)
         self._nothing = np.zeros((1, self.n_items // 64 + 1), np.uint64)
 
     def scores(self, users: NDArray[np.float32], offset: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -270,7 +270,9 @@ class SimulatedUsers:
         length = self.world.history_length
         return np.empty((m, length), np.int64), np.empty((m, length), np.float32), np.empty(m, np.int64)
 
-    def advance(self, slate: NDArray[np.int64], episode: NDArray[np.int64], observation: RawObservation) -> Advance:
+    def advance(
+        self, slate: NDArray[np.int64], episode: NDArray[np.int64], observation: RawObservation, *, copy: bool = True
+    ) -> Advance:
         """`step`, then start the next session in every lane that is done, and observe all lanes.
 
         The next user and session of a lane depend on its seed, its number and its episode only.
@@ -279,6 +281,7 @@ class SimulatedUsers:
             slate: [n, K] int64, C-contiguous.
             episode: [n] number of each lane's next episode, counted up in place.
             observation: where the observation of all lanes is written.
+            copy: False returns last observations that the next call overwrites.
         """
         if self._last is None:
             features = np.empty_like(self.user_features)
@@ -299,8 +302,10 @@ class SimulatedUsers:
             *observation,
         )
         lanes, features, items, feedback, step = self._last
-        last = (items[:m].copy(), feedback[:m].copy(), step[:m].copy())
-        return Advance(terminated, truncated, lanes[:m].copy(), features[:m].copy(), last)
+        last = (lanes[:m], features[:m], items[:m], feedback[:m], step[:m])
+        if copy:
+            last = (lanes[:m].copy(), features[:m].copy(), items[:m].copy(), feedback[:m].copy(), step[:m].copy())
+        return Advance(terminated, truncated, last[0], last[1], last[2:])
 
     def stop(self) -> None:
         """End every session at once, as if the horizon were reached."""
