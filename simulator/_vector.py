@@ -188,6 +188,20 @@ def lowest_bit(typing: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), lower
 
 
+@_intrinsic
+def move8(typing: Any, array: Any, row: Any, source: Any, target: Any) -> Any:
+    """array[row, target : target + 8] = array[row, source : source + 8], int32."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        numbers = ir.VectorType(ir.IntType(32), 8)
+        kind = signature.args[0]
+        vector = builder.load(_address(context, builder, kind, args[0], args[1], args[2], numbers), align=4)
+        builder.store(vector, _address(context, builder, kind, args[0], args[1], args[3], numbers), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, types.int64), lower
+
+
 def _make_prefetch(for_writing: int) -> Callable[..., Any]:
     @_intrinsic
     def prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:

@@ -27,6 +27,7 @@ from simulator._vector import (
     mad8,
     mad16,
     max16,
+    move8,
     mul8,
     prefetch_read,
     prefetch_write,
@@ -69,10 +70,12 @@ LEFT, DONE = 0, 1
 
 _AHEAD = 3
 """Rows are asked for this many items before they are used."""
-_NEAR = 1 << 18
+_NEAR = 1 << 19
 """Numbers of state that stay in a processor's cache; with more, users are asked for before their turn."""
 BLOCK = 32
 """Users stepped together."""
+_STAGGER = 24
+"""Numbers between working arrays, so that they do not lie 4,096 bytes apart: a processor takes such places for one."""
 _SHOWN, _FIRST, _USER = 0, 1, 2
 """Columns of the scratch `count`: items shown; where the user's examined items begin in the flat arrays; who it is."""
 
@@ -85,12 +88,12 @@ def lanes_of(slate_size: int) -> int:
 def new_scratch(slate_size: int) -> tuple[F32, U64, I64]:
     """Working memory of `step_users` and `advance_users` for slates of K; not shared between threads.
 
-    With L = lanes_of(K) it holds draws [2, BLOCK, L], flat [2, BLOCK L], overlap [BLOCK]; rows [BLOCK, L], examined
-    [2, BLOCK L]; clicked [BLOCK, L], count [BLOCK + 1, 3].
+    With L = lanes_of(K) it holds looks, lucks, clicked, rows [BLOCK, L], flat, examined [2, BLOCK L],
+    overlap [BLOCK] and count [BLOCK + 1, 3].
     """
-    size = BLOCK * lanes_of(slate_size)
-    floats, words = np.zeros(4 * size + BLOCK, np.float32), np.zeros(3 * size, np.uint64)
-    return floats, words, np.zeros(size + 3 * (BLOCK + 1), np.int64)
+    rows = BLOCK * lanes_of(slate_size)
+    size = rows + _STAGGER
+    return np.zeros(6 * size, np.float32), np.zeros(3 * size, np.uint64), np.zeros(3 * (BLOCK + 1), np.int64)
 
 
 @njit(cache=True, inline="always")
@@ -157,13 +160,17 @@ def _logit(state: F32, user: np.uint64, table: F32, row: np.uint64, loss: FloatV
 
 
 @njit(cache=True, error_model="numpy")
-def _fetch(user: int, slate: I64, seen: U64, clock: U64, state: F32, past: I32, empty: np.uint64) -> None:
-    """Ask for what the step of this user will touch."""
-    for c in range(0, state.shape[1], 16):
-        prefetch_write(state, user, c)
-    for k in range(slate.shape[1]):
-        prefetch_write(seen, user, np.int64(min(np.uint64(slate[user, k]), empty) >> _6))
-    prefetch_write(past, user, np.int64(clock[user, WRITTEN]))
+def _fetch(
+    slate: I64, seen: U64, clock: U64, state: F32, past: I32, count: I64, begin: int, stop: int, empty: np.uint64
+) -> None:
+    """Ask for what the steps of these users will touch."""
+    for b in range(begin, stop):
+        user = count[b, _USER]
+        for c in range(0, state.shape[1], 16):
+            prefetch_write(state, user, c)
+        for k in range(slate.shape[1]):
+            prefetch_write(seen, user, np.int64(min(np.uint64(slate[user, k]), empty) >> _6))
+        prefetch_write(past, user, np.int64(clock[user, WRITTEN]))
 
 
 @njit(cache=True, error_model="numpy")
@@ -172,30 +179,27 @@ def _place(
     seen: U64,
     clock: U64,
     parameters: F32,
-    draws: F32,
+    looks: F32,
+    lucks: F32,
     rows: U64,
     examined: U64,
     count: I64,
-    m: int,
+    begin: int,
+    stop: int,
     n_items: int,
     shift: np.uint64,
-    state: F32,
-    past: I32,
 ) -> None:
     """Which items of the slates are shown, and the list of those examined (each place by itself: no cascade)."""
     empty = np.uint64(n_items)
-    far = state.shape[0] * (2 * state.shape[1] + 4 * seen.shape[1]) > _NEAR
-    n = _0
-    for b in range(m):
+    n = np.uint64(count[begin, _FIRST])
+    for b in range(begin, stop):
         user = np.uint64(count[b, _USER])
         acts = fold(clock[user, KEY], clock[user, STEP]) ^ ACTS
-        for k in range(draws.shape[2]):
+        for k in range(looks.shape[1]):
             bits = mix64(acts + GOLDEN * np.uint64(k + 1))
-            draws[0, b, k] = high_uniform(bits)
-            draws[1, b, k] = low_uniform(bits)
+            looks[b, k] = high_uniform(bits)
+            lucks[b, k] = low_uniform(bits)
         count[b, _FIRST] = np.int64(n)
-        if far and b + 2 < m:
-            _fetch(count[b + 2, _USER], slate, seen, clock, state, past, empty)
         n_shown = 0
         for k in range(slate.shape[1]):
             item = min(np.uint64(slate[user, k]), empty)  # negative numbers wrap to large ones
@@ -206,9 +210,9 @@ def _place(
             rows[b, k] = item if there else empty
             n_shown += there
             examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
-            n += np.uint64(there & (draws[0, b, k] < parameters[N_PARAMETERS + k]))
+            n += np.uint64(there & (looks[b, k] < parameters[N_PARAMETERS + k]))
         count[b, _SHOWN] = n_shown
-    count[m, _FIRST] = np.int64(n)
+    count[stop, _FIRST] = np.int64(n)
 
 
 @njit(cache=True, error_model="numpy")
@@ -218,7 +222,8 @@ def _click(
     parameters: F32,
     state: F32,
     mood: F32,
-    draws: F32,
+    looks: F32,
+    lucks: F32,
     flat: F32,
     rows: U64,
     examined: U64,
@@ -237,7 +242,7 @@ def _click(
         b, k = examined[0, p] >> shift, examined[0, p] & low
         user, row = np.uint64(count[b, _USER]), rows[b, k]
         flat[0, p] = _logit(state, user, table, row, loss, width) + (mood[user, BIAS] + item_bias[row])
-        flat[1, p] = draws[1, b, k]
+        flat[1, p] = lucks[b, k]
         examined[1, p] = row
     for p in range(n):
         chance = sigma(flat[0, p])
@@ -254,7 +259,8 @@ def _cascade(
     clock: U64,
     state: F32,
     mood: F32,
-    draws: F32,
+    looks: F32,
+    lucks: F32,
     flat: F32,
     rows: U64,
     examined: U64,
@@ -272,13 +278,13 @@ def _cascade(
         acts = fold(clock[user, KEY], clock[user, STEP]) ^ ACTS
         count[b, _FIRST] = np.int64(n)
         for k in range(slate_size):
-            if draws[0, b, k] >= parameters[N_PARAMETERS + k]:
+            if looks[b, k] >= parameters[N_PARAMETERS + k]:
                 break
             row = rows[b, k]
             if row == empty:
                 continue
             chance = sigma(_logit(state, user, table, row, loss, width) + (mood[user, BIAS] + item_bias[row]))
-            clicked = _ONE if draws[1, b, k] < chance else _ZERO
+            clicked = _ONE if lucks[b, k] < chance else _ZERO
             examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
             examined[1, n] = row
             flat[0, n] = rate * (clicked - chance)
@@ -330,6 +336,21 @@ def _expose(
 
 
 @njit(cache=True, error_model="numpy")
+def _make_room(clock: U64, past: I32, count: I64, m: int, slate_size: int, length: int) -> None:
+    """Where a slate would not fit behind the history, the newest H entries move to the front."""
+    full = np.uint64(past.shape[1] - slate_size)
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        if clock[user, WRITTEN] > full:
+            first = clock[user, WRITTEN] - np.uint64(length)
+            for j in range(0, length - 7, 8):  # eight at a time, from the front: the two places may overlap
+                move8(past, user, np.int64(first) + j, j)
+            for j in range(length - length % 8, length):
+                past[user, np.uint64(j)] = past[user, first + np.uint64(j)]
+            clock[user, WRITTEN] = np.uint64(length)
+
+
+@njit(cache=True, error_model="numpy")
 def _record(
     clock: U64,
     mood: F32,
@@ -341,42 +362,38 @@ def _record(
     parameters: F32,
     overlap: F32,
     flat: F32,
-    clicked: I64,
+    clicked: F32,
     rows: U64,
     examined: U64,
     count: I64,
     m: int,
     n_items: int,
-    length: int,
     shift: np.uint64,
 ) -> int:
     """Outputs, history, satisfaction and leaving; returns how many are done."""
     empty, low = np.uint64(n_items), (_1 << shift) - _1
     for b in range(m):
         for k in range(clicked.shape[1]):
-            clicked[b, k] = 0
+            clicked[b, k] = _ZERO
     for p in range(count[m, _FIRST]):
-        clicked[examined[0, p] >> shift, examined[0, p] & low] = np.int64(flat[1, p])
+        clicked[examined[0, p] >> shift, examined[0, p] & low] = flat[1, p]
     n_done = 0
     for b in range(m):
         user = np.uint64(count[b, _USER])
         written = clock[user, WRITTEN]
-        if written + np.uint64(shown.shape[1]) > np.uint64(past.shape[1]):  # full: keep the newest H, at the front
-            for j in range(length):
-                past[user, j] = past[user, written - np.uint64(length) + np.uint64(j)]
-            written = np.uint64(length)
-        n_clicks = 0
+        n_clicks = _ZERO
         for k in range(shown.shape[1]):
             there = rows[b, k] < empty
             item = np.int32(rows[b, k]) if there else np.int32(-1)
+            click = np.int32(clicked[b, k])
             shown[user, k] = item
-            clicks[user, k] = clicked[b, k]
+            clicks[user, k] = click
             # An entry holds item and click in one number. What an empty place writes, the next entry overwrites.
-            past[user, written] = np.int32(item * 2 + clicked[b, k])
+            past[user, written] = np.int32(item * 2 + click)
             written += np.uint64(there)
             n_clicks += clicked[b, k]
         clock[user, WRITTEN] = written
-        pleased = min(_ONE, np.float32(n_clicks) / parameters[TWICE_USUAL])
+        pleased = min(_ONE, n_clicks / parameters[TWICE_USUAL])
         keep, step = parameters[SATISFACTION_MEMORY], clock[user, STEP]
         satisfaction = keep * mood[user, SATISFACTION] + (_ONE - keep) * pleased
         hazard = sigma(
@@ -391,7 +408,7 @@ def _record(
         clock[user, STEP] = step + _1
         flags[user, LEFT] = left
         flags[user, DONE] = done
-        reward[user] = np.float32(n_clicks)
+        reward[user] = n_clicks
         n_done += 1 if done else 0
     return n_done
 
@@ -413,10 +430,11 @@ def _step_block(
     clicks: U8,
     reward: F32,
     flags: Flags,
-    draws: F32,
+    looks: F32,
+    lucks: F32,
     flat: F32,
     overlap: F32,
-    clicked: I64,
+    clicked: F32,
     rows: U64,
     examined: U64,
     count: I64,
@@ -427,7 +445,7 @@ def _step_block(
     slate_size = slate.shape[1]
     n_items = table.shape[0] - 1
     shift = _0
-    while (1 << shift) < draws.shape[2]:
+    while (1 << shift) < looks.shape[1]:
         shift += _1
     n_done = 0
     m = 0
@@ -441,39 +459,50 @@ def _step_block(
         else:
             count[m, _USER] = user
             m += 1
-    _place(slate, seen, clock, parameters, draws, rows, examined, count, m, n_items, shift, state, past)
+    count[0, _FIRST] = 0
+    if state.shape[0] * (2 * state.shape[1] + 4 * seen.shape[1]) > _NEAR:
+        for b in range(0, m, 4):
+            _fetch(slate, seen, clock, state, past, count, b + 4, min(b + 8, m), np.uint64(n_items))
+            _place(
+                slate, seen, clock, parameters, looks, lucks, rows, examined, count, b, min(b + 4, m), n_items, shift
+            )
+    else:
+        _place(slate, seen, clock, parameters, looks, lucks, rows, examined, count, 0, m, n_items, shift)
     if parameters[CASCADE] > _ZERO:
         _cascade(
-            table, item_bias, parameters, clock, state, mood, draws, flat, rows, examined, count, m, width,
+            table, item_bias, parameters, clock, state, mood, looks, lucks, flat, rows, examined, count, m, width,
             slate_size, shift,
         )  # fmt: skip
     else:
         _click(
-            table, item_bias, parameters, state, mood, draws, flat, rows, examined, count, m, width, shift
+            table, item_bias, parameters, state, mood, looks, lucks, flat, rows, examined, count, m, width, shift
         )  # fmt: skip
     if parameters[RATE] > _ZERO:
         _drift(table, state, flat, examined, count, m, width)
     _expose(table, state, parameters[EXPOSURE_MEMORY], overlap, rows, count, m, width, slate_size)
+    _make_room(clock, past, count, m, slate_size, length)
     n_done += _record(
         clock, mood, past, shown, clicks, reward, flags, parameters, overlap, flat, clicked, rows, examined, count,
-        m, n_items, length, shift,
+        m, n_items, shift,
     )  # fmt: skip
     return n_done
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _scratch(floats: F32, words: U64, numbers: I64) -> tuple[F32, F32, F32, U64, U64, I64, I64]:
+def _scratch(floats: F32, words: U64, numbers: I64) -> tuple[F32, F32, F32, F32, U64, U64, F32, I64]:
     """The working arrays of a block, out of three: each argument of a kernel costs a tenth of a microsecond a call."""
     size = words.shape[0] // 3
-    lanes = size // BLOCK
-    draws = floats[: 2 * size].reshape((2, BLOCK, lanes))
+    rows = size - _STAGGER
+    lanes = rows // BLOCK
+    looks = floats[:rows].reshape((BLOCK, lanes))
+    lucks = floats[size : size + rows].reshape((BLOCK, lanes))
     flat = floats[2 * size : 4 * size].reshape((2, size))
-    overlap = floats[4 * size :]
-    rows = words[:size].reshape((BLOCK, lanes))
-    examined = words[size : 3 * size].reshape((2, size))
-    clicked = numbers[:size].reshape((BLOCK, lanes))
-    count = numbers[size:].reshape((BLOCK + 1, 3))
-    return draws, flat, overlap, rows, examined, clicked, count
+    clicked = floats[4 * size : 4 * size + rows].reshape((BLOCK, lanes))
+    overlap = floats[5 * size : 5 * size + BLOCK]
+    shown = words[:rows].reshape((BLOCK, lanes))
+    examined = words[size:].reshape((2, size))
+    count = numbers.reshape((BLOCK + 1, 3))
+    return looks, lucks, flat, overlap, shown, examined, clicked, count
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -510,13 +539,13 @@ def step_users(
     floats, words, numbers: what `new_scratch` returns.
     width: columns of the vectors, a multiple of 16; C is a multiple of 8.
     """
-    draws, flat, overlap, rows, examined, clicked, count = _scratch(floats, words, numbers)
+    looks, lucks, flat, overlap, rows, examined, clicked, count = _scratch(floats, words, numbers)
     n_done = 0
     for first in range(0, slate.shape[0], BLOCK):
         end = min(first + BLOCK, slate.shape[0])
         n_done += _step_block(
             first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown,
-            clicks, reward, flags, draws, flat, overlap, clicked, rows, examined, count, width, length,
+            clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined, count, width, length,
         )  # fmt: skip
     return n_done
 
@@ -686,14 +715,14 @@ def advance_users(
     features: [n, f], written where a session starts.
     history_items, history_feedback, step: [n, H], [n, H], [n] outputs.
     """
-    draws, flat, overlap, rows, examined, clicked, count = _scratch(floats, words, numbers)
+    looks, lucks, flat, overlap, rows, examined, clicked, count = _scratch(floats, words, numbers)
     n_starts = np.uint64(start_user.shape[0])
     m = 0
     for first in range(0, slate.shape[0], BLOCK):
         end = min(first + BLOCK, slate.shape[0])
         _step_block(
             first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown,
-            clicks, reward, flags, draws, flat, overlap, clicked, rows, examined, count, width, length,
+            clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined, count, width, length,
         )  # fmt: skip
         for at in range(first, end):
             lane = np.uint64(at)

@@ -15,7 +15,7 @@ _TILE = 16
 """Vectors are padded with zeros to a multiple of this many floats, so that no loop has a remainder."""
 
 
-_ROOM = 8
+_ROOM = 6
 """Slates that a history takes before it is moved to the front of its buffer."""
 
 
