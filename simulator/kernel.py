@@ -70,9 +70,7 @@ LEFT, DONE = 0, 1
 
 _AHEAD = 3
 """Rows are asked for this many items before they are used."""
-_NEAR = 1 << 19
-"""Numbers of state that stay in a processor's cache; with more, users are asked for before their turn."""
-BLOCK = 32
+BLOCK = 128
 """Users stepped together."""
 _STAGGER = 24
 """Numbers between working arrays, so that they do not lie 4,096 bytes apart: a processor takes such places for one."""
@@ -160,20 +158,6 @@ def _logit(state: F32, user: np.uint64, table: F32, row: np.uint64, loss: FloatV
 
 
 @njit(cache=True, error_model="numpy")
-def _fetch(
-    slate: I64, seen: U64, clock: U64, state: F32, past: I32, count: I64, begin: int, stop: int, empty: np.uint64
-) -> None:
-    """Ask for what the steps of these users will touch."""
-    for b in range(begin, stop):
-        user = count[b, _USER]
-        for c in range(0, state.shape[1], 16):
-            prefetch_write(state, user, c)
-        for k in range(slate.shape[1]):
-            prefetch_write(seen, user, np.int64(min(np.uint64(slate[user, k]), empty) >> _6))
-        prefetch_write(past, user, np.int64(clock[user, WRITTEN]))
-
-
-@njit(cache=True, error_model="numpy")
 def _place(
     slate: I64,
     seen: U64,
@@ -184,15 +168,14 @@ def _place(
     rows: U64,
     examined: U64,
     count: I64,
-    begin: int,
-    stop: int,
+    m: int,
     n_items: int,
     shift: np.uint64,
 ) -> None:
     """Which items of the slates are shown, and the list of those examined (each place by itself: no cascade)."""
     empty = np.uint64(n_items)
-    n = np.uint64(count[begin, _FIRST])
-    for b in range(begin, stop):
+    n = _0
+    for b in range(m):
         user = np.uint64(count[b, _USER])
         acts = fold(clock[user, KEY], clock[user, STEP]) ^ ACTS
         for k in range(looks.shape[1]):
@@ -212,7 +195,7 @@ def _place(
             examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
             n += np.uint64(there & (looks[b, k] < parameters[N_PARAMETERS + k]))
         count[b, _SHOWN] = n_shown
-    count[stop, _FIRST] = np.int64(n)
+    count[m, _FIRST] = np.int64(n)
 
 
 @njit(cache=True, error_model="numpy")
@@ -459,15 +442,7 @@ def _step_block(
         else:
             count[m, _USER] = user
             m += 1
-    count[0, _FIRST] = 0
-    if state.shape[0] * (2 * state.shape[1] + 4 * seen.shape[1]) > _NEAR:
-        for b in range(0, m, 4):
-            _fetch(slate, seen, clock, state, past, count, b + 4, min(b + 8, m), np.uint64(n_items))
-            _place(
-                slate, seen, clock, parameters, looks, lucks, rows, examined, count, b, min(b + 4, m), n_items, shift
-            )
-    else:
-        _place(slate, seen, clock, parameters, looks, lucks, rows, examined, count, 0, m, n_items, shift)
+    _place(slate, seen, clock, parameters, looks, lucks, rows, examined, count, m, n_items, shift)
     if parameters[CASCADE] > _ZERO:
         _cascade(
             table, item_bias, parameters, clock, state, mood, looks, lucks, flat, rows, examined, count, m, width,

@@ -45,7 +45,7 @@ behaviours = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(
     behaviour=behaviours,
     categories=st.integers(0, 20),
@@ -59,7 +59,7 @@ def test_the_kernel_does_what_plain_python_does_draw_by_draw(
     """Slates hold strangers (-3, I + 5), repetitions and items of the user's history, as agents may return them."""
     world = small_world(1, users=12, items=70, width=width, categories=categories, **behaviour)
     world = world.with_appeal_shift(shift)
-    n = 40  # more than a block, with real users in several lanes
+    n = kernel.BLOCK + 7  # more than a block, with real users in several lanes
     rows = np.arange(n) % len(world.starts)
     session = np.arange(n) // len(world.starts)
     users = SimulatedUsers(world, n, seed=seed)
