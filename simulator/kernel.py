@@ -70,6 +70,8 @@ LEFT, DONE = 0, 1
 
 _AHEAD = 3
 """Rows are asked for this many items before they are used."""
+_LARGE = 1 << 20
+"""Words of `seen` that no cache holds: with more, they are asked for four users ahead."""
 BLOCK = 128
 """Users stepped together."""
 _STAGGER = 24
@@ -158,6 +160,15 @@ def _logit(state: F32, user: np.uint64, table: F32, row: np.uint64, loss: FloatV
 
 
 @njit(cache=True, error_model="numpy")
+def _fetch(slate: I64, seen: U64, count: I64, begin: int, end: int, n_items: int) -> None:
+    """Ask for the words of `seen` that the slates of these users will touch."""
+    for b in range(begin, end):
+        for k in range(slate.shape[1]):
+            item = min(np.uint64(slate[count[b, _USER], k]), np.uint64(n_items))
+            prefetch_write(seen, count[b, _USER], np.int64(item >> _6))
+
+
+@njit(cache=True, error_model="numpy")
 def _place(
     slate: I64,
     seen: U64,
@@ -168,14 +179,15 @@ def _place(
     rows: U64,
     examined: U64,
     count: I64,
-    m: int,
+    begin: int,
+    end: int,
     n_items: int,
     shift: np.uint64,
 ) -> None:
     """Which items of the slates are shown, and the list of those examined (each place by itself: no cascade)."""
     empty = np.uint64(n_items)
-    n = _0
-    for b in range(m):
+    n = np.uint64(count[begin, _FIRST])
+    for b in range(begin, end):
         user = np.uint64(count[b, _USER])
         acts = fold(clock[user, KEY], clock[user, STEP]) ^ ACTS
         for k in range(looks.shape[1]):
@@ -195,7 +207,7 @@ def _place(
             examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
             n += np.uint64(there & (looks[b, k] < parameters[N_PARAMETERS + k]))
         count[b, _SHOWN] = n_shown
-    count[m, _FIRST] = np.int64(n)
+    count[end, _FIRST] = np.int64(n)
 
 
 @njit(cache=True, error_model="numpy")
@@ -442,7 +454,14 @@ def _step_block(
         else:
             count[m, _USER] = user
             m += 1
-    _place(slate, seen, clock, parameters, looks, lucks, rows, examined, count, m, n_items, shift)
+    count[0, _FIRST] = 0
+    far = seen.size > _LARGE
+    together = 4 if far else BLOCK
+    for b in range(0, m, together):  # one call of _place, so that it is compiled into this loop
+        if far:
+            _fetch(slate, seen, count, min(b + 4, m), min(b + 8, m), n_items)
+        stop = min(b + together, m)
+        _place(slate, seen, clock, parameters, looks, lucks, rows, examined, count, b, stop, n_items, shift)
     if parameters[CASCADE] > _ZERO:
         _cascade(
             table, item_bias, parameters, clock, state, mood, looks, lucks, flat, rows, examined, count, m, width,
