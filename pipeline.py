@@ -22,13 +22,21 @@ from scenarios.loading import (
     CANDIDATE,
     Candidate,
     digest,
+    kind_without_folder,
     load_scenario,
     resolved,
     without_folders,
     world_digest,
 )
 from scenarios.schema import Scenario
-from simulator.cache import StageCache, default_cache_folder, digest_of, library_versions, write_atomically
+from simulator.cache import (
+    PROJECT,
+    StageCache,
+    default_cache_folder,
+    digest_of,
+    library_versions,
+    write_atomically,
+)
 from simulator.engine import ONE_THREAD, Engine, Task, parse_engine
 from simulator.errors import InputError, ScenarioError
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split, split_users
@@ -49,6 +57,8 @@ if TYPE_CHECKING:
 FITTING = ("simulator/log.py", "simulator/streams.py", "simulator/encoders", "simulator/preference")
 FLYING = ("simulator", "agents", "evaluators/judging.py", "evaluators/rollout.py", "evaluators/metrics.py",
           "evaluators/flights.py", "evaluators/slate_distance.py", "evaluators/sessions.py")  # fmt: skip
+MOST_PICKS = 10
+"""Items at the top of an agent's list that the picks check scores; its slate if that is longer."""
 OTHER_CLASS = "matrix_factorisation"
 """Model class of the last judge world: a policy that exploits one class's faults is found out by another."""
 
@@ -364,12 +374,12 @@ def _no_report(steps: int, value: float) -> None:
 
 def _source_of(spec: AgentSpec) -> str:
     """Digest of a user's own file, so that an edited agent is trained again."""
-    from simulator.cache import file_digest
+    from simulator.datasets.sources import file_sha256
 
     if spec.target is None:
         return ""
     path = Path(spec.target.rpartition(":")[0])
-    return file_digest(path) if path.is_file() else spec.target
+    return (file_sha256(path) if path.is_file() else None) or spec.target
 
 
 def _judge(
@@ -428,7 +438,6 @@ def _shifted(
 class Flown:
     """Everything that the agents did."""
 
-    course: Course
     judged: Mapping[str, list[Judged]]
     failed: Mapping[str, str]
     picks: Mapping[str, Picks]
@@ -445,14 +454,13 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds) -> Course:
     scenario, log, split = setting.scenario, data.log, data.split
     train_rows = np.isin(log.user, split.users(WORLD_A))
     first = worlds.judges[0]
-    picks = max(10, first.slate_size)
     held_out = held_out_observation(
         log,
         split,
         split.users(HELD_OUT),
         feature_names=first.feature_names,
         history_length=first.history_length,
-        slate_size=min(picks, first.n_items),
+        slate_size=min(max(MOST_PICKS, first.slate_size), first.n_items),
     )
     n_items = log.catalogue.n_items
     sweeps: tuple[Sweep, ...] = tuple(
@@ -471,7 +479,6 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds) -> Course:
             content=log.catalogue.content,
         ),
         held_out=held_out,
-        picks=picks,
     )
 
 
@@ -538,7 +545,6 @@ def fly_agents(
     ]  # fmt: skip
     found_logged = dict(zip(judged, setting.map("off-policy check", checks), strict=True))
     return Flown(
-        course,
         judged,
         failed,
         picks,
@@ -569,12 +575,8 @@ def evaluate(
         facts.append(
             AgentFacts(
                 name=name,
-                kind=_kind_without_folder(spec.settings.kind),
-                trained_on="this run"
-                if spec.fits
-                else "nothing"
-                if spec.fitted_here
-                else spec.settings.trained_on or "unsaid",
+                kind=kind_without_folder(spec.settings.kind),
+                trained_on=_trained_on(spec),
                 learns=spec.learns,
                 bound=spec.privileged,
                 curves=curves,
@@ -610,10 +612,11 @@ def evaluate(
         )
 
 
-def _kind_without_folder(kind: str) -> str:
-    """A user's own class by its file's name: a report holds no path."""
-    place, colon, name = kind.rpartition(":")
-    return f"{Path(place).name}:{name}" if colon and place.endswith(".py") else kind
+def _trained_on(spec: AgentSpec) -> str:
+    """What the report says that an agent has learned from."""
+    if spec.fits:
+        return "this run"
+    return "nothing" if spec.fitted_here else spec.settings.trained_on or "unsaid"
 
 
 def _mistrust(found: Fidelity) -> str | None:
@@ -674,7 +677,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
     }
     block = fidelity_found.to_json()
     block["reliability"] = [{"bin": k, **one} for k, one in enumerate(block["reliability"], 1)]
-    versions = {**library_versions(), "python": platform.python_version(), "windtunnel": "0.1.0"}
+    versions = {**library_versions(), "python": platform.python_version(), "windtunnel": _own_version()}
     seconds = {**setting.progress.seconds, **setting.cpu}
     return Report(
         name=scenario.name,
@@ -706,6 +709,18 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
     )
 
 
+def _own_version() -> str:
+    """Version of the installed package; of pyproject.toml where the code is run from a folder without installing it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("windtunnel")
+    except PackageNotFoundError:
+        import tomllib
+
+        return str(tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+
+
 def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, Any]) -> dict[str, Any]:
     """The report's section on the preference model."""
     from evaluators.fidelity import ratio_by_user
@@ -731,7 +746,6 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
         "gain": gain,
         "comparisons": comparisons,
         "reliability": fidelity_block["reliability"],
-        "curve": [],
         "summary": {
             "judge world 1": worlds.judge_models[0].summary(),
             "world A": {"chosen": worlds.tower_a.chosen, **worlds.model_a.summary()},
@@ -744,17 +758,18 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
 # ------------------------------------------------------------------------------------------------- what the CLI calls
 
 
-def _setting(prepared: Any, workers: int | None, engine: str, progress: Progress) -> Setting:
+def _setting(
+    scenario: Scenario, folder: Path, progress: Progress, *, workers: int | None = None, engine: str = "local"
+) -> Setting:
     if workers is not None and workers < 1:
         raise InputError(f"--workers: {workers} must be at least 1")
     os.environ.update(ONE_THREAD)
     count = workers or os.cpu_count() or 1
     cache = StageCache(default_cache_folder())
     cache.folder.mkdir(parents=True, exist_ok=True)
-    scenario: Scenario = prepared.scenario
     return Setting(
         scenario,
-        prepared.folder.resolve(),
+        folder.resolve(),
         np.random.SeedSequence(scenario.seed),
         Engine(cache, count, parse_engine(engine)),
         progress,
@@ -791,7 +806,7 @@ def run(
     from scenarios.checking import prepare_scenario
 
     prepared = prepare_scenario(scenario, overrides=overrides, seed=seed, candidate=candidate)
-    setting = _setting(prepared, workers, engine, progress or Progress())
+    setting = _setting(prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine)
     began = time.monotonic()
     data = load(setting)
     worlds = fit_worlds(setting, data)
@@ -805,7 +820,7 @@ def run(
     setting.progress.seconds["total"] = time.monotonic() - began
     report = assemble(setting, data, worlds, believed, findings)
     with setting.progress.stage("report"):
-        write(report, out, flown, findings)
+        write(report, out, flown)
     setting.progress.say(f"processor seconds: {sum(setting.cpu.values()):.0f} in tasks, by task in report.json")
     return report
 
@@ -835,13 +850,13 @@ def fidelity(
     from scenarios.checking import prepare_scenario
 
     prepared = prepare_scenario(scenario, overrides=overrides, seed=seed)
-    setting = _setting(prepared, workers, engine, progress or Progress())
+    setting = _setting(prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine)
     data = load(setting)
     worlds = fit_worlds(setting, data)
     return assemble(setting, data, worlds, check_fidelity(setting, data, worlds))
 
 
-def write(report: Report, out: Path, flown: Flown, findings: Any) -> Path:
+def write(report: Report, out: Path, flown: Flown) -> Path:
     """Write report.json, report.html, users.parquet and sessions.parquet; each file whole or not at all."""
     from evaluators.report_page import write_page
 
@@ -970,7 +985,7 @@ def bench(*, seconds: float = 1.0) -> Bench:
     from simulator.users import SimulatedUsers
 
     os.environ.update(ONE_THREAD)
-    smoke = Path(__file__).resolve().parent / "scenarios" / "smoke.yaml"
+    smoke = PROJECT / "scenarios" / "smoke.yaml"
     before = os.environ.get("WINDTUNNEL_CACHE")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WINDTUNNEL_CACHE"] = folder
@@ -1020,20 +1035,13 @@ def bench(*, seconds: float = 1.0) -> Bench:
 # ------------------------------------------------------------------------------------------- Gymnasium's entry points
 
 
-def _train_world(scenario: str | Path | Scenario, seed: int | None = None) -> tuple[World, NDArray[np.float32] | None]:
+def _train_world(scenario: str | Path | Scenario) -> tuple[World, NDArray[np.float32] | None]:
     """World A of a scenario with the items' content vectors; fitted on first use, then read from the cache."""
     if isinstance(scenario, Scenario):
         chosen, folder = scenario, Path()
     else:
-        path = Path(scenario)
-        chosen, folder = load_scenario(path, seed=seed), path.parent
-
-    @dataclass(frozen=True)
-    class _Prepared:
-        scenario: Scenario
-        folder: Path
-
-    setting = _setting(_Prepared(chosen, folder), 1, "local", Progress(None))
+        chosen, folder = load_scenario(Path(scenario)), Path(scenario).parent
+    setting = _setting(chosen, folder, Progress(None), workers=1)
     data = load(setting)
     return fit_worlds(setting, data).a, data.log.catalogue.content
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evaluators.comparison import Paired
 from evaluators.estimate import Estimate
-from evaluators.fairness import by_group
+from evaluators.fairness import GroupTable, by_group
 from evaluators.flights import Flights
 from evaluators.gates import Evidence, GateEvidence, Term
 from evaluators.intervals import t_quantile
@@ -273,12 +273,16 @@ class GroupGaps:
         if METRICS[term.subject].of == "set":
             why = f"groups: {term.subject} is one number for all users together, no group has its own"
             return Estimate.withhold(str(term), why, level=level)
-        table = by_group(
-            flights.values[term.subject][agent].per_user.mean(axis=(0, 1)),
-            self.groups[term.attribute][flights.user],
-            metric=term.subject,
-            attribute=term.attribute,
-            events=flights.clicks[agent] if METRICS[term.subject].behaviour else None,
+        table = self.table(flights, term.subject, term.attribute, agent, level)
+        return table.gap if term.statistic == "fairness.gap" else table.worst
+
+    def table(self, flights: Flights, metric: str, attribute: str, agent: str, level: float = 0.95) -> GroupTable:
+        """A metric by group, each user's value averaged over the worlds and trainings flown."""
+        return by_group(
+            flights.values[metric][agent].per_user.mean(axis=(0, 1)),
+            self.groups[attribute][flights.user],
+            metric=metric,
+            attribute=attribute,
+            events=flights.clicks[agent] if METRICS[metric].behaviour else None,
             level=level,
         )
-        return table.gap if term.statistic == "fairness.gap" else table.worst

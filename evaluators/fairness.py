@@ -19,7 +19,7 @@ from scipy import stats
 
 from agents.base import Observation
 from evaluators.estimate import Estimate
-from evaluators.intervals import Ratios, cluster_index, percentile_interval, t_quantile, user_sums
+from evaluators.intervals import Ratios, cluster_index, percentile_interval, recentred_interval, t_quantile, user_sums
 from evaluators.off_policy.reward_model import user_folds
 from evaluators.sessions import Sessions
 from simulator.world import Preference, World
@@ -433,16 +433,8 @@ def exposure_gini(
     value = gini(np.asarray(chosen.sum(0)).ravel()) - by_chance
     weight = rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples).astype(np.float64)
     drawn = np.array([gini(np.asarray(chosen.T @ w).ravel()) for w in weight]) - by_chance
-    low, high = np.quantile(drawn - drawn.mean() + value, [0.5 - level / 2, 0.5 + level / 2])
-    return Estimate(
-        value,
-        min(float(low), value),
-        max(float(high), value),
-        level,
-        n_users,
-        method,
-        diagnostics={"by_chance": by_chance},
-    )
+    low, high = recentred_interval(value, drawn, level)
+    return Estimate(value, low, high, level, n_users, method, diagnostics={"by_chance": by_chance})
 
 
 def provider_ratio(
@@ -515,16 +507,8 @@ def amortised_rank_unfairness(
     for w in rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples):
         a, r = np.asarray(exposure.T @ w).ravel(), np.asarray(relevance.T @ w).ravel()
         drawn.append(float(np.abs(a / a.sum() - r / r.sum()).sum()) - by_chance)
-    low, high = np.quantile(np.array(drawn) - np.mean(drawn) + value, [0.5 - level / 2, 0.5 + level / 2])
-    return Estimate(
-        value,
-        min(float(low), value),
-        max(float(high), value),
-        level,
-        n_users,
-        method,
-        diagnostics={"by_chance": by_chance},
-    )
+    low, high = recentred_interval(value, np.array(drawn), level)
+    return Estimate(value, low, high, level, n_users, method, diagnostics={"by_chance": by_chance})
 
 
 # ------------------------------------------------------------------------------------------------- counterfactuals

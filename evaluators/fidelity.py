@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from evaluators.estimate import Estimate
-from evaluators.intervals import Ratios, cluster_index, t_interval, t_quantile, user_sums
+from evaluators.intervals import Ratios, cluster_index, recentred_interval, t_interval, t_quantile, user_sums
 from simulator.log import JUDGE, InteractionLog, Split
 from simulator.streams import stream, stream_word
 
@@ -699,17 +699,8 @@ def _excess_distance(
         weight[~unit_real] = rng.multinomial(n_units - n_real, np.full(n_units - n_real, 1 / (n_units - n_real)))
         resampled.append(distance(weight * unit_real, weight * ~unit_real))
     excess = observed - float(np.nanmean(permuted))
-    # Resamples add their own noise to a distance, which cannot be negative: recentred, only their spread is used.
-    low, high = np.nanquantile(resampled, [0.5 - level / 2, 0.5 + level / 2]) - np.nanmean(resampled) + excess
-    return Estimate(
-        excess,
-        min(float(low), excess),
-        max(float(high), excess),
-        level,
-        n_real,
-        method,
-        diagnostics={"distance": observed},
-    )
+    low, high = recentred_interval(excess, np.array(resampled), level)
+    return Estimate(excess, low, high, level, n_real, method, diagnostics={"distance": observed})
 
 
 # -------------------------------------------------------------------------------------------- two-sample classifier

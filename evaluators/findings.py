@@ -146,15 +146,7 @@ def find(
     swept_keys: list[Sweep] = list(next((one.swept for many in evidence.judged.values() for one in many), {}))
     swept = [(key, table(lambda one, key=key: one.swept[key])) for key in swept_keys]  # type: ignore[misc]
 
-    def group_table(name: str, metric: str, attribute: str) -> fairness.GroupTable:
-        return fairness.by_group(
-            _per_user(flights, metric, name),
-            evidence.groups[attribute][flights.user],
-            metric=metric,
-            attribute=attribute,
-            events=flights.clicks[name] if METRICS[metric].behaviour else None,
-        )
-
+    gaps = GroupGaps(evidence.groups)
     corrections = _corrections(flights, evidence, evaluate, learners)
     gate_evidence = SimulatedEvidence(
         flights=flights,
@@ -164,7 +156,7 @@ def find(
         corrected=corrections.corrected,
         corrected_difference=corrections.difference,
         picks_difference=corrections.picks_difference,
-        fairness=GroupGaps(evidence.groups) if evidence.groups else None,
+        fairness=gaps if evidence.groups else None,
     )
     baselines = list(dict.fromkeys([*evaluate.baseline, *(n for n in BASELINES if any(f.name == n for f in facts))]))
     default_agents = [f.name for f in facts if f.name not in baselines and not f.bound]
@@ -174,9 +166,7 @@ def find(
     comparisons = flights.comparisons(baselines)
     first = next((name for name in evaluate.baseline if name in flights.agents), None)
     return Findings(
-        agents=[
-            _agent(one, flights, claimed, evidence, evaluate, first, root, group_table, corrections) for one in facts
-        ],
+        agents=[_agent(one, flights, claimed, evidence, evaluate, first, root, gaps, corrections) for one in facts],
         assumptions=[_assumption(a, swept, flights, evaluate.metrics) for a in assumptions],
         comparisons=[
             ComparisonSection(
@@ -235,7 +225,7 @@ def _agent(
     evaluate: EvaluateSettings,
     baseline: str | None,
     root: np.random.SeedSequence,
-    group_table: Any,
+    gaps: GroupGaps,
     corrections: Corrections,
 ) -> AgentSection:
     role = "bound" if one.bound else "baseline" if one.name in (*evaluate.baseline, *BASELINES) else "policy"
@@ -279,7 +269,7 @@ def _agent(
             estimator: OffPolicyCheck(estimate=EstimateModel.of(found), truth=EstimateModel.of(logged.truth))
             for estimator, found in logged.estimates.items()
         }
-    fair, rows = _fairness(name, flights, evidence, evaluate, baseline, group_table)
+    fair, rows = _fairness(name, flights, evidence, evaluate, baseline, gaps)
     section["fairness"], section["groups"] = estimates(fair), rows
     if baseline is not None and name != baseline:
         effect = served_effect(
@@ -319,7 +309,7 @@ def _fairness(
     evidence: Evidences,
     evaluate: EvaluateSettings,
     baseline: str | None,
-    group_table: Any,
+    gaps: GroupGaps,
 ) -> tuple[dict[str, Estimate], list[GroupRow]]:
     metric = evaluate.fairness.metric
     out: dict[str, Estimate] = {}
@@ -329,7 +319,7 @@ def _fairness(
             why = f"fairness: {metric} has no value; name it in evaluate.metrics"
             out[f"gap({metric}, {attribute})"] = Estimate.withhold("gap between groups", why)
             continue
-        found = group_table(name, metric, attribute)
+        found = gaps.table(flights, metric, attribute, name)
         out[f"gap({metric}, {attribute})"] = found.gap
         out[f"worst_group({metric}, {attribute})"] = found.worst
         moved = {}

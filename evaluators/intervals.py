@@ -156,6 +156,16 @@ def percentile_interval(draws: Array, level: float = 0.95) -> tuple[float, float
     return float(low), float(high)
 
 
+def recentred_interval(value: float, draws: Array, level: float = 0.95) -> tuple[float, float]:
+    """Limits from the spread of resampled draws about their own mean, moved to the value; NaN draws are left out.
+
+    For statistics that a resample can only make larger (a distance, a Gini, a gap): their noise shifts the draws'
+    centre, so only the spread is used. The limits always contain the value.
+    """
+    low, high = np.nanquantile(draws - np.nanmean(draws) + value, [0.5 - level / 2, 0.5 + level / 2])
+    return min(float(low), value), max(float(high), value)
+
+
 def bca_interval(value: float, scores: Array, draws: Array, level: float = 0.95) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval (Efron, 1987), acceleration from the user scores."""
     share = (np.count_nonzero(draws < value) + 0.5 * np.count_nonzero(draws == value)) / len(draws)

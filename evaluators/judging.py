@@ -35,8 +35,8 @@ class Course:
         seeds: simulation seeds; sessions: sessions of each user.
         metrics: names, the primary one first.
         reference: what metrics need beside the sessions.
-        held_out: state of the users held out of every world, for the picks check; None where there are none.
-        picks: how many items of each held-out user's list count as picks.
+        held_out: state of the users held out of every world, for the picks check; its slate size
+            is the number of picks. None where there are none.
     """
 
     worlds: tuple[World, ...]
@@ -47,7 +47,6 @@ class Course:
     metrics: tuple[str, ...]
     reference: Reference
     held_out: Observation | None
-    picks: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,13 +230,17 @@ def world_digest(scenario: Scenario, data_digest: str, versions: Mapping[str, st
     )
 
 
+def kind_without_folder(kind: str) -> str:
+    """A user's own class by its file's name alone; any other kind as it is."""
+    place, colon, name = kind.rpartition(":")
+    return f"{Path(place).name}:{name}" if colon and place.endswith(".py") else kind
+
+
 def without_folders(scenario: Scenario) -> dict[str, Any]:
     """The resolved scenario without the folders in which files lie: the log's content is in the data's digest."""
     dump = scenario.model_dump(mode="json")
     for agent in dump["agents"]:
-        place, colon, name = agent["kind"].rpartition(":")
-        if colon and place.endswith(".py"):
-            agent["kind"] = f"{Path(place).name}:{name}"
+        agent["kind"] = kind_without_folder(agent["kind"])
     for key in ("source", "items", "users"):
         value = dump["data"][key]
         if value is not None and value not in DATASETS:

@@ -72,12 +72,6 @@ def digest_of(*values: Any) -> str:
     return hasher.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @memoise
 def code_digest(*parts: str) -> str:
     """Digest of the source of these packages or modules of the project (`"simulator"`, `"evaluators/rollout.py"`)."""
