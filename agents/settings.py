@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class TrainSettings(BaseModel):
@@ -48,3 +49,16 @@ class AgentSettings(BaseModel):
         pattern=r"^(nothing|before \S.*)$",
         description="what a policy that is not fitted by this run has seen: `nothing` or `before TIME`",
     )
+
+    @field_validator("trained_on")
+    @classmethod
+    def _time_can_be_read(cls, said: str | None) -> str | None:
+        """Refused here, before anything trains: the time is first needed when the agent is judged."""
+        if said is not None and said.startswith("before "):
+            try:
+                time = np.datetime64(said.removeprefix("before ").strip(), "s")
+            except ValueError:
+                time = np.datetime64("NaT")
+            if np.isnat(time):  # "NaT" reads as a time that everything is later than
+                raise ValueError(f"'{said}' names no time; write e.g. before 1998-02-01")
+        return said

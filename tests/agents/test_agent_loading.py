@@ -73,6 +73,9 @@ def test_all_mistakes_of_an_agents_parameters_are_told_at_once() -> None:
         {"train": {"steps": -1}},
         {"limits": {"memory_gb": 0}},
         {"trained_on": "yesterday"},
+        {"trained_on": "before lunch"},
+        {"trained_on": "before 1998-02-31"},
+        {"trained_on": "before NaT"},
         {"colour": "red"},
     ],
 )
