@@ -440,6 +440,7 @@ class Flown:
 
     judged: Mapping[str, list[Judged]]
     failed: Mapping[str, str]
+    notes: Mapping[str, tuple[str, ...]]
     picks: Mapping[str, Picks]
     shifted: Mapping[str, Any]
     logged: Mapping[str, LoggedCheck]
@@ -544,9 +545,17 @@ def fly_agents(
         for name in judged
     ]  # fmt: skip
     found_logged = dict(zip(judged, setting.map("off-policy check", checks), strict=True))
+    missing = {"off-policy check": found_logged, "corrected value": shifted}
+    notes = {
+        name: tuple(
+            f"no {what}: {found[name].why}" for what, found in missing.items() if isinstance(found.get(name), Failure)
+        )
+        for name in judged
+    }
     return Flown(
         judged,
         failed,
+        notes,
         picks,
         {name: found for name, found in shifted.items() if not isinstance(found, Failure)},
         {name: found for name, found in found_logged.items() if not isinstance(found, Failure)},
@@ -583,6 +592,7 @@ def evaluate(
                 steps=ready[0].steps if curves else None,
                 reproducible=all(one.reproducible for one in ready),
                 failed=flown.failed.get(name),
+                notes=flown.notes.get(name, ()),
                 barred=None if name in flown.failed else _may_have_seen(spec, log, data.split),
             )
         )
@@ -639,7 +649,7 @@ def _may_have_seen(spec: AgentSpec, log: InteractionLog, split: Split) -> str | 
         )
     if not log.has_time:
         return f"policy may have seen these rows: it was trained {said}, and the log has no times"
-    limit = np.datetime64(said.removeprefix("before ").strip()).astype("datetime64[s]").astype(np.int64)
+    limit = np.datetime64(said.removeprefix("before ").strip(), "s").astype(np.int64)
     judging = ~np.isin(log.user, split.users(WORLD_A))
     earlier = float(np.mean(log.time[judging] < limit))
     if earlier > 0:

@@ -58,6 +58,7 @@ class AgentFacts:
         reproducible: False where a budget in seconds ended the training.
         failed: why it has no numbers, or None.
         barred: why no number from judge worlds is given although it flew, or None.
+        notes: what is missing of an agent that flew, and why.
     """
 
     name: str
@@ -70,6 +71,7 @@ class AgentFacts:
     reproducible: bool = True
     failed: str | None = None
     barred: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,7 @@ def _agent(
         "trained_on": one.trained_on,
         "role": role,
         "training": _training(one),
+        "notes": list(one.notes),
     }
     if one.failed is not None:
         return AgentSection(**section, failed=one.failed)

@@ -58,6 +58,16 @@ class Flat:
     def act(self, observation, rng):
         return np.zeros(len(observation.step), dtype=int)
 
+class Shy:
+    def fit(self, training):
+        return None
+
+    def act(self, observation, rng):
+        return Elsewhere().act(observation, rng)
+
+    def action_probabilities(self, observation):
+        raise ValueError("no scores today")
+
 class Elsewhere:
     def act(self, observation, rng):
         noise = rng.random(observation.candidates.shape)
@@ -124,7 +134,7 @@ def test_an_agent_that_fails_costs_one_row_and_one_made_elsewhere_has_no_numbers
 ) -> None:
     extra = "\n".join(
         f"  - {{name: {name.lower()}, kind: 'agents.py:{name}', train: {{seeds: 1}}}}"
-        for name in ("Broken", "Flat", "Elsewhere")
+        for name in ("Broken", "Flat", "Shy", "Elsewhere")
     )
     report = fly(write_scenario(tmp_path / "s", extra=extra), tmp_path / "cache", monkeypatch, workers=1)
     rows = {agent.name: agent for agent in report.agents}
@@ -132,6 +142,9 @@ def test_an_agent_that_fails_costs_one_row_and_one_made_elsewhere_has_no_numbers
     assert "shape" in (rows["flat"].failed or "")
     assert rows["linucb"].failed is None
     assert rows["linucb"].simulated["reward"].n == 60
+    assert rows["shy"].simulated["reward"].value is not None
+    assert rows["shy"].off_policy_check == {}
+    assert any("off-policy check" in note and "no scores today" in note for note in rows["shy"].notes)
     unseen = rows["elsewhere"].simulated["reward"]
     assert unseen.value is None
     assert "may have seen these rows" in (unseen.withheld or "")
