@@ -56,9 +56,10 @@ class AgentSettings(BaseModel):
         """Refused here, before anything trains: the time is first needed when the agent is judged."""
         if said is not None and said.startswith("before "):
             try:
-                time = np.datetime64(said.removeprefix("before ").strip(), "s")
+                # "NaT" is read too, as a time that everything is later than.
+                readable = not np.isnat(np.datetime64(said.removeprefix("before ").strip(), "s"))
             except ValueError:
-                time = np.datetime64("NaT")
-            if np.isnat(time):  # "NaT" reads as a time that everything is later than
+                readable = False
+            if not readable:
                 raise ValueError(f"'{said}' names no time; write e.g. before 1998-02-01")
         return said
