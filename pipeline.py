@@ -35,7 +35,6 @@ from simulator.cache import (
     default_cache_folder,
     digest_of,
     library_versions,
-    write_atomically,
 )
 from simulator.engine import ONE_THREAD, Engine, Task, parse_engine
 from simulator.errors import InputError, ScenarioError
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from evaluators.logged_check import JudgeLog, LoggedCheck
     from evaluators.picks import Picks
     from evaluators.report import Report
+    from evaluators.speed import Speed
     from simulator.preference.fitting import TextTower
     from simulator.preference.model import PreferenceModel
     from simulator.world import World
@@ -867,83 +867,19 @@ def fidelity(
 
 
 def write(report: Report, out: Path, flown: Flown) -> Path:
-    """Write report.json, report.html, users.parquet and sessions.parquet; each file whole or not at all."""
-    from evaluators.report_page import write_page
+    """Write the run's folder, `out/<name>/<digest12>/`, and return it."""
+    from evaluators.run_folder import write_run
 
     folder = out / report.name / report.digest[:12]
-    write_atomically(folder / "users.parquet", lambda path: _write_users(path, flown))
-    write_atomically(folder / "sessions.parquet", lambda path: _write_sessions(path, flown))
-    write_atomically(
-        folder / "scenario.yaml", lambda path: _write_text(path, resolved(Scenario.model_validate(report.scenario)))
-    )
-    write_atomically(folder / "report.html", lambda path: write_page(report, path))
-    write_atomically(folder / "report.json", lambda path: _write_text(path, report.to_json_text()))
+    write_run(folder, report, flown.judged, scenario_text=resolved(Scenario.model_validate(report.scenario)))
     return folder
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _write_users(path: Path, flown: Flown) -> None:
-    """One row an agent, training seed, world and user, with the user's metrics."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    for name, many in flown.judged.items():
-        for one in many:
-            for flight in one.flights:
-                n = len(flight.user)
-                columns = {
-                    "agent": pa.array([name] * n),
-                    "training_seed": np.full(n, flight.training_seed),
-                    "world": np.full(n, flight.world),
-                    "seed": np.full(n, flight.seed),
-                    "session": np.full(n, flight.session),
-                    "user": flight.user,
-                    **{metric: np.asarray(values, np.float64) for metric, values in sorted(flight.values.items())},
-                }
-                tables.append(pa.table(columns))
-    pq.write_table(pa.concat_tables(tables) if tables else pa.table({"agent": pa.array([], pa.string())}), path)
-
-
-def _write_sessions(path: Path, flown: Flown) -> None:
-    """What was shown and clicked in judge world 1: one row a slate."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    for name, many in flown.judged.items():
-        for one in many:
-            sessions = one.first
-            row, step = np.nonzero(np.arange(sessions.slate.shape[1])[None, :] < sessions.length[:, None])
-            slates, clicks = sessions.slate[row, step], sessions.clicks[row, step]
-            width = slates.shape[1]
-            tables.append(
-                pa.table(
-                    {
-                        "agent": pa.array([name] * len(row)),
-                        "training_seed": np.full(len(row), sessions.training_seed),
-                        "user": sessions.user[row],
-                        "step": step,
-                        "slate": pa.FixedSizeListArray.from_arrays(pa.array(slates.ravel()), width),
-                        "clicks": pa.FixedSizeListArray.from_arrays(pa.array(clicks.ravel()), width),
-                    }
-                )
-            )
-    pq.write_table(pa.concat_tables(tables) if tables else pa.table({"agent": pa.array([], pa.string())}), path)
 
 
 def report_again(folder: Path) -> Path:
     """Render report.html again from the report.json on disk; returns the page's path."""
-    from evaluators.report import Report
-    from evaluators.report_page import write_page
+    from evaluators.run_folder import render_again
 
-    page = folder / "report.html"
-    report = Report.read(folder / "report.json")
-    write_atomically(page, lambda path: write_page(report, path))
-    return page
+    return render_again(folder)
 
 
 def leaderboard(folder: Path, *, html: Path | None = None) -> Any:
@@ -953,48 +889,16 @@ def leaderboard(folder: Path, *, html: Path | None = None) -> Any:
     return rank_runs(folder, html)
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What this machine does in a second.
-
-    Attributes:
-        user_steps: users at once -> simulated user-steps a second, one thread.
-        rounds: estimator -> logged rounds a second, one thread.
-        stages: seconds of each stage of the smoke scenario, nothing cached.
-    """
-
-    user_steps: Mapping[int, float]
-    rounds: Mapping[str, float]
-    stages: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready dictionary."""
-        return {
-            "user_steps_per_second": {str(n): round(x) for n, x in self.user_steps.items()},
-            "rounds_per_second": {name: round(x) for name, x in self.rounds.items()},
-            "seconds_per_stage": {name: round(x, 2) for name, x in self.stages.items()},
-        }
-
-    def as_text(self) -> str:
-        """The same for people."""
-        lines = [f"{n:>8,} users at once  {x / 1e6:6.2f} M user-steps a second" for n, x in self.user_steps.items()]
-        lines += [f"{name:>16}  {x / 1e6:9.2f} M rounds a second" for name, x in self.rounds.items()]
-        lines += [f"{name:>40}  {x:7.2f} s" for name, x in self.stages.items()]
-        return "\n".join(lines)
-
-
-def bench(*, seconds: float = 1.0) -> Bench:
-    """Measure the simulator, the off-policy estimators and the smoke scenario on this machine.
+def bench(*, seconds: float = 1.0) -> Speed:
+    """Measure the simulator, the off-policy estimators and the smoke scenario, nothing cached, on this machine.
 
     Args:
         seconds: how long each number of users and each estimator is measured.
     """
     import tempfile
 
-    from evaluators import off_policy
-    from simulator.users import SimulatedUsers
+    from evaluators.speed import measure_speed
 
-    os.environ.update(ONE_THREAD)
     smoke = PROJECT / "scenarios" / "smoke.yaml"
     before = os.environ.get("WINDTUNNEL_CACHE")
     with tempfile.TemporaryDirectory() as folder:
@@ -1007,39 +911,7 @@ def bench(*, seconds: float = 1.0) -> Bench:
                 del os.environ["WINDTUNNEL_CACHE"]
             else:
                 os.environ["WINDTUNNEL_CACHE"] = before
-    rng = np.random.default_rng(0)
-
-    def rate(work: Callable[[], Any], amount: int) -> float:
-        work()
-        began, count = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds:
-            work()
-            count += 1
-        return amount * count / (time.perf_counter() - began)
-
-    user_steps = {}
-    for n in (1, 64, 1024, 16384):
-        users = SimulatedUsers(world, n, seed=1)
-        rows = np.arange(n) % len(world.starts)
-        slates = rng.integers(0, world.n_items, (world.horizon, n, world.slate_size))
-
-        def session(users: SimulatedUsers = users, rows: Any = rows, slates: Any = slates) -> None:
-            users.start(rows)
-            for slate in slates:
-                users.step(slate)
-
-        user_steps[n] = rate(session, n * world.horizon)
-    n = 100_000
-    pi_b = np.full((n, 10), 0.1)
-    rounds = off_policy.Rounds(rng.integers(0, 10, n), (rng.random(n) < 0.1).astype(float), pi_b[:, 0], pi_b=pi_b)
-    pi_e = rng.dirichlet(np.ones(10), n)
-    q_hat = np.full((n, 10), 0.1)
-    names = ("ips", "snips", "dm", "dr", "ips(clip=10)", "switch_dr(lambda=5)")
-    rates = {
-        name: rate(lambda name=name: off_policy.estimate(rounds, pi_e, estimators=[name], q_hat=q_hat), n)  # type: ignore[misc]
-        for name in names
-    }
-    return Bench(user_steps, rates, {k: v for k, v in report.seconds.items() if not k.endswith("(cpu)")})
+    return measure_speed(world, seconds, stages=report.seconds)
 
 
 # ------------------------------------------------------------------------------------------- Gymnasium's entry points

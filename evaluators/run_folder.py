@@ -1,0 +1,103 @@
+"""What a run leaves on disk: the report, its page, the scenario as it was resolved, and the flights as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simulator.cache import write_atomically
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from evaluators.judging import Judged
+    from evaluators.report import Report
+
+
+def write_run(folder: Path, report: Report, judged: Mapping[str, Sequence[Judged]], *, scenario_text: str) -> None:
+    """Write the tables of flights, scenario.yaml, report.html and, last, report.json; each whole or not at all.
+
+    Args:
+        folder: of this run; made if it is not there.
+        report: what the run found.
+        judged: agent -> what each of its training seeds did.
+        scenario_text: the resolved scenario as YAML.
+    """
+    import pyarrow.parquet as pq
+
+    from evaluators.report_page import write_page
+
+    write_atomically(folder / "users.parquet", lambda path: pq.write_table(_users(judged), path))
+    write_atomically(folder / "sessions.parquet", lambda path: pq.write_table(_sessions(judged), path))
+    write_atomically(folder / "scenario.yaml", lambda path: _write_text(path, scenario_text))
+    write_atomically(folder / "report.html", lambda path: write_page(report, path))
+    write_atomically(folder / "report.json", lambda path: _write_text(path, report.to_json_text()))
+
+
+def render_again(folder: Path) -> Path:
+    """Render report.html again from the report.json on disk; returns the page's path."""
+    from evaluators.report import Report
+    from evaluators.report_page import write_page
+
+    page = folder / "report.html"
+    report = Report.read(folder / "report.json")
+    write_atomically(page, lambda path: write_page(report, path))
+    return page
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _users(judged: Mapping[str, Sequence[Judged]]) -> pa.Table:
+    """One row an agent, training seed, world and user, with the user's metrics."""
+    import pyarrow as pa
+
+    tables = []
+    for name, many in judged.items():
+        for one in many:
+            for flight in one.flights:
+                n = len(flight.user)
+                columns = {
+                    "agent": pa.array([name] * n),
+                    "training_seed": np.full(n, flight.training_seed),
+                    "world": np.full(n, flight.world),
+                    "seed": np.full(n, flight.seed),
+                    "session": np.full(n, flight.session),
+                    "user": flight.user,
+                    **{metric: np.asarray(values, np.float64) for metric, values in sorted(flight.values.items())},
+                }
+                tables.append(pa.table(columns))
+    return _one_table(tables)
+
+
+def _sessions(judged: Mapping[str, Sequence[Judged]]) -> pa.Table:
+    """What was shown and clicked in judge world 1: one row a slate."""
+    import pyarrow as pa
+
+    tables = []
+    for name, many in judged.items():
+        for one in many:
+            sessions = one.first
+            row, step = np.nonzero(np.arange(sessions.slate.shape[1])[None, :] < sessions.length[:, None])
+            slates, clicks = sessions.slate[row, step], sessions.clicks[row, step]
+            width = slates.shape[1]
+            columns = {
+                "agent": pa.array([name] * len(row)),
+                "training_seed": np.full(len(row), sessions.training_seed),
+                "user": sessions.user[row],
+                "step": step,
+                "slate": pa.FixedSizeListArray.from_arrays(pa.array(slates.ravel()), width),
+                "clicks": pa.FixedSizeListArray.from_arrays(pa.array(clicks.ravel()), width),
+            }
+            tables.append(pa.table(columns))
+    return _one_table(tables)
+
+
+def _one_table(tables: Sequence[pa.Table]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables(tables) if tables else pa.table({"agent": pa.array([], pa.string())})
