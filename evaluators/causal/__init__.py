@@ -1,0 +1,34 @@
+"""Effects of a treatment on an outcome: logged (`windtunnel effect`), or agent against baseline, simulated.
+
+Values are means of cross-fitted doubly robust (AIPW) scores whose outcome models are causalml's learners; intervals
+are user-cluster t. Not the mean of predicted effects: that one's error is six times its naive standard error
+(EVALUATION, section 7). Refutations run always, and a failed one withholds the number.
+"""
+
+from evaluators.causal.logged import Effect, EffectResult, GroupEffect, run_effect
+from evaluators.causal.refutations import Refutation, covariate_balance, refute
+from evaluators.causal.scores import Scores, Trial, doubly_robust, mean_effect
+from evaluators.causal.sensitivity import confounding_range, e_value, sensitivity
+from evaluators.causal.served import ServedEffect, served_effect
+from evaluators.causal.targeting import qini, qini_area
+
+__all__ = [
+    "Effect",
+    "EffectResult",
+    "GroupEffect",
+    "Refutation",
+    "Scores",
+    "ServedEffect",
+    "Trial",
+    "confounding_range",
+    "covariate_balance",
+    "doubly_robust",
+    "e_value",
+    "mean_effect",
+    "qini",
+    "qini_area",
+    "refute",
+    "run_effect",
+    "sensitivity",
+    "served_effect",
+]
