@@ -282,15 +282,33 @@ def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An agent that failed, and how, in one line."""
+    """An agent that failed.
+
+    Attributes:
+        why: in one line.
+        by_limit: it came up against a limit on time or memory, which a run on a less busy machine may not meet.
+    """
 
     why: str
+    by_limit: bool = False
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that an error tells of."""
+        from agents.base import AgentLimitError
+        from agents.loading import failure_line
+
+        return cls(failure_line(error), isinstance(error, AgentLimitError))
+
+
+def _by_limit(result: Any) -> bool:
+    return isinstance(result, Failure) and result.by_limit
 
 
 def _train(
     spec: AgentSpec, training: Any, folder: Path, log_file: Path, *, report: Callable[[float, str], None]
 ) -> Trained | Failure:
-    from agents.loading import failure_line, train
+    from agents.loading import train
 
     budget = spec.settings.train.steps
 
@@ -302,7 +320,7 @@ def _train(
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001  one agent's failure is a row of the table, not the end of the run
-        return Failure(failure_line(error))
+        return Failure.of(error)
 
 
 def train_agents(
@@ -338,6 +356,7 @@ def train_agents(
                     (spec, training, setting.folder, log_file),
                     depends,
                     ("simulator", "agents"),
+                    passing=_by_limit,
                 )
             )
             owners.append(name)
@@ -385,13 +404,12 @@ def _source_of(spec: AgentSpec) -> str:
 def _judge(
     trained: Trained, course: Course, name: str, training_seed: int, root: Any, *, report: Callable[[float, str], None]
 ) -> Judged | Failure:
-    from agents.loading import failure_line
     from evaluators.judging import fly_course
 
     try:
         return fly_course(trained.agent, course, name=name, training_seed=training_seed, root=root, report=report)
     except Exception as error:  # noqa: BLE001  as in _train
-        return Failure(failure_line(error))
+        return Failure.of(error)
 
 
 def _judge_logged(
@@ -404,13 +422,12 @@ def _judge_logged(
     *,
     report: Callable[[float, str], None],
 ) -> LoggedCheck | Failure:
-    from agents.loading import failure_line
     from evaluators.logged_check import off_policy_check, policy_in
 
     try:
         policy = policy_in(judge_log, world, [one.agent for one in agents], root, name=name)
     except Exception as error:  # noqa: BLE001  as in _train
-        return Failure(failure_line(error))
+        return Failure.of(error)
     return off_policy_check(judge_log, policy, estimators=estimators, root=root)
 
 
@@ -422,7 +439,6 @@ def _shifted(
     *,
     report: Callable[[float, str], None],
 ) -> Any:
-    from agents.loading import failure_line
     from evaluators.judging import fly_shifted
 
     try:
@@ -431,7 +447,7 @@ def _shifted(
             for number, one in enumerate(trained)
         ]
     except Exception as error:  # noqa: BLE001  as in _train
-        return Failure(failure_line(error))
+        return Failure.of(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,8 +519,9 @@ def fly_agents(
     tasks, owners = [], []
     for name, all_ in ready.items():
         for number, one in enumerate(all_):
-            tasks.append(Task("fly", f"{name}, seed {number}" if len(all_) > 1 else name, _judge,
-                              (one, course, name, number, root), (where, keys[name], number), FLYING))  # fmt: skip
+            label = f"{name}, seed {number}" if len(all_) > 1 else name
+            tasks.append(Task("fly", label, _judge, (one, course, name, number, root), (where, keys[name], number),
+                              FLYING, _by_limit))  # fmt: skip
             owners.append(name)
     judged: dict[str, list[Any]] = {name: [] for name in ready}
     for name, result in zip(owners, setting.map("fly", tasks), strict=True):
@@ -528,7 +545,7 @@ def fly_agents(
     corrections = [
         Task("correct", name, _shifted,
              (ready[name], course, (found.shift, found.shift_low, found.shift_high), name),
-             (where, keys[name], found.shift, found.shift_low, found.shift_high), FLYING)
+             (where, keys[name], found.shift, found.shift_low, found.shift_high), FLYING, _by_limit)
         for name in correctable
         for found in [picks[name]]
     ]  # fmt: skip
@@ -541,7 +558,8 @@ def fly_agents(
         Task("off-policy check", name, _judge_logged,
              (ready[name], judge_log, worlds.judges[0], name, scenario.evaluate.off_policy, root),
              (where, keys[name], scenario.evaluate.off_policy),
-             ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_check.py"))
+             ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_check.py"),
+             _by_limit)
         for name in judged
     ]  # fmt: skip
     found_logged = dict(zip(judged, setting.map("off-policy check", checks), strict=True))

@@ -18,6 +18,10 @@ class AgentError(WindtunnelError):
     """An agent failed: it raised, took too long, ate too much memory or gave no valid slate. One line."""
 
 
+class AgentLimitError(AgentError):
+    """An agent came up against a limit on time or memory, which it may keep on a machine that is less busy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a production policy would know of n users at one step.

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import AgentError, Observation, Training
+from agents.base import AgentError, AgentLimitError, Observation, Training
 from agents.settings import LimitSettings
 from simulator.errors import InputError, did_you_mean
 
@@ -224,7 +224,7 @@ class _Process:
             deadline = time.monotonic() + seconds
             while True:
                 if not self.connection.poll(max(0.0, deadline - time.monotonic())):
-                    raise AgentError(f"{method} took longer than {seconds:g} s{said}")
+                    raise AgentLimitError(f"{method} took longer than {seconds:g} s{said}")
                 what, *rest = self.connection.recv()
                 if what != "report":
                     break
@@ -232,12 +232,12 @@ class _Process:
                     report(*rest)
         except (EOFError, OSError) as error:
             code = self._exit_code()
-            raise AgentError(
+            raise AgentLimitError(
                 f"{method}: its process ended with {_signal_name(code)}; "
                 f"it may have eaten more memory than {self.memory_gb:g} GB (limits.memory_gb)"
             ) from error
         if what == "memory":
-            raise AgentError(f"{method} ate more memory than {self.memory_gb:g} GB (limits.memory_gb)")
+            raise AgentLimitError(f"{method} ate more memory than {self.memory_gb:g} GB (limits.memory_gb)")
         if what == "raised":
             raise AgentError(f"{method} raised {rest[0]}")
         return rest[0]

@@ -142,6 +142,10 @@ class StageCache:
         with self.path(stage, key).open("rb") as file:
             return pickle.load(file)
 
+    def drop(self, stage: str, key: str) -> None:
+        """Forget a result, if it is there."""
+        self.path(stage, key).unlink(missing_ok=True)
+
     def store(self, stage: str, key: str, result: Any) -> None:
         """Write a result under its key, whole or not at all."""
 

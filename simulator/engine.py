@@ -25,6 +25,10 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 """One BLAS, torch and numba thread a task: sums do not change with the number of workers, and cores go to processes."""
 
 
+def _never(result: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One unit of work with a key by which its result is stored.
@@ -35,6 +39,7 @@ class Task:
         inputs: what `run` gets; picklable.
         depends: what the result depends on, instead of hashing `inputs` (keys of upstream tasks, settings).
         code: parts of the project whose source the result depends on.
+        passing: whether a result holds for this run alone, so that a later one computes it again.
     """
 
     stage: str
@@ -43,6 +48,7 @@ class Task:
     inputs: tuple[Any, ...]
     depends: tuple[Any, ...]
     code: tuple[str, ...]
+    passing: Callable[[Any], bool] = _never
 
     @property
     def key(self) -> str:
@@ -151,6 +157,8 @@ class Engine:
         done = []
         for task, key in zip(tasks, keys, strict=True):
             result, used = self.cache.load(task.stage, key)
+            if task.passing(result):
+                self.cache.drop(task.stage, key)
             done.append(Done(result, used, cached=key not in fresh))
         return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,13 @@ def test_what_was_done_before_a_failure_is_not_done_again(tmp_path: Path) -> Non
         engine.map(tasks_of(fail_on_three, range(5)))
     done = engine.map(tasks_of(fail_on_three, range(3)))
     assert [d.cached for d in done] == [True, True, True]
+
+
+def test_a_result_that_holds_for_this_run_alone_is_computed_again(tmp_path: Path) -> None:
+    engine = Engine(StageCache(tmp_path), workers=1)
+    tasks = [replace(task, passing=lambda result: result == 1) for task in tasks_of(fail_on_three, range(3))]
+    assert [d.result for d in engine.map(tasks)] == [0, 1, 2]
+    assert [d.cached for d in engine.map(tasks)] == [True, False, True]
 
 
 def test_an_unknown_engine_is_named() -> None:
