@@ -384,6 +384,9 @@ def training_log(log: InteractionLog, split: Split) -> InteractionLog:
         position=cut(log.position),
         propensity=cut(log.propensity),
         self_selected=log.self_selected,
+        impression=cut(log.impression),
+        session=cut(log.session),
+        exposure=log.exposure,
     )
 
 

@@ -54,6 +54,26 @@ class Catalogue:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomRows:
+    """n interactions with items that were drawn uniformly at random: an unbiased test set. Nothing is fitted on them.
+
+    Attributes:
+        user: [n] index into the log's catalogue.
+        item: [n] index into the log's catalogue.
+        primary: [n] 1.0 where the primary behaviour occurred, else 0.0.
+        behaviours: further columns by name, as in the log.
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    primary: NDArray[np.float32]
+    behaviours: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+@dataclass(frozen=True, slots=True)
 class InteractionLog:
     """n logged interactions, sorted by user and then by time (ties keep the order of the file).
 
@@ -69,6 +89,10 @@ class InteractionLog:
         propensity: [n] logging propensity in (0, 1], or None where not logged.
         self_selected: True where users chose what to rate, so that exposure was not logged.
         notes: what was left out or merged on reading, for the report.
+        impression: [n] number of the slate that the row's item was shown on, from 0, or None where not logged.
+        session: [n] number of the visit that the row belongs to, from 0, or None where not logged.
+        random: rows with items drawn uniformly at random, kept apart from the log, or None.
+        exposure: who chose what was shown, where the dataset says so; "" where nobody does.
 
     Raises:
         LogError: lengths differ, an index is out of range, rows are not sorted by user, the primary behaviour never
@@ -86,6 +110,10 @@ class InteractionLog:
     propensity: NDArray[np.float64] | None = None
     self_selected: bool = True
     notes: tuple[str, ...] = ()
+    impression: NDArray[np.int64] | None = None
+    session: NDArray[np.int64] | None = None
+    random: RandomRows | None = None
+    exposure: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.user)

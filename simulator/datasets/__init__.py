@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from simulator.datasets.parts import Dataset
+from simulator.datasets.published import DATASETS
 from simulator.datasets.settings import ColumnMap, DataSettings
-from simulator.datasets.sources import DATASETS, FILE_ENDINGS, DatasetState, check_dataset, locate_dataset
+from simulator.datasets.sources import FILE_ENDINGS, DatasetState, check_dataset, dataset, locate_dataset
 from simulator.errors import LogError, did_you_mean
 from simulator.log import InteractionLog
 
@@ -14,11 +17,24 @@ __all__ = [
     "DATASETS",
     "ColumnMap",
     "DataSettings",
+    "Dataset",
     "DatasetState",
     "check_dataset",
     "load_dataset",
     "locate_dataset",
+    "read_dataset",
 ]
+
+
+def read_dataset(name: str) -> Dataset:
+    """All parts of a dataset known by name, as published: log, texts, judgements, rounds, whatever it has.
+
+    Raises:
+        LogError: there is none of that name, it is not there, or a file is missing or changed.
+    """
+    module, _, function = dataset(name).reader.partition(":")
+    found: Dataset = getattr(import_module(module), function)(locate_dataset(name))
+    return found
 
 
 def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> InteractionLog:
@@ -38,8 +54,10 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
 
     source = settings.source
     if source in DATASETS:
-        module, _, function = DATASETS[source].reader.partition(":")
-        tables: Tables = getattr(import_module(module), function)(locate_dataset(source))
+        if DATASETS[source].instead:
+            raise LogError(f"data.source: '{source}' {DATASETS[source].instead}; an interaction log is needed here")
+        tables = read_dataset(source).tables
+        assert tables is not None  # a row without `instead` has a log
     else:
         path = folder / Path(source).expanduser()
         if path.is_dir():
@@ -51,10 +69,10 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         else:
             hint = did_you_mean(source, DATASETS) or f"; give {_KINDS_OF_LOG}"
             raise LogError(f"data.source: '{source}' is neither a known dataset nor a file or folder{hint}")
-    tables = Tables(
-        tables.log,
-        tables.items if settings.items is None else read_table(folder / settings.items, "data.items"),
-        tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
+    tables = replace(
+        tables,
+        items=tables.items if settings.items is None else read_table(folder / settings.items, "data.items"),
+        users=tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
     )
     return build_log(tables, settings, seed=seed)
 

@@ -16,11 +16,16 @@ from simulator.datasets.conditions import Condition
 from simulator.datasets.settings import Bands, DataSettings
 from simulator.datasets.tables import Table
 from simulator.errors import LogError
-from simulator.log import Catalogue, InteractionLog
+from simulator.log import Catalogue, InteractionLog, RandomRows
 from simulator.streams import stream
 
 USUAL_NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "time": ("timestamp", "time")}
 """Columns that are tried where the column map is silent."""
+
+SELF_SELECTED, UNLOGGED_POLICY = "self-selected", "unlogged policy"
+LOGGED_POLICY, UNIFORM = "logged policy", "uniformly random"
+UNLOGGED = (SELF_SELECTED, UNLOGGED_POLICY)
+"""Ways of choosing what was shown under which a row says nothing of the items that were not."""
 
 NUMERIC_GROUPS_FROM = 10
 """A sensitive column of numbers with at least so many different values is cut into terciles; below, each is a group."""
@@ -28,11 +33,24 @@ NUMERIC_GROUPS_FROM = 10
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What a reader found: the log, and tables keyed by item and by user where there are any."""
+    """What a reader found: the log, and tables keyed by item and by user where there are any.
+
+    Attributes:
+        log: one row an interaction.
+        items: one row an item.
+        users: one row a user.
+        random: rows like the log's whose items were drawn uniformly at random; never fitted on.
+        exposure: who chose what was shown, where the dataset says so (one of the constants below); "" where it is
+            silent: then a log with positions or propensities was logged, and any other was self-selected.
+        notes: what the reader left out, for the report.
+    """
 
     log: Table
     items: Table | None = None
     users: Table | None = None
+    random: Table | None = None
+    exposure: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> InteractionLog:
@@ -52,8 +70,9 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
     time = _times(log, settings)
     primary, numbers = _behaviours(log, settings)
     position, propensity = _exposure(log, settings)
+    impression, session = (_numbered(log, settings, part) for part in ("impression", "session"))
 
-    rows, notes = np.arange(len(log)), []
+    rows, notes = np.arange(len(log)), list(tables.notes)
     if settings.max_users is not None and settings.max_users < len(user_ids):
         rng = stream(np.random.SeedSequence(seed), "data", "max_users")
         kept = np.zeros(len(user_ids), bool)
@@ -120,8 +139,29 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         behaviours={name: values[rows] for name, values in numbers.items()},
         position=None if position is None else position[rows],
         propensity=None if propensity is None else propensity[rows],
-        self_selected=position is None and propensity is None,
+        self_selected=tables.exposure in UNLOGGED if tables.exposure else position is None and propensity is None,
         notes=tuple(notes),
+        impression=None if impression is None else impression[rows],
+        session=None if session is None else session[rows],
+        random=None if tables.random is None else _random_rows(tables.random, settings, catalogue),
+        exposure=tables.exposure,
+    )
+
+
+def _random_rows(table: Table, settings: DataSettings, catalogue: Catalogue) -> RandomRows:
+    """Rows of the uniformly random part whose user and item the log knows."""
+    index: dict[str, NDArray[np.int64]] = {}
+    for part, ids in (("user", catalogue.user_ids), ("item", catalogue.item_ids)):
+        values = table.text(_key_column(table, settings, part), f"data.columns.{part}", required=True)
+        found = pc.index_in(values.combine_chunks(), pa.array(ids, pa.string()))
+        index[part] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    primary, numbers = _behaviours(table, settings)
+    known = (index["user"] >= 0) & (index["item"] >= 0)
+    return RandomRows(
+        user=index["user"][known],
+        item=index["item"][known],
+        primary=primary[known],
+        behaviours={name: values[known] for name, values in numbers.items()},
     )
 
 
@@ -212,6 +252,12 @@ def _exposure(log: Table, settings: DataSettings) -> tuple[NDArray[np.int64] | N
                 f"({bad.size} such rows); drop these rows, or leave the column out"
             )
     return position, propensity
+
+
+def _numbered(log: Table, settings: DataSettings, part: str) -> NDArray[np.int64] | None:
+    """Number of each row's impression or session [n], or None where the settings name no column."""
+    name = getattr(settings.columns, part)
+    return None if name is None else _indices(log.text(name, f"data.columns.{part}", required=True))[0]
 
 
 def _last_of_each(user: NDArray[np.int64], item: NDArray[np.int64], time: NDArray[np.float64]) -> NDArray[np.int64]:

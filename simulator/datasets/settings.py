@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from simulator.datasets.conditions import Condition
-from simulator.datasets.sources import DATASETS
+from simulator.datasets.published import DATASETS
 from simulator.errors import did_you_mean
 
 
@@ -26,6 +26,10 @@ class ColumnMap(BaseModel):
     )
     position: str | None = Field(default=None, description="Column of the position on the slate, counted from 0.")
     propensity: str | None = Field(default=None, description="Column of the logging propensity, in (0, 1].")
+    impression: str | None = Field(
+        default=None, description="Column that is the same for all items offered to a user at once."
+    )
+    session: str | None = Field(default=None, description="Column that is the same for all rows of one visit.")
 
 
 Bands = list[float] | dict[str, tuple[float, float]]

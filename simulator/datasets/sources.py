@@ -1,64 +1,19 @@
-"""The datasets known by name: where each is looked for and which columns it brings. Imports nothing heavy."""
+"""Where a dataset known by name is looked for, and whether it is as published. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from simulator.datasets.published import DATASETS, KnownDataset
 from simulator.errors import LogError, did_you_mean
 
 FILE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 """Files that can be an interaction log of the user's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """A dataset known by name.
-
-    Attributes:
-        about: one line for `windtunnel list datasets`.
-        reader: "module:function" that takes (settings, folder) and returns tables; resolved when a scenario names it.
-        files: file name -> sha256; these and no others are read.
-        defaults: fields of `data:` that hold unless the scenario says otherwise.
-        package: installed package that ships it, and the folder inside; None: looked for in WINDTUNNEL_DATA only.
-        missing: what to do where it is not found.
-    """
-
-    about: str
-    reader: str
-    files: Mapping[str, str]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    package: tuple[str, str] | None = None
-    missing: str = "put its folder into one of the folders of WINDTUNNEL_DATA"
-
-
-DATASETS: Mapping[str, Dataset] = {
-    "ml-100k": Dataset(
-        about="MovieLens 100k: 943 users, 1,682 films, 100,000 ratings with times; age, gender, occupation "
-        "(free for research with citation; read from the installed recbole package)",
-        reader="simulator.datasets.movielens:read_ml_100k",
-        files={
-            "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
-            "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
-            "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
-        },
-        defaults={
-            "positive": "rating >= 4",
-            "behaviours": ["rating"],
-            "item_text": ["movie_title", "release_year", "class"],
-            "item_categories": ["class"],
-        },
-        package=("recbole", "dataset_example/ml-100k"),
-        missing="install recbole 1.2.1 (`pip install -c constraints.txt -e .`), which ships it",
-    ),
-}
-"""Name -> dataset. A new one is a row here and a reader beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +38,7 @@ class DatasetState:
         return self.folder is not None and not self.damaged
 
 
-def dataset(name: str) -> Dataset:
+def dataset(name: str) -> KnownDataset:
     """The dataset of that name.
 
     Raises:

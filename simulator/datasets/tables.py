@@ -164,6 +164,12 @@ class Table:
         )
 
 
+def table_of(path: Path, **columns: Any) -> Table:
+    """A table of columns that a reader has in memory; rows are counted from 0 in messages."""
+    chunked = {name: pa.chunked_array([pa.array(np.asarray(values))]) for name, values in columns.items()}
+    return Table(path, chunked, {}, 0)
+
+
 def read_table(path: Path, field: str, *, atomic: bool = False) -> Table:
     """Columns of a .csv, .tsv, .parquet or (with `atomic`) RecBole file.
 
