@@ -35,6 +35,12 @@ data_app = typer.Typer(
     help="Datasets known by name.", no_args_is_help=True, epilog="Example: windtunnel data check ml-100k"
 )
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(
+    help="Stored results of stages, by which the same command answers at once.",
+    no_args_is_help=True,
+    epilog="Example: windtunnel cache list",
+)
+app.add_typer(cache_app, name="cache")
 
 Scenario = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario file.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", help="Folder for results: OUT/<name>/<digest12>/.")]
@@ -367,6 +373,44 @@ def data_fetch(
         _print_json({"name": name, "folder": str(folder)})
     else:
         typer.echo(f"{name}: whole, in {folder}")
+
+
+@cache_app.command("list", epilog="Example: windtunnel cache list")
+def cache_list(as_json: AsJson = False) -> None:
+    """What is stored, by stage, and where."""
+    from datetime import UTC, datetime
+
+    from simulator.cache import StageCache, default_cache_folder
+
+    cache = StageCache(default_cache_folder())
+    holdings = cache.contents()
+    used = [datetime.fromtimestamp(one.last_used, UTC).isoformat(timespec="seconds") for one in holdings]
+    if as_json:
+        rows = [
+            {"stage": one.stage, "results": one.count, "bytes": one.size, "last_used": when}
+            for one, when in zip(holdings, used, strict=True)
+        ]
+        _print_json({"folder": str(cache.folder), "stages": rows})
+        return
+    for one, when in zip(holdings, used, strict=True):
+        typer.echo(f"{one.stage:<20} {one.count:>6,} results {one.size / 1e6:>10,.1f} MB  last used {when}")
+    typer.echo(f"{sum(one.size for one in holdings) / 1e6:,.1f} MB in {cache.folder}")
+
+
+@cache_app.command("prune", epilog="Example: windtunnel cache prune --days 7")
+def cache_prune(
+    days: Annotated[float, typer.Option("--days", min=0, help="Not read or written for this many days.")] = 30.0,
+    stage: Annotated[str | None, typer.Option("--stage", help="Of this stage alone, as `cache list` names it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove stored results that have not been of use lately; the next run computes what it needs again."""
+    from simulator.cache import StageCache, default_cache_folder
+
+    removed = StageCache(default_cache_folder()).prune(days=days, stage=stage)
+    if as_json:
+        _print_json({"removed": removed.count, "bytes": removed.size})
+    else:
+        typer.echo(f"removed {removed.count:,} results, {removed.size / 1e6:,.1f} MB")
 
 
 def _print_datasets(name: str | None, as_json: bool) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -789,23 +790,19 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
 # ------------------------------------------------------------------------------------------------- what the CLI calls
 
 
+@contextmanager
 def _setting(
     scenario: Scenario, folder: Path, progress: Progress, *, workers: int | None = None, engine: str = "local"
-) -> Setting:
+) -> Iterator[Setting]:
+    """What the stages share, with the cache kept from being pruned meanwhile."""
     if workers is not None and workers < 1:
         raise InputError(f"--workers: {workers} must be at least 1")
     os.environ.update(ONE_THREAD)
     count = workers or os.cpu_count() or 1
     cache = StageCache(default_cache_folder())
-    cache.folder.mkdir(parents=True, exist_ok=True)
-    return Setting(
-        scenario,
-        folder.resolve(),
-        np.random.SeedSequence(scenario.seed),
-        Engine(cache, count, parse_engine(engine)),
-        progress,
-        {},
-    )
+    root = np.random.SeedSequence(scenario.seed)
+    with cache.in_use():
+        yield Setting(scenario, folder.resolve(), root, Engine(cache, count, parse_engine(engine)), progress, {})
 
 
 def run(
@@ -837,23 +834,25 @@ def run(
     from scenarios.checking import prepare_scenario
 
     prepared = prepare_scenario(scenario, overrides=overrides, seed=seed, candidate=candidate)
-    setting = _setting(prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine)
-    began = time.monotonic()
-    data = load(setting)
-    worlds = fit_worlds(setting, data)
-    believed = check_fidelity(setting, data, worlds)
-    trained = train_agents(setting, data, worlds, prepared.specs)
-    keys = {spec.settings.name: (spec.settings, worlds.a.digest, _source_of(spec)) for spec in prepared.specs}
-    flown = fly_agents(setting, data, worlds, trained, keys)
-    if candidate is not None and CANDIDATE in flown.failed:
-        raise InputError(f"--policy: '{candidate.policy}' failed: {flown.failed[CANDIDATE]}")
-    findings = evaluate(setting, data, worlds, believed, prepared.specs, trained, flown)
-    setting.progress.seconds["total"] = time.monotonic() - began
-    report = assemble(setting, data, worlds, believed, findings)
-    with setting.progress.stage("report"):
-        write(report, out, flown)
-    setting.progress.say(f"processor seconds: {sum(setting.cpu.values()):.0f} in tasks, by task in report.json")
-    return report
+    with _setting(
+        prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine
+    ) as setting:
+        began = time.monotonic()
+        data = load(setting)
+        worlds = fit_worlds(setting, data)
+        believed = check_fidelity(setting, data, worlds)
+        trained = train_agents(setting, data, worlds, prepared.specs)
+        keys = {spec.settings.name: (spec.settings, worlds.a.digest, _source_of(spec)) for spec in prepared.specs}
+        flown = fly_agents(setting, data, worlds, trained, keys)
+        if candidate is not None and CANDIDATE in flown.failed:
+            raise InputError(f"--policy: '{candidate.policy}' failed: {flown.failed[CANDIDATE]}")
+        findings = evaluate(setting, data, worlds, believed, prepared.specs, trained, flown)
+        setting.progress.seconds["total"] = time.monotonic() - began
+        report = assemble(setting, data, worlds, believed, findings)
+        with setting.progress.stage("report"):
+            write(report, out, flown)
+        setting.progress.say(f"processor seconds: {sum(setting.cpu.values()):.0f} in tasks, by task in report.json")
+        return report
 
 
 def vet(
@@ -881,10 +880,12 @@ def fidelity(
     from scenarios.checking import prepare_scenario
 
     prepared = prepare_scenario(scenario, overrides=overrides, seed=seed)
-    setting = _setting(prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine)
-    data = load(setting)
-    worlds = fit_worlds(setting, data)
-    return assemble(setting, data, worlds, check_fidelity(setting, data, worlds))
+    with _setting(
+        prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine
+    ) as setting:
+        data = load(setting)
+        worlds = fit_worlds(setting, data)
+        return assemble(setting, data, worlds, check_fidelity(setting, data, worlds))
 
 
 def write(report: Report, out: Path, flown: Flown) -> Path:
@@ -944,9 +945,9 @@ def _train_world(scenario: str | Path | Scenario) -> tuple[World, NDArray[np.flo
         chosen, folder = scenario, Path()
     else:
         chosen, folder = load_scenario(Path(scenario)), Path(scenario).parent
-    setting = _setting(chosen, folder, Progress(None), workers=1)
-    data = load(setting)
-    return fit_worlds(setting, data).a, data.log.catalogue.content
+    with _setting(chosen, folder, Progress(None), workers=1) as setting:
+        data = load(setting)
+        return fit_worlds(setting, data).a, data.log.catalogue.content
 
 
 def make_env(scenario: str | Path | Scenario, *, action: str = "slate", seed: int = 0, **_: Any) -> Any:

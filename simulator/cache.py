@@ -1,18 +1,21 @@
 """Results of stages on disk: stored under a key of what they depend on, whole or not at all.
 
-An interrupted run therefore goes on where it stopped, a changed gate re-runs nothing but the gate, and two runs at
-once at worst do the same work twice.
+An interrupted run therefore goes on where it stopped, a changed gate re-runs nothing but the gate, and of two runs at
+once that need the same result one waits for the other's.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache as memoise
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +23,8 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
+
+from simulator.errors import InputError
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -116,6 +121,23 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Holding:
+    """What a stage has in the cache.
+
+    Attributes:
+        stage: its name.
+        count: results.
+        size: bytes.
+        last_used: seconds since the epoch.
+    """
+
+    stage: str
+    count: int
+    size: int
+    last_used: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class StageCache:
     """Pickled results of stages in a folder of the user's own.
 
@@ -140,6 +162,7 @@ class StageCache:
             FileNotFoundError: it is not there.
         """
         with self.path(stage, key).open("rb") as file:
+            os.utime(file.fileno())  # when it was last of use: what `prune` goes by
             return pickle.load(file)
 
     def drop(self, stage: str, key: str) -> None:
@@ -154,3 +177,71 @@ class StageCache:
                 pickle.dump(result, file, protocol=5)
 
         write_atomically(self.path(stage, key), dump)
+
+    @contextmanager
+    def claim(self, stage: str, key: str) -> Iterator[None]:
+        """Keep other processes from computing this result; waits while one of them does, and ends with the process."""
+        place = self.folder / "claims" / f"{stage}-{key[:40]}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with place.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # The one who held it has removed the file: whoever comes next makes, and locks, another.
+                if not (place.exists() and os.fstat(file.fileno()).st_ino == place.stat().st_ino):
+                    continue
+                try:
+                    yield
+                finally:
+                    place.unlink(missing_ok=True)
+                return
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `prune` from taking away what a run has just found, while the run lasts."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "in-use").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def contents(self) -> list[Holding]:
+        """What the cache holds, by stage."""
+        found: dict[str, list[os.stat_result]] = {}
+        for file in self._files():
+            found.setdefault(file.parent.name, []).append(file.stat())
+        return [
+            Holding(stage, len(files), sum(f.st_size for f in files), max(f.st_mtime for f in files))
+            for stage, files in sorted(found.items())
+        ]
+
+    def prune(self, *, days: float = 0.0, stage: str | None = None) -> Holding:
+        """Remove results that have not been of use for some days; returns what was removed.
+
+        Args:
+            days: since a result was last read or written.
+            stage: of this stage alone.
+
+        Raises:
+            InputError: the stage is unknown, or a run is using the cache.
+        """
+        stages = [holding.stage for holding in self.contents()]
+        if stage is not None and stage not in stages:
+            raise InputError(f"--stage: {stage!r} is not in the cache; it holds {', '.join(stages) or 'nothing'}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "in-use").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError("cache: a run is using it; prune when the run has ended") from None
+            now, count, size, last = time.time(), 0, 0, 0.0
+            for path in self._files():
+                known = path.stat()
+                if now - known.st_mtime >= days * 86_400 and stage in (None, path.parent.name):
+                    path.unlink()
+                    count, size, last = count + 1, size + known.st_size, max(last, known.st_mtime)
+        return Holding(stage or "all", count, size, last)
+
+    def _files(self) -> Iterator[Path]:
+        """Stored results: not those in the making, nor locks, logs and progress."""
+        for path in sorted(self.folder.glob("*/*")):
+            if path.suffix in (".pkl", ".npy") and not path.name.startswith("."):
+                yield path

@@ -116,14 +116,14 @@ def _keep_this_worker() -> None:
     process_executor._MAX_MEMORY_LEAK_SIZE = float("inf")
 
 
-def _run_and_store(cache: StageCache, task: Task, key: str, progress: Path | None) -> float:
+def _run_and_store(cache: StageCache, task: Task, key: str, progress: Path | None) -> None:
     _limit_threads()
     _keep_this_worker()
-    before = _children_cpu()
-    result = task.run(*task.inputs, report=_report_to(progress))
-    used = _children_cpu() - before
-    cache.store(task.stage, key, (result, used))
-    return used
+    with cache.claim(task.stage, key):
+        if not cache.has(task.stage, key):  # another run may have stored it while this one waited
+            before = _children_cpu()
+            result = task.run(*task.inputs, report=_report_to(progress))
+            cache.store(task.stage, key, (result, _children_cpu() - before))
 
 
 @dataclass(slots=True)

@@ -284,10 +284,29 @@ def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None
 @pytest.mark.parametrize(
     "command",
     ["run", "vet", "fidelity", "validate", "schema", "list", "ope", "effect", "leaderboard", "report", "bench",
-     "data list", "data check", "data fetch"],
+     "data list", "data check", "data fetch", "cache list", "cache prune"],
 )  # fmt: skip
 def test_the_help_of_every_command_has_an_example_and_json(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command.split(), "--help"]) == 0
     shown = capfd.readouterr().out
     assert f"Example: windtunnel {command}" in shown
     assert "--json" in shown
+
+
+def test_the_cache_is_listed_and_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from simulator.cache import StageCache
+
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path))
+    StageCache(tmp_path).store("train", "a" * 64, [1, 2, 3])
+
+    def answer(*arguments: str) -> tuple[int, str, str]:
+        return cli.main(["cache", *arguments]), *capfd.readouterr()
+
+    code, out, _ = answer("list", "--json")
+    assert (code, [(s["stage"], s["results"]) for s in json.loads(out)["stages"]]) == (0, [("train", 1)])
+    code, _, err = answer("prune", "--stage", "trian")
+    assert (code, "'trian' is not in the cache" in err) == (2, True)
+    assert json.loads(answer("prune", "--json")[1])["removed"] == 0  # used just now
+    assert json.loads(answer("prune", "--days", "0", "--json")[1])["removed"] == 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simulator.cache import StageCache, digest_of, write_atomically
+from simulator.errors import InputError
 
 
 def test_equal_content_has_an_equal_digest_and_any_change_another() -> None:
@@ -45,3 +49,45 @@ def test_a_result_comes_back_whole(tmp_path: Path) -> None:
     cache.store("train", "ab" * 32, {"curve": np.arange(3)})
     assert cache.has("train", "ab" * 32)
     assert cache.load("train", "ab" * 32)["curve"].tolist() == [0, 1, 2]
+
+
+def test_of_two_runs_that_need_a_result_one_computes_it(tmp_path: Path) -> None:
+    cache, computed = StageCache(tmp_path), []
+
+    def need() -> None:
+        with cache.claim("fit", "k" * 64):
+            if not cache.has("fit", "k" * 64):
+                computed.append(1)
+                time.sleep(0.05)
+                cache.store("fit", "k" * 64, 1)
+
+    threads = [threading.Thread(target=need) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert computed == [1]
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def test_prune_takes_what_was_not_of_use_lately_and_nothing_while_a_run_lasts(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path)
+    for stage, key in (("fit", "old"), ("fit", "new"), ("train", "old")):
+        cache.store(stage, key, list(range(100)))
+        if key == "old":
+            os.utime(cache.path(stage, key), (0, 0))
+    (tmp_path / "agent-logs").mkdir()
+    (tmp_path / "agent-logs" / "mine.log").write_text("said")
+    assert [(h.stage, h.count) for h in cache.contents()] == [("fit", 2), ("train", 1)]
+    assert all(h.size > 100 for h in cache.contents())
+
+    with cache.in_use(), pytest.raises(InputError, match="a run is using it"):
+        cache.prune()
+    with pytest.raises(InputError, match="--stage: 'fits' is not in the cache; it holds fit, train"):
+        cache.prune(stage="fits")
+    cache.load("train", "old")  # of use again
+    assert cache.prune(days=30).count == 1
+    assert [(h.stage, h.count) for h in cache.contents()] == [("fit", 1), ("train", 1)]
+    assert cache.has("fit", "new")
+    assert cache.prune(stage="train").count == 1
+    assert (tmp_path / "agent-logs" / "mine.log").exists()
