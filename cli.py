@@ -365,14 +365,20 @@ def data_check(
 def data_fetch(
     name: Annotated[str, typer.Argument(help="Dataset.", show_default=False)], as_json: AsJson = False
 ) -> None:
-    """Say where a dataset lies, or how to get it; nothing is downloaded behind your back."""
-    from simulator.datasets import locate_dataset
+    """Say where a dataset lies, or where its publisher offers it; nothing is downloaded or installed."""
+    from simulator.datasets import check_dataset
+    from simulator.datasets.sources import dataset
 
-    folder = locate_dataset(name)
+    known, state = dataset(name), check_dataset(name)
     if as_json:
-        _print_json({"name": name, "folder": str(folder)})
+        folder = str(state.folder) if state.whole else None
+        _print_json({"name": name, "folder": folder, "offered": list(known.fetch), "files": dict(known.files)})
+    elif state.whole:
+        typer.echo(f"{name}: whole, in {state.folder}")
     else:
-        typer.echo(f"{name}: whole, in {folder}")
+        for line in known.fetch:
+            typer.echo(f"{name}: {line}")
+        typer.echo(f"{name}: {known.layout(name)}")
 
 
 @cache_app.command("list", epilog="Example: windtunnel cache list")

@@ -55,7 +55,7 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
     source = settings.source
     if source in DATASETS:
         if DATASETS[source].instead:
-            raise LogError(f"data.source: '{source}' {DATASETS[source].instead}; an interaction log is needed here")
+            raise LogError(f"data.source: {DATASETS[source].refusal(source)}")
         tables = read_dataset(source).tables
         assert tables is not None  # a row without `instead` has a log
     else:

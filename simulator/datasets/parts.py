@@ -192,23 +192,51 @@ class Treatments:
 
 
 @dataclass(frozen=True, slots=True)
-class MediaFiles:
-    """Pictures or clips inside a published zip, read one by one.
+class Tags:
+    """m assignments of words to items by users.
 
     Attributes:
-        names: [n] name of each file, in the order of `label`.
+        user: [m] the publisher's user id.
+        item: [m] the publisher's item id.
+        tag: [m] index into `words`.
+        time: [m] seconds since 1970, NaN where the published date cannot be true.
+        words: the tags.
+    """
+
+    user: NDArray[np.str_]
+    item: NDArray[np.str_]
+    tag: NDArray[np.int64]
+    time: NDArray[np.float64]
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _same_lengths("tags", user=self.user, item=self.item, tag=self.tag, time=self.time)
+        _indices("tag", self.tag, len(self.words))
+
+    def __len__(self) -> int:
+        return len(self.tag)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFiles:
+    """Pictures or clips inside a published zip, one an item, read one by one.
+
+    Attributes:
+        item_ids: [n] item that each belongs to.
+        names: [n] name of each file inside the zip.
         label: [n] index into `classes`.
         classes: names of the classes (genre, kind of garment).
         read: gives the bytes of a file by its name.
     """
 
+    item_ids: tuple[str, ...]
     names: tuple[str, ...]
     label: NDArray[np.int64]
     classes: tuple[str, ...]
     read: Callable[[str], bytes]
 
     def __post_init__(self) -> None:
-        _same_lengths("media", names=self.names, label=self.label)
+        _same_lengths("media", item_ids=self.item_ids, names=self.names, label=self.label)
         _indices("label", self.label, len(self.classes))
 
     def __len__(self) -> int:
@@ -230,7 +258,8 @@ class Dataset:
         treatments: a randomised experiment.
         media: pictures or clips.
         item_features: name -> (item ids [m], features [m, f]) of items, where a file brings them.
-        links: name -> [m, 2] ids that belong together (user, friend).
+        tags: words that users gave to items.
+        friends: [m, 2] the publisher's ids of users who are friends; each pair stands both ways round.
     """
 
     name: str
@@ -243,7 +272,8 @@ class Dataset:
     treatments: Treatments | None = None
     media: MediaFiles | None = None
     item_features: Mapping[str, tuple[tuple[str, ...], NDArray[np.float32]]] = field(default_factory=dict)
-    links: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    tags: Tags | None = None
+    friends: NDArray[np.str_] | None = None
 
 
 def _same_lengths(what: str, **columns: Any) -> None:

@@ -39,6 +39,17 @@ class KnownDataset:
             return self.fetch[0]
         return "put its folder into one of those of WINDTUNNEL_DATA (`windtunnel data fetch` says where it is offered)"
 
+    def refusal(self, name: str) -> str:
+        """Why it cannot be the log of a recommend scenario, and what it is for."""
+        return f"'{name}' {self.instead}; a recommend scenario needs an interaction log"
+
+    def layout(self, name: str) -> str:
+        """What `data check` will look for, once the files are there."""
+        if self.package is not None:
+            return f"found in that package, or as {name}/ in a folder of WINDTUNNEL_DATA: {', '.join(self.files)}"
+        files = ", ".join(self.files)
+        return f"put into {name}/ in a folder of WINDTUNNEL_DATA: {files}; then `windtunnel data check {name}`"
+
 
 def _sums(text: str) -> Mapping[str, str]:
     """File name -> sha256, from lines as sha256sum writes them."""
@@ -71,6 +82,40 @@ DATASETS: Mapping[str, KnownDataset] = {
             "item_categories": ["class"],
         },
         package=("recbole", "dataset_example/ml-100k"),
+    ),
+    "ml-latest-small": KnownDataset(
+        about=(
+            "MovieLens ml-latest-small: 610 users, 9,742 films, 100,836 ratings with times, tags; "
+            "trailer features of 4,751 films, overviews of 1,886 (research; no demographics)"
+        ),
+        reader="simulator.datasets.movielens:read_ml_latest_small",
+        files=_sums("""
+            31bb504043c5bd56a22cc6a5d080cd9b7b86cad5a917b5dd46497c85a98517e0  ratings.csv.gz
+            5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07  movies.csv
+            92a9f8bb7916dceef6151209845788c3643f794dfa79d1feaec7121b5960399d  tags.csv
+            15ea413fe8fef174b74929bd1128f67e1c27ba4bc9f479ae7cf3b4d13197cc65  LLVisualFeatures13K_Log.csv.gz
+            9f8e6ea94f368ee8da051925ce82ea08b3425f1c2e8b441b9f99ddef5b8c2ef5  tmdb_overviews_subset.csv.gz
+        """),
+        fetch=(
+            "publisher: GroupLens, grouplens.org/datasets/movielens/latest",
+            (
+                "movies.csv, tags.csv: github.com/cireneuguilhermeteixeira/all-minilm @ 460c738c46d2, "
+                "folder ml-latest-small"
+            ),
+            ("ratings.csv: github.com/akankshsahu/Movie_Recommendation_Engine @ a17cd20f2a30, folder data/raw"),
+            "trailer features: github.com/MaxDuong/Recommender-System @ bddf4a54a1fb, folder '12 Hybrid'",
+            (
+                "overviews: derived from TMDB (non-commercial, attribution), "
+                "github.com/sangameshh31/movie-recommendation-system @ 12db3be233f4"
+            ),
+            GZIPPED,
+        ),
+        defaults={
+            "positive": "rating >= 4",
+            "behaviours": ["rating"],
+            "item_text": ["title", "genres"],
+            "item_categories": ["genres"],
+        },
     ),
     "coat": KnownDataset(
         about=(
@@ -130,6 +175,33 @@ DATASETS: Mapping[str, KnownDataset] = {
             "policy_inputs": ["user_active_degree", "is_video_author", "follow_user_num_range"],
         },
     ),
+    "lastfm-2k": KnownDataset(
+        about=(
+            "Last.fm 2k (HetRec 2011): 1,892 users, 17,632 artists, 92,834 play counts, 186,479 tag "
+            "assignments, 12,717 friendships; no times (non-commercial)"
+        ),
+        reader="simulator.datasets.lastfm:read_lastfm_2k",
+        files=_sums("""
+            b98355e3c57cea8e3ff873b7a60523c3fbbf46c175ca5706046568342e2f1bc8  user_artists.dat.gz
+            5b236329422ef3105f7b9483f97fc0470d748ef72fa2d5ee0825c54eab26fc9f  artists.dat.gz
+            a88f69349bca198a499a4b2e076c14288afc579b5083197bef70e01ac3344e42  tags.dat.gz
+            7d787d79e71b66051564f3c8fd0b89772bdf5521ddb46927863bf0be3e8a9574  user_taggedartists.dat.gz
+            eafe6639ac2ebcbbfba73cb78748799bc088516e1d18a882d1d37ff9bc0f27ae  user_friends.dat.gz
+        """),
+        fetch=(
+            "publisher: HetRec 2011 through GroupLens, grouplens.org/datasets/hetrec-2011",
+            ("user_artists, artists, tags, user_friends: github.com/rafaelpossas/admusic @ afcc86fc14ec, folder data"),
+            "user_taggedartists: github.com/omarriaga/hybrid-recommender @ 41bfa287088e, folder data",
+            GZIPPED,
+        ),
+        defaults={
+            "positive": "plays_to_median > 1",
+            "behaviours": ["plays"],
+            "item_text": ["name", "tags"],
+            "item_categories": ["genre"],
+            "category_separator": ", ",
+        },
+    ),
     "mind-small-sample": KnownDataset(
         about=(
             "MIND-small sample: 5,000 impressions of 4,637 users with 189,359 candidates and 7,542 "
@@ -150,6 +222,53 @@ DATASETS: Mapping[str, KnownDataset] = {
             "columns": {"impression": "impression_id"},
             "item_text": ["title", "category", "subcategory"],
             "item_categories": ["category"],
+        },
+    ),
+    "restaurant-consumer": KnownDataset(
+        about=(
+            "Restaurant & consumer data: 138 people, 130 restaurants, 1,161 ratings 0 to 2; 19 "
+            "profile columns, sensitive ones among them (UCI)"
+        ),
+        reader="simulator.datasets.restaurants:read_restaurant_consumer",
+        files=_sums("""
+            2f0160c7f9ece4d490dcc30ef35c52d5907750862e74d86a24a80f7d7894a7fd  restaurant-data-with-consumer-ratings.zip
+        """),
+        fetch=(
+            "publisher: CENIDET through UCI, archive.ics.uci.edu/dataset/232",
+            "this copy: github.com/sidk09/Data-Mining-Competitors @ e023d527e394, unchanged",
+        ),
+        defaults={
+            "positive": "rating >= 2",
+            "behaviours": ["rating", "food_rating", "service_rating"],
+            "item_text": ["name", "cuisine", "price", "dress_code", "alcohol"],
+            "item_categories": ["cuisine"],
+            "policy_inputs": ["drink_level", "interest"],
+            "sensitive": ["marital_status", "religion", "birth_year"],
+        },
+    ),
+    "emotify": KnownDataset(
+        about=(
+            "Emotify: 400 music clips, 8,407 annotations of felt emotion, liked and disliked; age, "
+            "gender, mother tongue (cite; music non-commercial)"
+        ),
+        reader="simulator.datasets.emotify:read_emotify",
+        files=_sums("""
+            32229d7329e1245af3f9bd2e7005f51e1c8582ae1e48b9afa5cacb8cdcb65d71  data.csv
+            74223a1bd4ddeb9a5aff408751ac5dadf2d19b1f14e27bcea6f5b75467ff1517  clips_8s_16k_ogg.zip
+        """),
+        fetch=(
+            "publisher: Utrecht University, www2.projects.science.uu.nl/memotion/emotifydata",
+            (
+                "annotations and the mp3 of which the clips are the middle 8 s: "
+                "github.com/sergi-andreu/ProjectMusicInformatics @ 474daaaf11ed"
+            ),
+        ),
+        defaults={
+            "positive": "liked == 1",
+            "behaviours": ["disliked"],
+            "item_text": ["genre"],
+            "item_categories": ["genre"],
+            "sensitive": ["gender", "age"],
         },
     ),
     "obd-women": KnownDataset(
@@ -175,6 +294,40 @@ DATASETS: Mapping[str, KnownDataset] = {
         instead=(
             "holds logged rounds of two policies with their propensities and no user ids; `windtunnel ope` uses them"
         ),
+    ),
+    "esci-sample": KnownDataset(
+        about=("Amazon Shopping Queries (ESCI), US: 150 queries, 6,764 products, 6,678 graded judgements (Apache-2.0)"),
+        reader="simulator.datasets.esci:read_esci_sample",
+        files=_sums("""
+            6822147809fbee5b3ec9e28d9795c5b17de514d62ea511d4620bc13fc4613c0d  esci_us_judgments.json.gz
+            cfd3b04e069033fa1561e2985260c83a3cb8344ee549754edfd0574a4aa14a49  ubi_ecommerce_products.json.gz
+        """),
+        fetch=(
+            "publisher: Amazon, github.com/amazon-science/esci-data",
+            (
+                "this subset: github.com/opensearch-project/search-relevance @ d8be5d1b18de, folder "
+                "src/test/data-esci (judgements)"
+            ),
+            (
+                "products: github.com/opensearch-project/dashboards-search-relevance @ 15bc1794b638, "
+                "folder server/sample_data/data"
+            ),
+        ),
+        instead="holds search queries with graded products, nobody's choices; `task: search` uses them",
+    ),
+    "cranfield": KnownDataset(
+        about=("Cranfield 1400: 1,400 abstracts, 225 queries, 1,837 graded judgements (public; no stated licence)"),
+        reader="simulator.datasets.cranfield:read_cranfield",
+        files=_sums("""
+            b234544b6ceccd131520df4a3cb6d42aee6576eb577933d047e722bbfe7b0b09  cran.all.1400
+            c1fb162c947bc79becf4143d169e3a20d8b42b6892d4c9e5dd8306d4c2eac6ec  cran.qry
+            92e54b58dac0b980152178f350d892fae66c8a239b8a11715b835fb8d2f6bc0e  cranqrel
+        """),
+        fetch=(
+            "publisher: Glasgow IR collections, ir.dcs.gla.ac.uk/resources/test_collections/cran",
+            "this copy: github.com/mirahmed39/cosine_similarity @ 05a82beddada",
+        ),
+        instead="holds search queries with graded documents, nobody's choices; `task: search` uses them",
     ),
     "banking77": KnownDataset(
         about="Banking77: 13,083 customer-service queries in 77 intents, train and test (CC BY 4.0)",
@@ -209,6 +362,38 @@ DATASETS: Mapping[str, KnownDataset] = {
         instead=(
             "holds titles and their classes, nobody's choices; `simulator.datasets.read_dataset` "
             "gives them to fine-tuning"
+        ),
+    ),
+    "clothing-images": KnownDataset(
+        about="Clothing dataset, small: 120 photographs of ten kinds of garment, no interactions (CC0)",
+        reader="simulator.datasets.clothing:read_clothing_images",
+        files=_sums("""
+            945374a375fcfc9a75490ef40dbd5576f8fee48ce05dcd94fbbf73e56f6a77c7  test_12_per_class.zip
+        """),
+        fetch=(
+            (
+                "publisher: A. Grigorev, github.com/alexeygrigorev/clothing-dataset-small @ 119615165124; "
+                "the first 12 file names of each class of the folder test, zipped"
+            ),
+        ),
+        instead=("holds pictures and what they show, nobody's choices; `kind: multimodal` uses them beside a log"),
+    ),
+    "hillstrom": KnownDataset(
+        about=(
+            "Hillstrom's e-mail challenge: a randomised experiment on 64,000 customers, three arms; "
+            "visit, conversion, spend (open challenge)"
+        ),
+        reader="simulator.datasets.hillstrom:read_hillstrom",
+        files=_sums("""
+            1bcbb5b3aeb0c7059506ddeda3072f09a14d0c3f05f0330f762a60601303140e  hillstrom.csv.gz
+        """),
+        fetch=(
+            "publisher: K. Hillstrom, MineThatData, blog.minethatdata.com",
+            "this copy: github.com/carlosquintanillaa/Datasets @ bd475633095c",
+            GZIPPED,
+        ),
+        instead=(
+            "holds a randomised treatment and its outcomes, no items; `windtunnel effect` uses its hillstrom.csv.gz"
         ),
     ),
 }

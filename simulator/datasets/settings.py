@@ -91,7 +91,10 @@ class DataSettings(BaseModel):
     def _fill_dataset_defaults(cls, given: Any) -> Any:
         """A built-in dataset brings its own defaults, so that the resolved scenario shows them."""
         if isinstance(given, Mapping) and isinstance(given.get("source"), str) and given["source"] in DATASETS:
-            return {**DATASETS[given["source"]].defaults, **given}
+            known = DATASETS[given["source"]]
+            if known.instead:
+                return {"positive": "none", **given}  # the reader refuses it by name; this asks for no behaviour first
+            return {**known.defaults, **given}
         return given
 
     @field_validator("positive")
