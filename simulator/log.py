@@ -214,16 +214,23 @@ class Split:
         return histories_of(log, users, keep=~self.late)
 
 
-def histories_of(log: InteractionLog, users: NDArray[np.int64], *, keep: NDArray[np.bool_]) -> Histories:
-    """Histories of the given users from the rows where `keep` [n] holds, in the order of `users`."""
+def history_rows(
+    log: InteractionLog, users: NDArray[np.int64], *, keep: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Starts [n + 1] and row numbers [m] of the rows of the given users where `keep` [n] holds, in their order."""
     starts = log.row_starts()
     lengths = starts[users + 1] - starts[users]
     owner = np.repeat(np.arange(len(users)), lengths)  # which of `users` each row below belongs to
     rows = np.arange(len(owner)) + np.repeat(starts[users] - (np.cumsum(lengths) - lengths), lengths)
     kept = keep[rows]
-    rows, owner = rows[kept], owner[kept]
-    counts = np.bincount(owner, minlength=len(users))
-    return Histories(np.concatenate([[0], np.cumsum(counts)]), log.item[rows], log.primary[rows])
+    counts = np.bincount(owner[kept], minlength=len(users))
+    return np.concatenate([[0], np.cumsum(counts)]), rows[kept]
+
+
+def histories_of(log: InteractionLog, users: NDArray[np.int64], *, keep: NDArray[np.bool_]) -> Histories:
+    """Histories of the given users from the rows where `keep` [n] holds, in the order of `users`."""
+    start, rows = history_rows(log, users, keep=keep)
+    return Histories(start, log.item[rows], log.primary[rows])
 
 
 def split_users(

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from simulator.preference._objectives import Group, Objective
+from simulator.preference.calibration import regression
 from simulator.preference.model import Member
 from simulator.preference.problem import Problem
 from simulator.preference.settings import PreferenceSettings
@@ -181,13 +183,15 @@ def heads_pass(
     features: torch.Tensor,
     settings: PreferenceSettings,
     rng: np.random.Generator,
+    imputation: Member | None = None,
 ) -> float:
-    """One pass over the fitting users in batches; the mean training log-loss of the hidden rows."""
+    """One pass over the fitting users in batches; the mean training loss of the hidden rows."""
     start, item = problem.histories.start, problem.histories.item
     hidden = draw_hidden(start, settings.hidden_share, rng)
     length = np.diff(start)
     order = rng.permutation(np.flatnonzero(length > 0))
-    total, count = 0.0, 0
+    objective = Objective(problem, settings, heads, features, hidden, imputation, rng)
+    total, count = 0.0, 0.0
     size = min(settings.batch_users, -(-len(order) // LEAST_STEPS))
     for first in range(0, len(order), size):
         users = order[first : first + size]
@@ -199,7 +203,7 @@ def heads_pass(
         known_items = torch.cat([torch.ones(len(which), 1), vector], dim=1)  # [k, d + 1]
         precision = heads.precision()
         bounds = np.concatenate([[0], np.cumsum(length[users])])
-        losses = []
+        losses, weight = [], 0.0
         for low in range(0, len(users), GROUP):
             high = min(low + GROUP, len(users))
             column = np.arange(length[users[high - 1]])
@@ -210,23 +214,25 @@ def heads_pass(
             kept = torch.from_numpy((~hidden[rows[place]] & there).astype(np.float32))
             outcome = torch.from_numpy(problem.histories.primary[rows[place]])
             design = functional.embedding(index, known_items)
-            known = offset[index]
+            known, known_user = offset[index], None
             if len(heads.user_weights):
-                known = known + (torch.from_numpy(problem.features[users[low:high]]) @ heads.user_weights)[:, None]
+                known_user = torch.from_numpy(problem.features[users[low:high]]) @ heads.user_weights
+                known = known + known_user[:, None]
             theta = map_head(design, known, outcome, kept, precision)
             logit = known + torch.matmul(design, theta.unsqueeze(2)).squeeze(2)
-            losses.append(
-                (functional.binary_cross_entropy_with_logits(logit, outcome, reduction="none") * target).sum()
-            )
-        targets = int(hidden[rows].sum())
+            loss, summed = objective(Group(users[low:high], theta, known_user, rows[place], logit, outcome, target))
+            losses.append(loss)
+            weight += summed
+        if weight == 0:  # e.g. no user of the batch has both a liked and another hidden row
+            continue
         data_loss = torch.stack(losses).sum()
-        loss = data_loss / targets + heads.penalty(settings) / problem.distinct_rows
+        loss = data_loss / weight + heads.penalty(settings) / problem.distinct_rows
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         averaged.update(heads)
-        total, count = total + float(data_loss.detach()), count + targets
-    return total / count
+        total, count = total + float(data_loss.detach()), count + weight
+    return total / max(count, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +266,15 @@ class Trained:
     training: list[float]
 
 
+def comparable(problem: Problem, member: Member, settings: PreferenceSettings) -> NDArray[np.float64]:
+    """[k] logit of the tuning users' targets; after a ranking loss, which fixes no scale, on the best scale there."""
+    logit = problem.tuning_logit(member)
+    if settings.loss == "cross_entropy":
+        return logit
+    slope, intercept = regression(logit, problem.target, problem.target_user)[0]
+    return slope * logit + intercept
+
+
 def train(
     problem: Problem,
     features: torch.Tensor,
@@ -273,6 +288,7 @@ def train(
     heads_passes: int = 1,
     patience: int | None,
     encode: TrainableText | None = None,
+    imputation: Member | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Trained:
     """Train heads on item features, the encoder beside them where `encode` is given; keep the best by the tuning users.
@@ -289,6 +305,7 @@ def train(
         heads_passes: passes of the heads in a round.
         patience: rounds without a better loss before stopping; None never stops early.
         encode: the encoder in training; None keeps it frozen.
+        imputation: model of the outcome of every pair, for doubly robust learning.
         progress: told the fraction done.
     """
     if start is None:
@@ -299,17 +316,17 @@ def train(
     averaged = Averaged.of(heads, settings.averaging)
     optimiser = torch.optim.AdamW(heads.parameters(), lr=learning_rate, weight_decay=0.0)
     member = averaged.module.export(features)
-    losses = [problem.tuning_loss(problem.tuning_logit(member))]
+    losses = [problem.tuning_loss(comparable(problem, member, settings))]
     best = Best(0, member, copy.deepcopy(averaged.module), None if encode is None else encode.vectors())
     training = []
     for epoch in range(1, epochs + 1):
         if encode is not None:
             features = encode.train_pass(averaged.module, features, rng)
         for _ in range(heads_passes):
-            loss = heads_pass(heads, averaged, optimiser, problem, features, settings, rng)
+            loss = heads_pass(heads, averaged, optimiser, problem, features, settings, rng, imputation)
         training.append(loss)
         member = averaged.module.export(features)
-        losses.append(problem.tuning_loss(problem.tuning_logit(member)))
+        losses.append(problem.tuning_loss(comparable(problem, member, settings)))
         if losses[-1].sum() < losses[best.epoch].sum():
             best = Best(epoch, member, copy.deepcopy(averaged.module), None if encode is None else encode.vectors())
         if progress is not None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, stdtrit
+
+from simulator.errors import InputError
 
 SLOPE_SD, INTERCEPT_SD = 0.03, 0.05
 """Prior standard deviations about 1 and about the drift. Forty tuning users leave the slope uncertain by .13 and the
@@ -25,7 +27,12 @@ class Calibration:
 
 
 def calibrate(
-    logit: NDArray[np.float64], outcome: NDArray[np.float32], user: NDArray[np.int64], *, drift: float = 0.0
+    logit: NDArray[np.float64],
+    outcome: NDArray[np.float32],
+    user: NDArray[np.int64],
+    *,
+    drift: float = 0.0,
+    weight: NDArray[np.float32] | None = None,
 ) -> Calibration:
     """Posterior mean of slope and intercept of the outcome on the logit (Platt, 2000, with users as clusters).
 
@@ -37,44 +44,81 @@ def calibrate(
         outcome: [k] 0 or 1.
         user: [k] tuning user of each row.
         drift: centre of the intercept's prior, from `drift_of`.
+        weight: [k] weight of each row; all the same where left out.
     """
-    design = np.column_stack([logit, np.ones_like(logit)])
     centre = np.array([1.0, drift])
-    theta = centre.copy()
-    for _ in range(50):
-        p = expit(design @ theta)
-        curvature = (design * (p * (1 - p))[:, None]).T @ design + np.eye(2) / WEAK**2
-        step = np.linalg.solve(curvature, design.T @ (outcome - p) - (theta - centre) / WEAK**2)
-        theta = theta + step
-        if np.abs(step).max() < 1e-9:
-            break
-    score = design * (outcome - p)[:, None]
-    n_users = len(np.unique(user))
-    if n_users >= FEWEST_CLUSTERS:
-        by_user = np.column_stack([np.bincount(user, column) for column in score.T])
-        meat = by_user.T @ by_user * n_users / (n_users - 1)
-    else:  # too few to see how rows of one user go together: as if they all said the same
-        meat = (design * (p * (1 - p))[:, None]).T @ design * (len(logit) / n_users)
-    bread = np.linalg.inv(curvature)
-    precision = np.linalg.inv(bread @ meat @ bread + 1e-12 * np.eye(2))
+    theta, covariance = regression(logit, outcome, user, centre, weight)
+    precision = np.linalg.inv(covariance + 1e-12 * np.eye(2))
     prior = np.diag([1 / SLOPE_SD**2, 1 / INTERCEPT_SD**2])
     slope, intercept = np.linalg.solve(precision + prior, precision @ theta + prior @ centre)
     # A model that ranks the wrong way round on the tuning users is not turned over.
     return Calibration(float(max(slope, LEAST_SLOPE)), float(intercept))
 
 
-def drift_of(logit: NDArray[np.float64], outcome: NDArray[np.float32]) -> float:
+def platt(
+    logit: NDArray[np.float64], outcome: NDArray[np.float32], user: NDArray[np.int64], *, loss: str
+) -> Calibration:
+    """Plain Platt scaling: a ranking loss leaves the scale and the level of a logit free, so no prior about 1 holds.
+
+    Raises:
+        InputError: the 95 % interval of the slope, clustered by user, reaches 0: no probability can be read off it.
+    """
+    theta, covariance = regression(logit, outcome, user)
+    half = float(stdtrit(max(len(np.unique(user)) - 1, 1), 0.975) * np.sqrt(covariance[0, 0]))
+    if theta[0] - half <= 0:
+        raise InputError(
+            f"preference.loss: '{loss}' gives scores that cannot be calibrated (slope {theta[0]:.2f} +- {half:.2f} on "
+            "the tuning users); use cross_entropy, or a log with more users"
+        )
+    return Calibration(float(theta[0]), float(theta[1]))
+
+
+def regression(
+    logit: NDArray[np.float64],
+    outcome: NDArray[np.float32],
+    user: NDArray[np.int64],
+    centre: NDArray[np.float64] | None = None,
+    weight: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope and intercept by (weighted) logistic regression, hardly shrunk to `centre`; their clustered covariance."""
+    each = np.ones(len(logit)) if weight is None else weight.astype(np.float64)
+    design = np.column_stack([logit, np.ones_like(logit)])
+    centre = np.array([1.0, 0.0]) if centre is None else centre
+    theta = centre.copy()
+    for _ in range(50):
+        p = expit(design @ theta)
+        curvature = (design * (each * p * (1 - p))[:, None]).T @ design + np.eye(2) / WEAK**2
+        step = np.linalg.solve(curvature, design.T @ (each * (outcome - p)) - (theta - centre) / WEAK**2)
+        theta = theta + step
+        if np.abs(step).max() < 1e-9:
+            break
+    score = design * (each * (outcome - p))[:, None]
+    n_users = len(np.unique(user))
+    if n_users >= FEWEST_CLUSTERS:
+        by_user = np.column_stack([np.bincount(user, column) for column in score.T])
+        meat = by_user.T @ by_user * n_users / (n_users - 1)
+    else:  # too few to see how rows of one user go together: as if they all said the same
+        meat = (design * (each**2 * p * (1 - p))[:, None]).T @ design * (len(logit) / n_users)
+    bread = np.linalg.inv(curvature)
+    bread_meat: NDArray[np.float64] = bread @ meat @ bread
+    return theta, bread_meat
+
+
+def drift_of(
+    logit: NDArray[np.float64], outcome: NDArray[np.float32], weight: NDArray[np.float32] | None = None
+) -> float:
     """Intercept by which predictions made in time order are off, from the fitting users themselves.
 
     Training hides rows at random, but later rows are liked less (or more) than earlier ones say. The second half of
     every fitting user's early rows, predicted from the first half, shows by how much; 0 where there are no such rows.
     """
     shift = 0.0
+    each = np.ones(len(logit)) if weight is None else weight.astype(np.float64)
     for _ in range(25):
         if len(logit) == 0:
             break
         p = expit(logit + shift)
-        step = float(np.sum(outcome - p) / (np.sum(p * (1 - p)) + 1 / WEAK**2))
+        step = float(np.sum(each * (outcome - p)) / (np.sum(each * p * (1 - p)) + 1 / WEAK**2))
         shift += step
         if abs(step) < 1e-9:
             break

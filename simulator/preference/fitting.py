@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from simulator.encoders.text import resolve_encoder
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Catalogue, InteractionLog, Split
-from simulator.preference.calibration import calibrate, drift_of
+from simulator.preference.calibration import calibrate, drift_of, platt
+from simulator.preference.debiasing import weigh
 from simulator.preference.model import Member, PreferenceModel, row_hashes
-from simulator.preference.problem import ROLE_NAMES, Problem, build_problem, log_loss
+from simulator.preference.problem import ROLE_NAMES, Problem, build_problem
 from simulator.preference.references import fit_bias, fit_matrix_factorisation
 from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream, stream_word
@@ -268,13 +269,18 @@ def fit_preference(
     number = -1 if bootstrap is None else bootstrap
     resample = None if bootstrap is None else stream(root, "preference", "bootstrap", role, bootstrap)
     problem = build_problem(log, split, role, resample=resample)
+    problem = weigh(problem, log, settings, stream(root, "preference", "exposure", role))
     name = ("preference", architecture, role, number)
     count = settings.members if bootstrap is None else min(settings.members, settings.refit_members)
     features = np.concatenate(item_features(tower.vectors, log.catalogue, settings), axis=1)
     members, measures = ARCHITECTURES[architecture](problem, features, settings, root, name, count, progress)
     logit = np.mean([problem.tuning_logit(member) for member in members], axis=0)
     drift = drift_of(*problem.second_half(members))
-    calibration = calibrate(logit, problem.target, problem.target_user, drift=drift)
+    ranked = architecture == "two_tower" and settings.loss != "cross_entropy"
+    if ranked:
+        calibration = platt(logit, problem.target, problem.target_user, loss=settings.loss)
+    else:
+        calibration = calibrate(logit, problem.target, problem.target_user, drift=drift, weight=problem.target_weight)
     fitted = np.zeros(log.catalogue.n_users, bool)
     fitted[problem.fitted_users] = True
     tuned = np.zeros(log.catalogue.n_users, bool)
@@ -292,7 +298,7 @@ def fit_preference(
             "role": ROLE_NAMES[role],
             "encoder": tower.chosen if architecture == "two_tower" else None,
             "rows_fitted": len(problem.histories.item),
-            "tuning_log_loss": float(log_loss(logit, problem.target).mean()),
+            "tuning_log_loss": float(problem.tuning_loss(logit).sum() / len(problem.target)),
             "drift": drift,
             **measures,
         },
@@ -313,6 +319,23 @@ def _two_tower(
     from simulator.preference import _two_tower as towers
 
     known = torch.from_numpy(features)
+    imputation = None
+    if settings.debias == "doubly_robust":
+        assert problem.weight is not None
+        # More robust doubly robust: the imputation is fitted where a wrong one costs variance, (1 - p) / p^2.
+        squared = problem.weight**2
+        most_variance = replace(problem, weight=(squared / squared.mean()).astype(np.float32))
+        with towers.one_thread(stream_word(root, *name, "imputation", "torch", bits=62)):
+            imputation = towers.train(
+                most_variance,
+                known,
+                settings,
+                stream(root, *name, "imputation"),
+                dim=settings.dims[0],
+                learning_rate=settings.learning_rate,
+                epochs=settings.epochs,
+                patience=settings.patience,
+            ).member
     members, epochs = [], []
     for m in range(count):
 
@@ -329,6 +352,7 @@ def _two_tower(
                 learning_rate=settings.learning_rate,
                 epochs=settings.epochs,
                 patience=settings.patience,
+                imputation=imputation,
                 progress=tell,
             )
         members.append(trained.member)

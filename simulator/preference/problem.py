@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.errors import InputError
-from simulator.log import Histories, InteractionLog, Split, histories_of
+from simulator.log import Histories, InteractionLog, Split, history_rows
 from simulator.preference.model import Member
 
 ROLE_NAMES = ("world A", "judge", "held out")
@@ -32,6 +32,8 @@ class Problem:
         target_item: [k].
         target: [k] 1.0 where the primary behaviour occurred.
         fitted_users, tuning_users: log indices, each once.
+        rows, target_rows: [m], [k] row numbers in the log of the rows to fit and of the targets.
+        weight, target_weight: [m], [k] weight of each of them in the loss, of mean 1; None where all weigh the same.
     """
 
     histories: Histories
@@ -47,11 +49,16 @@ class Problem:
     target: NDArray[np.float32]
     fitted_users: NDArray[np.int64]
     tuning_users: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    target_rows: NDArray[np.int64]
+    weight: NDArray[np.float32] | None = None
+    target_weight: NDArray[np.float32] | None = None
 
     @property
     def base_logit(self) -> float:
-        """Logit of the rate in the rows to fit, one row of each kind added so that it is finite."""
-        liked = float(self.histories.primary.sum())
+        """Logit of the (weighted) rate in the rows to fit, one row of each kind added so that it is finite."""
+        primary = self.histories.primary
+        liked = float(primary.sum() if self.weight is None else primary @ self.weight)
         return float(np.log((liked + 1) / (len(self.histories.primary) - liked + 1)))
 
     def tuning_logit(self, member: Member) -> NDArray[np.float64]:
@@ -60,8 +67,10 @@ class Problem:
         inner = np.einsum("kd,kd->k", theta[self.target_user, 1:], member.item_vectors[self.target_item])
         return inner.astype(np.float64) + theta[self.target_user, 0] + member.item_offset[self.target_item]
 
-    def second_half(self, members: Sequence[Member]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Mean logit and outcome of the second half of every fitting user's rows, from their first half."""
+    def second_half(
+        self, members: Sequence[Member]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32] | None]:
+        """Mean logit, outcome and weight of the second half of every fitting user's rows, from their first half."""
         past = self.histories
         length = np.diff(past.start)
         user = np.repeat(np.arange(len(past)), length)
@@ -74,11 +83,13 @@ class Problem:
             theta = member.fold_in(half, self.features)
             inner = np.einsum("kd,kd->k", theta[who, 1:], member.item_vectors[item])
             logit += (inner.astype(np.float64) + theta[who, 0] + member.item_offset[item]) / len(members)
-        return logit, past.primary[~first]
+        return logit, past.primary[~first], None if self.weight is None else self.weight[~first]
 
     def tuning_loss(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[T] summed log-loss of each tuning user's target rows."""
+        """[T] summed (weighted) log-loss of each tuning user's target rows."""
         loss = log_loss(logit, self.target)
+        if self.target_weight is not None:
+            loss = loss * self.target_weight
         return np.bincount(self.target_user, loss, minlength=len(self.tuning_users)).astype(np.float64)
 
 
@@ -118,8 +129,10 @@ def build_problem(
     """
     fitting, tuning = split.users(role, tuning=False), split.users(role, tuning=True)
     drawn = fitting if resample is None else np.sort(resample.choice(fitting, len(fitting)))
-    histories = split.histories(log, drawn)
-    late = histories_of(log, tuning, keep=split.late)
+    start, rows = history_rows(log, drawn, keep=~split.late)
+    histories = Histories(start, log.item[rows], log.primary[rows])
+    late_start, target_rows = history_rows(log, tuning, keep=split.late)
+    late = Histories(late_start, log.item[target_rows], log.primary[target_rows])
     if len(histories.item) == 0 or len(late.item) == 0:
         raise InputError(
             f"data.source: '{log.source}' leaves no rows to {'fit' if len(late.item) else 'tune'} the preference model "
@@ -142,4 +155,6 @@ def build_problem(
         target=late.primary,
         fitted_users=np.unique(drawn),
         tuning_users=tuning,
+        rows=rows,
+        target_rows=target_rows,
     )

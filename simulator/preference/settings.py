@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Architecture = Literal["two_tower", "matrix_factorisation", "bias"]
+Loss = Literal["cross_entropy", "pairwise", "sampled_softmax"]
+Debias = Literal["none", "ips", "doubly_robust"]
+Propensities = Literal["logged", "popularity", "fitted"]
 Adaptation = Literal["frozen", "top_layers"]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -69,6 +72,28 @@ class PreferenceSettings(BaseModel):
         description="two_tower: item text and id against a user head over the history; matrix_factorisation and bias: "
         "the references, without text.",
     )
+    loss: Loss = Field(
+        default="cross_entropy",
+        description="What the heads minimise on hidden rows: cross_entropy; pairwise (BPR: a liked row above one that "
+        "the same user did not like); sampled_softmax (a liked row's item against drawn items, logQ-corrected). After "
+        "a ranking loss the logit is calibrated by plain Platt scaling on the tuning users.",
+    )
+    debias: Debias = Field(
+        default="none",
+        description="Correction for rows missing not at random: none, ips (rows weighed by 1 / propensity), or "
+        "doubly_robust (an imputed outcome of every pair, corrected on the rows by 1 / propensity).",
+    )
+    propensities: Propensities | None = Field(
+        default=None,
+        description="Where `debias` has propensities from: logged (the log's own column), popularity (the marginals of "
+        "users and items), fitted (a logistic exposure model); left out: logged where the log has them, else fitted.",
+    )
+    largest_weight: float = Field(
+        default=10.0, ge=1, description="Inverse propensities are cut at this multiple of their mean."
+    )
+    sampled_items: Positive = Field(
+        default=64, description="Items drawn a user and step, for sampled_softmax and doubly_robust."
+    )
     members: Positive = Field(default=4, description="Models trained from different seeds and averaged in the logit.")
     refit_members: Positive = Field(
         default=2, description="Members of a bootstrap refit (judge worlds beyond the first)."
@@ -111,3 +136,9 @@ class PreferenceSettings(BaseModel):
         if not 0 < share[0] <= share[1] < 1:
             raise ValueError("two shares 0 < least <= greatest < 1 are needed; give e.g. [0.05, 0.7]")
         return share
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> PreferenceSettings:
+        if self.debias != "none" and self.loss != "cross_entropy":
+            raise ValueError(f"debias: '{self.debias}' corrects cross_entropy alone; leave loss: '{self.loss}' out")
+        return self

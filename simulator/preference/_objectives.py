@@ -1,0 +1,163 @@
+"""What the heads minimise on hidden rows, in torch: each loss is a function of the logits that the user head gives.
+
+Only `simulator.preference._two_tower` imports this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from simulator.log import Histories
+from simulator.preference.model import Member
+from simulator.preference.settings import PreferenceSettings
+
+if TYPE_CHECKING:
+    from simulator.preference._two_tower import Heads
+    from simulator.preference.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Users padded together, folded in from what is left of their histories.
+
+    Attributes:
+        users: [b] rows of the problem's histories.
+        theta: [b, d + 1] their states, features of the user not included.
+        known_user: [b] what their features say, or None.
+        row: [b, H] place of each row in the histories; anything where no row is.
+        logit, outcome: [b, H].
+        target: [b, H] 1.0 where a row is hidden: these are what is predicted.
+    """
+
+    users: NDArray[np.int64]
+    theta: torch.Tensor
+    known_user: torch.Tensor | None
+    row: NDArray[np.int64]
+    logit: torch.Tensor
+    outcome: torch.Tensor
+    target: torch.Tensor
+
+    def score(self, vector: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        """[b, S] logits of items with vectors [b, S, d] and offsets [b, S]."""
+        inner = torch.matmul(vector, self.theta[:, 1:, None])[:, :, 0] + self.theta[:, :1] + offset
+        return inner if self.known_user is None else inner + self.known_user[:, None]
+
+
+class Objective:
+    """The data part of the loss over one pass.
+
+    Args:
+        problem: the rows and their weights.
+        settings: which loss and which correction.
+        heads: the heads in training.
+        features: [I, p] features of the items.
+        hidden: [m] which rows are hidden in this pass.
+        imputation: model of the outcome of every pair, for doubly robust learning.
+        rng: draws items.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        settings: PreferenceSettings,
+        heads: Heads,
+        features: torch.Tensor,
+        hidden: NDArray[np.bool_],
+        imputation: Member | None,
+        rng: np.random.Generator,
+    ) -> None:
+        self.problem, self.settings, self.heads, self.features, self.rng = problem, settings, heads, features, rng
+        self.weight = problem.weight
+        self.imputation, self.imputed = imputation, None
+        if imputation is not None:
+            # The imputed outcome of a hidden row must not have seen it, so its user is folded in from the rest.
+            history = problem.histories
+            user = np.repeat(np.arange(len(history)), np.diff(history.start))
+            kept = ~hidden
+            start = np.concatenate([[0], np.cumsum(np.bincount(user[kept], minlength=len(history)))])
+            rest = Histories(start, history.item[kept], history.primary[kept])
+            self.imputed = imputation.fold_in(rest, problem.features)
+        if settings.loss == "sampled_softmax":
+            met = np.bincount(problem.histories.item, problem.histories.primary, problem.n_items) + 1.0
+            self.chance = met / met.sum()  # items are drawn as often as they are liked, so that easy ones are few
+            self.log_chance = torch.from_numpy(np.log(self.chance).astype(np.float32))
+
+    def __call__(self, group: Group) -> tuple[torch.Tensor, float]:
+        """Summed loss of a group's hidden rows, and the weight of what it sums over."""
+        if self.settings.loss == "pairwise":
+            return pairwise(group.logit, group.outcome, group.target)
+        if self.settings.loss == "sampled_softmax":
+            return self._sampled_softmax(group)
+        target = group.target
+        if self.weight is not None:
+            target = target * torch.from_numpy(self.weight[group.row])
+        if self.imputation is not None:
+            return self._doubly_robust(group, target)
+        each = functional.binary_cross_entropy_with_logits(group.logit, group.outcome, reduction="none")
+        return (each * target).sum(), float(target.sum())
+
+    def _doubly_robust(self, group: Group, target: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Cross-entropy with the imputed outcome q over drawn pairs, corrected on the rows (Guo et al., 2021: MRDR).
+
+        Cross-entropy is linear in the outcome, so the correction of each row, CE(z, y) - CE(z, q), is (q - y) z.
+        """
+        assert self.imputation is not None
+        assert self.imputed is not None
+        state = self.imputed[group.users]
+        drawn = self.rng.integers(0, self.problem.n_items, (len(group.users), self.settings.sampled_items))
+        vector, offset = self._items(drawn)
+        logit = group.score(vector, offset)
+        q = torch.from_numpy(_probability(self.imputation, state, drawn))
+        count = target.sum()
+        pairs = functional.binary_cross_entropy_with_logits(logit, q)
+        item = self.problem.histories.item[group.row]
+        q_row = torch.from_numpy(_probability(self.imputation, state, item))
+        return pairs * count + (target * (q_row - group.outcome) * group.logit).sum(), float(count)
+
+    def _sampled_softmax(self, group: Group) -> tuple[torch.Tensor, float]:
+        """Each liked hidden row's item against drawn ones, chances of the draw taken out (Yi et al., 2019: logQ)."""
+        liked = group.target * group.outcome
+        if not bool(liked.any()):
+            return group.logit.sum() * 0, 0.0
+        drawn = self.rng.choice(self.problem.n_items, (len(group.users), self.settings.sampled_items), p=self.chance)
+        vector, offset = self._items(drawn)
+        others = group.score(vector, offset) - self.log_chance[drawn]  # [b, S]
+        item = self.problem.histories.item[group.row]
+        own = group.logit - self.log_chance[item]  # [b, H]
+        same = torch.from_numpy(drawn[:, None, :] == item[:, :, None])  # a draw of the liked item itself is no rival
+        rivals = others[:, None, :].masked_fill(same, -torch.inf)
+        each = torch.logsumexp(torch.cat([own[:, :, None], rivals], dim=2), dim=2) - own
+        return (each * liked).sum(), float(liked.sum())
+
+    def _items(self, which: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [b, S, d] and offsets [b, S] of items as in new rows."""
+        chosen, place = np.unique(which, return_inverse=True)
+        index = torch.from_numpy(chosen)
+        vector, offset = self.heads.items(self.features[index], index, fitted=False)
+        local = torch.from_numpy(place.reshape(which.shape))
+        return functional.embedding(local, vector), offset[local]
+
+
+def pairwise(logit: torch.Tensor, outcome: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Bayesian personalised ranking (Rendle et al., 2009) over each user's hidden rows: liked above not liked.
+
+    logit, outcome, target: [b, H]. A user's pairs are averaged and count as often as the user has liked hidden rows.
+    """
+    liked, rest = target * outcome, target * (1 - outcome)
+    each = functional.softplus(logit[:, None, :] - logit[:, :, None])  # [b, liked, rest]
+    total = (each * liked[:, :, None] * rest[:, None, :]).sum(dim=(1, 2))
+    pairs = liked.sum(1) * rest.sum(1)
+    share = torch.where(pairs > 0, liked.sum(1) / pairs.clamp(min=1), torch.zeros_like(pairs))
+    return (total * share).sum(), float((liked.sum(1) * (pairs > 0)).sum())
+
+
+def _probability(member: Member, state: NDArray[np.float32], item: NDArray[np.int64]) -> NDArray[np.float32]:
+    """[b, S] probabilities of items [b, S] for users with states [b, d + 1]."""
+    logit = np.einsum("bd,bsd->bs", state[:, 1:], member.item_vectors[item]) + state[:, :1] + member.item_offset[item]
+    return (1 / (1 + np.exp(-logit))).astype(np.float32)
