@@ -77,10 +77,13 @@ def read_lastfm_2k(folder: Path) -> Dataset:
     )
 
 
-def _commonest(given: Any, words: Any, artists: Any) -> Any:
+def _commonest(given: Any, words: Any, artists: Any) -> list[str]:
     """The tags of each artist that most people gave, commonest first, joined by ", "."""
     counted = given.groupby(["artistID", "tagID"]).size().rename("n").reset_index()
     counted = counted.sort_values(["artistID", "n", "tagID"], ascending=[True, False, True], kind="stable")
-    top = counted.groupby("artistID").head(MOST_TAGS).merge(words, on="tagID")
-    top = top.sort_values(["artistID", "n", "tagID"], ascending=[True, False, True], kind="stable")
-    return artists.map(top.groupby("artistID")["tagValue"].agg(", ".join)).fillna("")
+    top = counted.groupby("artistID").head(MOST_TAGS)
+    names = dict(zip(words["tagID"], words["tagValue"], strict=True))
+    joined: dict[str, list[str]] = {}
+    for artist, tag in zip(top["artistID"], top["tagID"], strict=True):
+        joined.setdefault(artist, []).append(names[tag])
+    return [", ".join(joined.get(artist, ())) for artist in artists]
