@@ -185,7 +185,7 @@ def fidelity(
             overrides=overrides or (),
             progress=_progress(),
         )
-        _print_report(report, out, as_json, result)
+        _print_report(report, out, as_json, result, "fidelity.html")
     raise typer.Exit(0 if report.fidelity.trusted else UNDECIDED)
 
 
@@ -462,11 +462,11 @@ def _print_resolved(
         typer.echo(resolved(prepared.scenario), nl=False)
 
 
-def _print_report(report: Report, out: Path, as_json: bool, result: IO[str]) -> None:
+def _print_report(report: Report, out: Path, as_json: bool, result: IO[str], page_name: str = "report.html") -> None:
     if as_json:
         result.write(report.to_json_text() + "\n")
         return
-    page = out / report.name / report.digest[:12] / "report.html"
+    page = out / report.name / report.digest[:12] / page_name
     shown = str(page) if page.exists() else None
     if result.isatty():
         from rich.console import Console

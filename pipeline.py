@@ -45,7 +45,7 @@ from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
     from agents.loading import AgentSpec, Trained
-    from evaluators.fidelity import Fidelity
+    from evaluators.fidelity import CheckedWorld, Fidelity
     from evaluators.judging import Course, Judged, Sweep
     from evaluators.logged_check import JudgeLog, LoggedCheck
     from evaluators.picks import Picks
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 FITTING = ("simulator/log.py", "simulator/streams.py", "simulator/encoders", "simulator/preference")
 FLYING = ("simulator", "agents", "evaluators/judging.py", "evaluators/rollout.py", "evaluators/metrics.py",
           "evaluators/flights.py", "evaluators/slate_distance.py", "evaluators/sessions.py")  # fmt: skip
+CHECKING = ("simulator", "evaluators/fidelity", "evaluators/intervals.py", "evaluators/estimate.py")
 MOST_PICKS = 10
 """Items at the top of an agent's list that the picks check scores; its slate if that is longer."""
 OTHER_CLASS = "matrix_factorisation"
@@ -243,42 +244,67 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
     )
 
 
+def _predict_references(
+    references: Mapping[str, PreferenceModel],
+    log: InteractionLog,
+    split: Split,
+    *,
+    report: Callable[[float, str], None],
+) -> dict[str, tuple[NDArray[np.float64], ...]]:
+    """What each reference predicts for the judge users' future rows and for the held-out users' later half."""
+    parts = [split.rows(log, users, late=True) for users in _scored_users(split)]
+    return {name: tuple(model.predict(log, split, rows) for rows in parts) for name, model in references.items()}
+
+
+def _scored_users(split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return split.users(JUDGE, tuning=False), split.users(HELD_OUT)
+
+
+def _check_world(
+    number: int,
+    model: PreferenceModel,
+    world: World,
+    references: Mapping[str, tuple[NDArray[np.float64], ...]],
+    log: InteractionLog,
+    split: Split,
+    root: Any,
+    *,
+    report: Callable[[float, str], None],
+) -> CheckedWorld:
+    from evaluators.fidelity import WorldEvidence, behaviour_checks, check_world, compare_predictions, score_rows
+
+    future, held_out = (
+        score_rows(model, log, split, users, p_bias=p_bias)
+        for users, p_bias in zip(_scored_users(split), references["bias"], strict=True)
+    )
+    report(0.3, "rows scored")
+    gains = {}
+    for place, scored, p in zip(("future rows", "held-out users"), (future, held_out), references[OTHER_CLASS],
+                                strict=True):  # fmt: skip
+        gain = compare_predictions("over matrix factorisation", scored.p, p, scored.y, scored.user)
+        gains[f"matrix factorisation, {place}"] = gain
+    evidence = WorldEvidence(number, future, held_out, behaviour_checks(world, root), comparisons=gains)
+    fitted_users = np.union1d(model.fitted_users, model.tuning_users)
+    return check_world(evidence, log=log, split=split, fitted_users=fitted_users, root=root)
+
+
 def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
     """Score every judge world on rows that it has not seen."""
-    from evaluators.fidelity import WorldEvidence, assess, behaviour_checks, compare_predictions, score_rows
+    from evaluators.fidelity import conclude
 
-    log, split = data.log, data.split
-    fitting, held_out = split.users(JUDGE, tuning=False), split.users(HELD_OUT)
-    bias = worlds.references["bias"]
-    with setting.progress.stage("fidelity") as show:
-        evidence = []
-        for number, (model, world) in enumerate(zip(worlds.judge_models, worlds.judges, strict=True), 1):
-            show(number / (len(worlds.judges) + 1), f"judge world {number}")
-            evidence.append(
-                WorldEvidence(
-                    number,
-                    score_rows(model, log, split, fitting, bias_model=bias),
-                    score_rows(model, log, split, held_out, bias_model=bias),
-                    behaviour_checks(world, setting.root),
-                )
-            )
-        gains = {}
-        for place, users, scored in (
-            ("future rows", fitting, evidence[0].future),
-            ("held-out users", held_out, evidence[0].held_out),
-        ):
-            reference = score_rows(worlds.references[OTHER_CLASS], log, split, users)
-            assert scored is not None
-            gain = compare_predictions("over matrix factorisation", scored.p, reference.p, scored.y, scored.user)
-            gains[f"matrix factorisation, {place}"] = gain
-        return assess(
-            evidence,
-            log=log,
-            split=split,
-            fitted_users=dict.fromkeys(range(1, len(worlds.judges) + 1), fitting),
-            root=setting.root,
-            comparisons=gains,
-        )
+    log, split, scenario = data.log, data.split, setting.scenario
+    bare = replace(log, catalogue=replace(log.catalogue, content=None))
+    shared = (data.digest, scenario.seed, scenario.preference, len(worlds.judges))
+    (references,) = setting.map(
+        "fidelity",
+        [Task("fidelity", "references", _predict_references, (worlds.references, bare, split), shared, CHECKING)],
+    )
+    tasks = [
+        Task("fidelity", f"judge world {number}", _check_world,
+             (number, model, world, references, bare, split, setting.root), (*shared, number, world.digest), CHECKING)
+        for number, (model, world) in enumerate(zip(worlds.judge_models, worlds.judges, strict=True), 1)
+    ]  # fmt: skip
+    return conclude(setting.map("fidelity", tasks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -639,7 +665,7 @@ def evaluate(
             evaluate=scenario.evaluate,
             gates=scenario.gates,
             assumptions=worlds.judges[0].assumptions,
-            mistrust=_mistrust(fidelity_found),
+            mistrust=fidelity_found.mistrust,
             root=setting.root,
         )
 
@@ -649,14 +675,6 @@ def _trained_on(spec: AgentSpec) -> str:
     if spec.fits:
         return "this run"
     return "nothing" if spec.fitted_here else spec.settings.trained_on or "unsaid"
-
-
-def _mistrust(found: Fidelity) -> str | None:
-    """The checks that keep the simulator from being trusted, or None; reasons that only qualify it are left out."""
-    if found.trusted:
-        return None
-    names = found.blocked_by
-    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''} did not pass"
 
 
 def _may_have_seen(spec: AgentSpec, log: InteractionLog, split: Split) -> str | None:
@@ -876,7 +894,8 @@ def fidelity(
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
-    """Data, preference model and fidelity only; nothing is trained and nothing written but the cache."""
+    """Data, preference model and fidelity only, no agent; fidelity.json and its page go to `out/<name>/<digest12>/`."""
+    from evaluators.run_folder import write_fidelity
     from scenarios.checking import prepare_scenario
 
     prepared = prepare_scenario(scenario, overrides=overrides, seed=seed)
@@ -885,7 +904,10 @@ def fidelity(
     ) as setting:
         data = load(setting)
         worlds = fit_worlds(setting, data)
-        return assemble(setting, data, worlds, check_fidelity(setting, data, worlds))
+        report = assemble(setting, data, worlds, check_fidelity(setting, data, worlds))
+        with setting.progress.stage("report"):
+            write_fidelity(out / report.name / report.digest[:12], report)
+    return report
 
 
 def write(report: Report, out: Path, flown: Flown) -> Path:

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 SCENARIO_ORDER = ("name", "seed", "task", "data", "preference", "simulator", "agents", "evaluate", "stress", "gates")
 TASKS = {"recommend": "Recommendation on ", "search": "Search on ", "support": "Customer support on "}
-SCOPE = re.compile(r" \((?P<scope>(?:world \d+)?(?:, )?(?:held-out users)?)\)$")
-"""Where a check was made, behind its name: "slope (world 2, held-out users)"; nothing for world 1's future rows."""
 COUNTED = {"users", "rows", "items", "interactions"}
 """Keys of the data card that count things and read better behind their number."""
 BAND = re.compile(r"\[(?P<low>[-+\d.e]+), (?P<high>[-+\d.e]+)\]")
@@ -288,7 +286,7 @@ def _sections(report: Report, content: Mapping[str, Any]) -> list[tuple[str, str
     groups = content["fairness_panels"] or content["group_tables"] or content["causal_panels"]
     everything = (
         ("gates", "Gates", report.gates),
-        ("agents", "Agents", True),
+        ("agents", "Agents", report.agents),
         ("metrics", "Metrics", content["metric_panels"]),
         ("comparisons", "Comparisons", content["comparison_tables"]),
         ("fidelity", "Fidelity", True),
@@ -446,22 +444,16 @@ def band_of(threshold: Threshold) -> tuple[float | None, float | None] | None:
     return None
 
 
-def _threshold_in_words(threshold: Threshold) -> str:
-    if isinstance(threshold, tuple):
-        return f"[{wording.number(threshold[0])}, {wording.number(threshold[1])}]"
-    return "none" if threshold is None else str(threshold)
-
-
 def _check_tables(checks: Sequence[FidelityCheck]) -> list[CheckTable]:
     """Checks by their scope; those of the first judge world open, the others folded."""
     scopes: dict[str, list[CheckRow]] = {}
     for check in checks:
-        found = SCOPE.search(check.name)
+        found = wording.SCOPE.search(check.name)
         name = check.name if found is None else check.name[: found.start()]
         band = band_of(check.threshold)
         ends = [limit for limit in band or () if limit is not None]
         row = CheckRow(
-            check, name, charts.axis_over([check.estimate], ends), band, _threshold_in_words(check.threshold)
+            check, name, charts.axis_over([check.estimate], ends), band, wording.threshold_in_words(check.threshold)
         )
         scopes.setdefault(found["scope"] if found else "", []).append(row)
     tables = []

@@ -1,4 +1,4 @@
-"""The summary of a report for a terminal: agents, fidelity, gates, and where the page lies."""
+"""The summary of a report for a terminal: agents (or, without them, the checks), fidelity, gates, where the page is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evaluators.wording import VERDICT_WORDS, column_decimals, gate_summary, with_interval
+from evaluators.wording import SCOPE, VERDICT_WORDS, column_decimals, gate_summary, threshold_in_words, with_interval
 
 if TYPE_CHECKING:
     from evaluators.leaderboard import Board, Leaderboard
@@ -43,6 +43,8 @@ def to_text(content: RenderableType, width: int, *, colour: bool = False) -> str
 
 def summary(report: Report, *, html: str | None = None) -> Group:
     """What a person reads when a run ends; all strings of the user are shown as they are, never as markup."""
+    if not report.agents:
+        return _fidelity_alone(report, html)
     parts: list[RenderableType] = [_heading(report), Text(""), _agents(report), Text("")]
     lines = [(Text("failed", STYLES["fail"]), Text(f"{a.name}: {a.failed}")) for a in report.agents if a.failed]
     lines += [(Text("withheld"), Text(note)) for note in _withheld(report)]
@@ -52,6 +54,34 @@ def summary(report: Report, *, html: str | None = None) -> Group:
     if html is not None:
         parts.append(_hanging([(Text("Report", "bold"), Text(html, overflow="fold"))]))
     return Group(*parts)
+
+
+def _fidelity_alone(report: Report, html: str | None) -> Group:
+    """Every check of the first judge world, how many of the others passed, and every reason."""
+    elsewhere = [check for check in report.fidelity.checks if SCOPE.search(check.name)]
+    made = [check for check in elsewhere if check.outcome != "not made"]
+    rows = [_fidelity(report, shown=len(report.fidelity.reasons))]
+    if made:
+        passed = sum(check.outcome == "pass" for check in made)
+        words = f"{passed} of {len(made)} checks of further worlds and of held-out users passed"
+        rows.append((Text("Elsewhere", "bold"), Text(words)))
+    if html is not None:
+        rows.append((Text("Report", "bold"), Text(html, overflow="fold")))
+    return Group(_heading(report), Text(""), _checks(report), Text(""), _hanging(rows))
+
+
+def _checks(report: Report) -> Table:
+    """One row a check of the first judge world: estimate with interval, band, answer."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for title in ("check", "estimate", "passes", "answer"):
+        table.add_column(title, overflow="fold")
+    for check in report.fidelity.checks:
+        if not SCOPE.search(check.name):
+            answer = Text(check.outcome, STYLES.get(check.outcome, ""))
+            table.add_row(
+                Text(check.name), Text(with_interval(check.estimate)), Text(threshold_in_words(check.threshold)), answer
+            )
+    return table
 
 
 def _heading(report: Report) -> Text:
@@ -134,11 +164,11 @@ def _hanging(rows: list[tuple[Text, Text]]) -> Table:
     return grid
 
 
-def _fidelity(report: Report) -> tuple[Text, Text]:
+def _fidelity(report: Report, shown: int = REASONS_SHOWN) -> tuple[Text, Text]:
     trusted, given = report.fidelity.trusted, report.fidelity.reasons
-    reasons = "; ".join(_short(reason) for reason in given[:REASONS_SHOWN])
-    if len(given) > REASONS_SHOWN:
-        reasons += f"; and {len(given) - REASONS_SHOWN} more in the report"
+    reasons = "; ".join(_short(reason) for reason in given[:shown])
+    if len(given) > shown:
+        reasons += f"; and {len(given) - shown} more in the report"
     line = Text("trusted" if trusted else "NOT TRUSTED", STYLES["pass" if trusted else "fail"])
     return Text("Simulator", "bold"), line.append(
         (("; " if trusted else ": ") + reasons) if reasons else "", "default not bold"

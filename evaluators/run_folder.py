@@ -37,6 +37,19 @@ def write_run(folder: Path, report: Report, judged: Mapping[str, Sequence[Judged
     write_atomically(folder / "report.json", lambda path: _write_text(path, report.to_json_text()))
 
 
+def write_fidelity(folder: Path, report: Report) -> None:
+    """Write fidelity.html and, last, fidelity.json: the report of the stages before any agent, beside that of a run.
+
+    Args:
+        folder: of the run with the same digest; made if it is not there.
+        report: has no agents.
+    """
+    from evaluators.report_page import write_page
+
+    write_atomically(folder / "fidelity.html", lambda path: write_page(report, path))
+    write_atomically(folder / "fidelity.json", lambda path: _write_text(path, report.to_json_text()))
+
+
 def render_again(folder: Path) -> Path:
     """Render report.html again from the report.json on disk; returns the page's path."""
     from evaluators.report import Report

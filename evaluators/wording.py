@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Protocol
 
+SCOPE = re.compile(r" \((?P<scope>(?:world \d+)?(?:, )?(?:held-out users)?)\)$")
+"""Where a check was made, behind its name: "slope (world 2, held-out users)"; nothing for world 1's future rows."""
 VERDICT_WORDS = {"pass": "Pass", "fail": "Fail", "undecided": "Undecided"}
 
 
@@ -114,3 +117,10 @@ def gate_summary(verdicts: Iterable[str]) -> str:
     if open_:
         parts.append(f"{open_} {'is' if open_ == 1 else 'are'} undecided")
     return ", ".join(parts)
+
+
+def threshold_in_words(threshold: tuple[float | None, float | None] | str | float | None) -> str:
+    """'[0.9, 1.1]', the words themselves, or 'none'."""
+    if isinstance(threshold, tuple):
+        return f"[{number(threshold[0])}, {number(threshold[1])}]"
+    return "none" if threshold is None else str(threshold)

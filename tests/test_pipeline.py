@@ -129,6 +129,29 @@ def test_a_changed_gate_runs_nothing_again_but_the_gate(tmp_path: Path, monkeypa
     assert again.world_digest == first.world_digest
 
 
+def test_fidelity_alone_is_written_beside_a_run_and_read_from_the_cache_the_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipeline
+    from evaluators.report import Report
+    from simulator.progress import Progress
+
+    scenario, cache, out = write_scenario(tmp_path / "s"), tmp_path / "cache", tmp_path / "runs"
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(cache))
+    report = pipeline.fidelity(scenario, out=out, workers=1, progress=Progress(None))
+    (path,) = out.rglob("fidelity.json")
+    assert Report.read(path).without_seconds() == report.without_seconds()
+    assert path.with_suffix(".html").exists()
+    assert path.parent.name == report.digest[:12]
+    assert not list(out.rglob("report.json"))  # a leaderboard ranks agents: this is no run
+    before = files_of(cache)
+    assert any(one.parent.name == "fidelity" for one in before)
+    again = pipeline.fidelity(scenario, out=out, workers=1, progress=Progress(None))
+    assert files_of(cache) == before
+    assert not any(stage.startswith("fidelity/") for stage in again.seconds)  # no processor second was spent on it
+    assert again.without_seconds() == report.without_seconds()
+
+
 def test_an_agent_that_fails_costs_one_row_and_one_made_elsewhere_has_no_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,16 @@ from evaluators.fidelity.responsiveness import (
 )
 from evaluators.fidelity.scored_rows import ScoredRows, log_loss, score_rows
 from evaluators.fidelity.sessions import SessionTable, log_sessions, session_checks, why_no_sessions
-from evaluators.fidelity.trust import MANDATORY, WEAKER, Fidelity, WorldEvidence, assess, splits
+from evaluators.fidelity.trust import (
+    MANDATORY,
+    WEAKER,
+    CheckedWorld,
+    Fidelity,
+    WorldEvidence,
+    check_world,
+    conclude,
+    splits,
+)
 from evaluators.fidelity.two_samples import answers_classifier, outcome_features, two_sample_classifier
 
 __all__ = [
@@ -46,6 +55,7 @@ __all__ = [
     "WEAKER",
     "CalibrationFloor",
     "Check",
+    "CheckedWorld",
     "Fidelity",
     "Floats",
     "Ints",
@@ -55,13 +65,14 @@ __all__ = [
     "SlateFlight",
     "WorldEvidence",
     "answers_classifier",
-    "assess",
     "behaviour_checks",
     "calibration_error",
     "calibration_floor",
     "calibration_in_the_large",
     "calibration_slope",
+    "check_world",
     "compare_predictions",
+    "conclude",
     "debiased_calibration_error",
     "determinism",
     "discrimination",

@@ -58,24 +58,30 @@ class Predicts(Protocol):
 
 
 def score_rows(
-    model: Predicts, log: InteractionLog, split: Split, users: Ints, *, bias_model: Predicts | None = None
+    model: Predicts, log: InteractionLog, split: Split, users: Ints, *, p_bias: Floats | None = None
 ) -> ScoredRows:
     """Predictions of a model for the late rows of the given users, beside what happened.
 
     An item's exposure is its share of all early rows: what a user of this log was likely to meet.
+
+    Args:
+        model: was fitted on other rows.
+        log: the interaction log.
+        split: which rows are late.
+        users: whose late rows are scored.
+        p_bias: predictions of the bias model for these rows.
 
     Raises:
         SeenRowsError: the model was fitted on one of these rows.
     """
     rows = split.rows(log, users, late=True)
     exposure = np.bincount(log.item[~split.late], minlength=log.catalogue.n_items).astype(np.float64)
-    bias = None if bias_model is None else inside(bias_model.predict(log, split, rows))
     return ScoredRows(
         inside(model.predict(log, split, rows)),
         log.primary[rows].astype(np.float64),
         log.user[rows],
         exposure[log.item[rows]],
-        bias,
+        None if p_bias is None else inside(p_bias),
     )
 
 

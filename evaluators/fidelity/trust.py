@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ MANDATORY = (
 )
 WEAKER = ("calibration in the large", "slope", "skill over base rate")
 """What worlds other than B_1 have to pass: they are refits on resamples and another class, weaker by design."""
+RANKING = "ranking agreement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,29 @@ class WorldEvidence:
         future: predictions for the judge users' future rows.
         held_out: predictions for the held-out users' later half, or None.
         behaviour: responsiveness and determinism checks of the world (same behaviour in all worlds: B_1's suffice).
+        sessions: sessions of the log and of the simulator, where the log has them.
+        unbiased: predictions for rows of random exposure, where the log has them.
+        comparisons: further named gains for the report.
     """
 
     number: int
     future: ScoredRows
     held_out: ScoredRows | None = None
     behaviour: tuple[Check, ...] = ()
+    sessions: tuple[SessionTable, SessionTable] | None = None
+    unbiased: ScoredRows | None = None
+    comparisons: Mapping[str, Estimate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedWorld:
+    """All checks of one judge world; of B_1 also the reliability curve, the calibration floor and gains."""
+
+    number: int
+    checks: tuple[Check, ...]
+    reliability: tuple[ReliabilityBin, ...] = ()
+    floor: CalibrationFloor | None = None
+    comparisons: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +89,27 @@ class Fidelity:
     comparisons: Mapping[str, Estimate] = field(default_factory=dict)
     blocked_by: tuple[str, ...] = ()
 
+    @property
+    def mistrust(self) -> str | None:
+        """The checks that keep the simulator from being trusted in a few words, or None where it is trusted."""
+        if self.trusted:
+            return None
+        names = self.blocked_by
+        return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''} did not pass"
+
+    def with_checks(self, further: Iterable[Check]) -> Fidelity:
+        """The same with checks that were made later, such as those of policies that were flown since."""
+        checks = (*self.checks, *further)
+        return replace(self, **_verdict(checks), checks=checks)
+
     def to_json(self) -> dict[str, Any]:
         """The `fidelity` block of the report."""
+        agreement = next((check.estimate for check in self.checks if check.name == RANKING), None)
         return {
             "trusted": self.trusted,
             "reasons": list(self.reasons),
             "checks": [check.to_json() for check in self.checks],
+            "ranking_agreement": None if agreement is None else agreement.to_json(),
             "reliability": [
                 {"predicted": b.predicted, "observed": b.observed, "low": b.low, "high": b.high, "n": b.n}
                 for b in self.reliability
@@ -88,83 +121,87 @@ class Fidelity:
         }
 
 
-def assess(
-    worlds: Sequence[WorldEvidence],
-    *,
-    log: InteractionLog,
-    split: Split,
-    fitted_users: Mapping[int, Ints],
-    root: np.random.SeedSequence,
-    sessions: tuple[SessionTable, SessionTable] | None = None,
-    unbiased: ScoredRows | None = None,
-    ranking: Check | None = None,
-    comparisons: Mapping[str, Estimate] | None = None,
-) -> Fidelity:
-    """Check every judge world and say whether the simulator is trusted.
+def check_world(
+    evidence: WorldEvidence, *, log: InteractionLog, split: Split, fitted_users: Ints, root: np.random.SeedSequence
+) -> CheckedWorld:
+    """Every check of one judge world, on the future rows of its users and on those of users held out.
+
+    Args:
+        evidence: what there is to judge the world by.
+        log: the interaction log, for what its times identify.
+        split: the split, to check who was fitted on.
+        fitted_users: users that the world was fitted on.
+        root: root of the scenario's streams; the streams "fidelity" are used.
+    """
+    number, future, held_out = evidence.number, evidence.future, evidence.held_out
+    draw = partial(stream, root, "fidelity", number)
+    own = [splits(split, log, fitted_users), *prediction_checks(future, partial(draw, FUTURE_ROWS))]
+    if number == 1:
+        own += [
+            *unbiased_test(evidence.unbiased),
+            *_session_checks(log, evidence.sessions, future, draw("sessions")),
+        ]
+    checks = [replace(c, world=number, rows=FUTURE_ROWS) for c in [*own, *evidence.behaviour]]
+    if held_out is not None:
+        held = prediction_checks(held_out, partial(draw, HELD_OUT_USERS))
+        checks += [replace(c, world=number, rows=HELD_OUT_USERS) for c in held]
+    if number != 1:
+        return CheckedWorld(number, tuple(checks))
+    gains = dict(evidence.comparisons)
+    for place, rows in ((FUTURE_ROWS, future), (HELD_OUT_USERS, held_out)):
+        if rows is not None and rows.p_bias is not None:
+            gain = compare_predictions("over the bias model", rows.p, rows.p_bias, rows.y, rows.user)
+            gains.setdefault(f"bias model, {place}", gain)
+    return CheckedWorld(
+        number, tuple(checks), reliability_curve(future), calibration_floor(future, draw("floor")), gains
+    )
+
+
+def conclude(worlds: Sequence[CheckedWorld], further: Iterable[Check] = ()) -> Fidelity:
+    """Whether the simulator is trusted after all checks of its judge worlds.
 
     Trusted means: B_1 passes every check that the data allow, the other worlds pass O/E, slope and skill over the
     base rate, and the mandatory checks exist. A check that cannot be made does not block, unless it is mandatory; it
     is a reason that is shown. A check failing on held-out users does not block; it is named among the reasons.
 
     Args:
-        worlds: evidence for each judge world, B_1 among them.
-        log: the interaction log, for what its times identify.
-        split: the split, to check who was fitted on.
-        fitted_users: number of a world -> users it was fitted on.
-        root: root of the scenario's streams; the streams "fidelity" are used.
-        sessions: sessions of the log and of the simulator, where the log has them.
-        unbiased: B_1's predictions for rows of random exposure, where the log has them.
-        ranking: the ranking-agreement check, where an off-policy or on-line reference exists.
-        comparisons: further named gains for the report.
+        worlds: the checked judge worlds, B_1 among them.
+        further: checks of the simulator as a whole, such as its agreement with values measured on-line.
     """
-    checks: list[Check] = []
-    blocking: list[Check] = []
-    notes: list[str] = []
-    for evidence in sorted(worlds, key=lambda e: e.number):
-        number = evidence.number
-        draw = partial(stream, root, "fidelity", number)
-        own = [
-            splits(split, log, fitted_users[number]),
-            *prediction_checks(evidence.future, partial(draw, FUTURE_ROWS)),
-        ]
-        if number == 1:
-            own += [*unbiased_test(unbiased), *_session_checks(log, sessions, evidence.future, draw("sessions"))]
-            own += [ranking] if ranking is not None else []
-        own = [replace(c, world=number, rows=FUTURE_ROWS) for c in [*own, *evidence.behaviour]]
-        checks += own
-        blocking += [c for c in own if number == 1 or c.name in (*WEAKER, "splits", "determinism")]
-        if evidence.held_out is not None:
-            held = prediction_checks(evidence.held_out, partial(draw, HELD_OUT_USERS))
-            held = tuple(replace(c, world=number, rows=HELD_OUT_USERS) for c in held)
-            checks += held
-            notes += [f"{c.label}: {c.reason}" for c in held if c.passed is False and (number == 1 or c.name in WEAKER)]
+    ordered = sorted(worlds, key=lambda world: world.number)
+    first = next(world for world in ordered if world.number == 1)
+    checks = (*(check for world in ordered for check in world.checks), *further)
+    return Fidelity(
+        **_verdict(checks),
+        checks=checks,
+        reliability=first.reliability,
+        floor=first.floor,
+        comparisons=first.comparisons,
+    )
 
-    reasons = [f"{c.label}: {c.reason}" for c in blocking if c.passed is False]
+
+def _verdict(checks: Sequence[Check]) -> dict[str, Any]:
+    """`trusted`, `reasons` and `blocked_by` of these checks."""
+    own = [c for c in checks if c.rows != HELD_OUT_USERS]
+    blocking = [c for c in own if c.world in (None, 1) or c.name in (*WEAKER, "splits", "determinism")]
+    failed = [c for c in blocking if c.passed is False]
     made = {c.name for c in blocking if c.passed is not None and c.world == 1}
     missing = [name for name in MANDATORY if name not in made]
+    reasons = [f"{c.label}: {c.reason}" for c in failed]
     reasons += [f"{name} could not be made, and it is mandatory" for name in missing]
-    trusted = not reasons
-    blocked_by = (*(c.label for c in blocking if c.passed is False), *missing)
-    if unbiased is None:
-        reasons.append("off-policy extrapolation unverified: the log has no rows with random exposure")
+    unbiased = next((c for c in blocking if c.name == "unbiased test: O/E"), None)
+    if unbiased is None or unbiased.passed is None:
+        why = "the log has no rows with random exposure" if unbiased is None else unbiased.reason
+        reasons.append(f"off-policy extrapolation unverified: {why}")
     unverified = [c for c in blocking if c.passed is None and not c.name.startswith("unbiased test")]
     reasons += [f"{c.label}, not verified: {c.reason}" for c in unverified]
-    reasons += notes
-    first = next(e for e in worlds if e.number == 1)
-    gains = dict(comparisons or {})
-    for place, rows in (("future rows", first.future), ("held-out users", first.held_out)):
-        if rows is not None and rows.p_bias is not None:
-            gain = compare_predictions("over the bias model", rows.p, rows.p_bias, rows.y, rows.user)
-            gains.setdefault(f"bias model, {place}", gain)
-    return Fidelity(
-        trusted,
-        tuple(reasons),
-        tuple(checks),
-        reliability_curve(first.future),
-        calibration_floor(first.future, stream(root, "fidelity", 1, "floor")),
-        gains,
-        blocked_by,
-    )
+    held = [c for c in checks if c.rows == HELD_OUT_USERS and c.passed is False]
+    reasons += [f"{c.label}: {c.reason}" for c in held if c.world == 1 or c.name in WEAKER]
+    return {
+        "trusted": not failed and not missing,
+        "reasons": tuple(reasons),
+        "blocked_by": (*(c.label for c in failed), *missing),
+    }
 
 
 def _session_checks(

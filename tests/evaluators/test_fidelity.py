@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,17 +12,19 @@ from numpy.typing import NDArray
 from evaluators.estimate import Estimate
 from evaluators.fidelity import (
     Check,
+    Fidelity,
     ScoredRows,
     SessionTable,
     SlateFlight,
     WorldEvidence,
-    assess,
     behaviour_checks,
     calibration_error,
     calibration_floor,
     calibration_in_the_large,
     calibration_slope,
+    check_world,
     compare_predictions,
+    conclude,
     determinism,
     discrimination,
     judged,
@@ -353,6 +356,10 @@ def evidence(rng: np.random.Generator, number: int, rows: ScoredRows | None = No
     return WorldEvidence(number, rows, None, tuple(fine))
 
 
+def assess(worlds: list[WorldEvidence], *, fitted_users: dict[int, NDArray[np.int64]], **shared: Any) -> Fidelity:
+    return conclude([check_world(one, fitted_users=fitted_users[one.number], **shared) for one in worlds])
+
+
 def test_a_simulator_is_trusted_when_b1_passes_all_and_the_others_the_weaker_set(
     rng: np.random.Generator, root: np.random.SeedSequence
 ) -> None:
@@ -394,9 +401,8 @@ def test_sessions_count_where_the_log_has_them(rng: np.random.Generator, root: n
     real, alike, longer = session_table(rng, 2), session_table(rng, 2), session_table(rng, 3.5)
 
     def names_of_failed(simulated: SessionTable) -> set[str]:
-        found = assess(
-            [evidence(rng, 1)], log=log, split=split, fitted_users=fitted, root=root, sessions=(real, simulated)
-        )
+        one = replace(evidence(rng, 1), sessions=(real, simulated))
+        found = assess([one], log=log, split=split, fitted_users=fitted, root=root)
         asked = [c for c in found.checks if c.name in ("sessions: length", "two-sample classifier")]
         assert all(c.passed is not None for c in asked)
         assert len(asked) == 2
@@ -426,7 +432,7 @@ def test_rows_are_scored_beside_what_happened_and_with_their_items_exposure(
             return np.zeros(len(rows))  # pushed inside (0, 1)
 
     users = split.users(JUDGE)
-    found = score_rows(Constant(), log, split, users, bias_model=Constant())
+    found = score_rows(Constant(), log, split, users, p_bias=np.zeros(len(split.rows(log, users, late=True))))
     rows = split.rows(log, users, late=True)
     assert found.y.tolist() == log.primary[rows].tolist()
     early = log.item[~split.late]

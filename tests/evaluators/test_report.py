@@ -237,9 +237,13 @@ def test_names_are_shown_as_they_are_not_as_markup() -> None:
     assert "[bold red]x[/]" in text
 
 
-def test_a_report_without_agents_or_gates_is_summarised_too() -> None:
-    empty = example_report(agents=[], ranking=[], comparisons=[], gates=[], metrics=[], verdict="pass")
-    assert "PASS: the scenario has no gates" in empty.as_text()
+def test_a_report_without_agents_is_that_of_fidelity_and_lists_every_check_of_the_first_world() -> None:
+    report = example_report(agents=[], gates=[], comparisons=[], ranking=[])
+    text = report.as_text(width=120)
+    for check in report.fidelity.checks:
+        assert (check.name in text) == ("(" not in check.name), check.name
+    assert "checks of further worlds and of held-out users passed" in text
+    assert "gates" not in text
 
 
 def test_the_example_of_the_documentation_runs(
