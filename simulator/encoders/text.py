@@ -198,9 +198,13 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _encode(distinct: list[str], encoder: str, max_tokens: int) -> NDArray[np.float32]:
+    return encode_with(*load_encoder(encoder), distinct, max_tokens)
+
+
+def encode_with(tokenizer: Any, model: Any, distinct: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
+    """Unit-length vectors [n, d] of texts, none of them empty, by a loaded encoder."""
     import torch
 
-    tokenizer, model = load_encoder(encoder)
     width = int(model.config.hidden_size)
     if not distinct:
         return np.zeros((0, width), np.float32)

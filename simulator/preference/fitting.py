@@ -55,6 +55,8 @@ class TextTower:
         gain: what fine-tuning moved against the frozen control; None where nothing was fine-tuned.
         curve: JSON-ready rows {"epoch", "control", "fine-tuned"}: tuning log-loss a row after each pass of stage 2.
         seconds: processor seconds of the stages.
+        trained_parameters: weights of the encoder that the adaptation trains.
+        peak_memory: MB that fine-tuning took on top of what the process held before.
     """
 
     vectors: NDArray[np.float32]
@@ -62,6 +64,8 @@ class TextTower:
     gain: Gain | None = None
     curve: tuple[dict[str, float], ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    trained_parameters: int = 0
+    peak_memory: float = 0.0
 
 
 def standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -105,7 +109,9 @@ def fine_tune(
     """Item text vectors for a role's world: the pretrained encoder's, or the fine-tuned one's if it earns its place.
 
     Stage 1 trains heads on the frozen encoder. Stage 2 goes on from them twice for the same number of passes: with the
-    encoder's layers in training, and frozen (the control). The better of the two by the tuning users is kept.
+    encoder in training as `settings.adaptation` says, and frozen (the control). The better of the two by the tuning
+    users is kept. An encoder pretrained on the log's texts first gets a stage 1 of its own, and stands on the tuned
+    side even where its adaptation is frozen.
 
     Args:
         log: the log.
@@ -128,10 +134,10 @@ def fine_tune(
     encoder = resolve_encoder(settings.encoder, folder)
     pretrained = encode_texts(log.catalogue.item_text, encoder, cache=cache, max_tokens=settings.max_tokens)
     seconds = {"encode": time.process_time() - began}
-    if settings.adaptation == "frozen":
+    if settings.adaptation == "frozen" and settings.pretraining == "none":
         return TextTower(pretrained, "pretrained", seconds=seconds)
     return _tune_encoder(
-        log, pretrained, encoder, build_problem(log, split, role), settings, root, role, progress, seconds
+        log, pretrained, encoder, build_problem(log, split, role), settings, root, role, folder, progress, seconds
     )
 
 
@@ -143,46 +149,68 @@ def _tune_encoder(
     settings: PreferenceSettings,
     root: np.random.SeedSequence,
     role: int,
+    folder: Path,
     progress: Progress,
     seconds: dict[str, float],
 ) -> TextTower:
     import torch
 
+    from simulator.encoders.augmentation import build_augmenter
+    from simulator.encoders.text import load_encoder
+    from simulator.encoders.tuning import PeakMemory
     from simulator.preference import _two_tower as towers
-    from simulator.preference._encoder_tuning import TopLayers
+    from simulator.preference._encoder_tuning import TextInTraining, pretrain_on_log
 
     name = ("preference", "fine_tune", role)
-    text, other = item_features(pretrained, log.catalogue, settings)
-    features = torch.from_numpy(np.concatenate([text, other], axis=1))
-    epochs, dim = settings.tuning.epochs, settings.dims[0]
+    tuning, dim, label = settings.tuning, settings.dims[0], Path(encoder).name
+    trained_parameters, memory = 0, 0.0
+    sides = {}
     with towers.one_thread(stream_word(root, *name, "torch", bits=62)):
-        began = time.process_time()
-        first = towers.train(
-            problem,
-            features,
-            settings,
-            stream(root, *name, "heads"),
-            dim=dim,
-            learning_rate=settings.learning_rate,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            progress=lambda done, words: progress(0.1 * done, f"heads on the frozen encoder, {words}"),
-        )
-        seconds["heads"] = time.process_time() - began
         # Both sides of stage 2 meet the same batches and masks, so that they differ by the encoder alone.
-        sides = {}
         for side, share in (("control", (0.1, 0.15)), ("fine-tuned", (0.15, 1.0))):
-            began = time.process_time()
             tuned = side == "fine-tuned"
 
             def tell(done: float, words: str, side: str = side, share: tuple[float, float] = share) -> None:
                 progress(share[0] + (share[1] - share[0]) * done, f"{side}, {words}")
 
-            tower = (
-                TopLayers(log.catalogue.item_text, pretrained, text, other, encoder, problem, settings)
-                if tuned
-                else None
-            )
+            peak, model = PeakMemory(), None
+            if tuned and settings.pretraining != "none":
+                began = time.process_time()
+                model, pretrained_here = pretrain_on_log(
+                    log.catalogue.item_text, encoder, problem, settings, stream(root, *name, "pretraining"), tell
+                )
+                seconds["pretraining"] = time.process_time() - began
+            else:
+                pretrained_here = pretrained
+            if not tuned or model is not None:
+                text, other = item_features(pretrained_here, log.catalogue, settings)
+                features = torch.from_numpy(np.concatenate([text, other], axis=1))
+                began = time.process_time()
+                first = towers.train(
+                    problem,
+                    features,
+                    settings,
+                    stream(root, *name, "heads"),
+                    dim=dim,
+                    learning_rate=settings.learning_rate,
+                    epochs=settings.epochs,
+                    patience=settings.patience,
+                    progress=lambda done, words: progress(0.1 * done, f"heads on the frozen encoder, {words}"),
+                )
+                stage = "heads" if model is None else "heads on the pretrained encoder"
+                seconds[stage] = time.process_time() - began
+            began = time.process_time()
+            tower = None
+            if tuned and settings.adaptation != "frozen":
+                tokenizer, loaded = load_encoder(encoder)
+                model = loaded if model is None else model
+                texts = log.catalogue.item_text
+                distinct = sorted({text for text in texts if text.strip()})
+                tower = TextInTraining(
+                    texts, pretrained_here, text, other, tokenizer, model, label, problem, settings,
+                    build_augmenter(settings.robustness, distinct, tokenizer, model, folder),
+                )  # fmt: skip
+                trained_parameters = tower.encoder.trained_parameters
             sides[side] = towers.train(
                 problem,
                 features,
@@ -190,29 +218,33 @@ def _tune_encoder(
                 stream(root, *name, "stage 2"),
                 dim=dim,
                 start=first.heads,
-                learning_rate=settings.tuning.heads_learning_rate,
-                epochs=epochs,
-                heads_passes=settings.tuning.heads_passes,
-                patience=None,
+                learning_rate=tuning.heads_learning_rate,
+                epochs=tuning.epochs,
+                heads_passes=tuning.heads_passes,
+                patience=tuning.patience,
                 encode=tower,
                 progress=tell,
             )
             seconds[side] = time.process_time() - began
+            memory = peak.megabytes()
     control, fine_tuned = sides["control"], sides["fine-tuned"]
     rows = np.bincount(problem.target_user, minlength=len(problem.tuning_users))
+    # With patience one side may stop before the other.
     curve = tuple(
-        {"epoch": epoch, "control": float(a), "fine-tuned": float(b)}
-        for epoch, (a, b) in enumerate(
-            zip(control.losses.sum(1) / rows.sum(), fine_tuned.losses.sum(1) / rows.sum(), strict=True)
-        )
-    )
+        {"epoch": epoch} | {side: float(one.losses[epoch].sum() / rows.sum()) for side, one in sides.items()
+                            if epoch < len(one.losses)}
+        for epoch in range(max(len(one.losses) for one in sides.values()))
+    )  # fmt: skip
     better = fine_tuned.losses[fine_tuned.best].sum() < control.losses[control.best].sum()
+    moved = pretrained_here if fine_tuned.vectors is None else fine_tuned.vectors
     return TextTower(
-        fine_tuned.vectors if better and fine_tuned.vectors is not None else pretrained,
+        moved if better else pretrained,
         "fine-tuned" if better else "pretrained",
         Gain(crossed_difference(control.losses, fine_tuned.losses), rows),
         curve,
         {stage: round(spent, 2) for stage, spent in seconds.items()},
+        trained_parameters,
+        memory,
     )
 
 

@@ -6,45 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from simulator.encoders.settings import (
+    Adaptation,
+    OwnEncoderSettings,
+    Positive,
+    Pretraining,
+    PretrainingSettings,
+    RobustnessSettings,
+    TuningSettings,
+)
+
 Architecture = Literal["two_tower", "matrix_factorisation", "bias"]
 Loss = Literal["cross_entropy", "pairwise", "sampled_softmax"]
 Debias = Literal["none", "ips", "doubly_robust"]
 Propensities = Literal["logged", "popularity", "fitted"]
-Adaptation = Literal["frozen", "top_layers"]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class TuningSettings(BaseModel):
-    """Stage 2: how the encoder is fine-tuned, and for how long the frozen control goes on beside it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    top_layers: Positive = Field(
-        default=2, description="Layers of the encoder, counted from the top, that are trained."
-    )
-    epochs: Positive = Field(
-        default=8, description="Passes over the item texts; the frozen control trains on for as many."
-    )
-    batch_items: Positive = Field(default=32, description="Item texts in one step of the encoder.")
-    learning_rate: float = Field(
-        default=3e-4, gt=0, lt=1, description="AdamW rate of the encoder's top layer, after warm-up."
-    )
-    heads_passes: Positive = Field(
-        default=4, description="Passes of the heads over the users for one pass over the texts."
-    )
-    heads_learning_rate: float = Field(
-        default=2e-3,
-        gt=0,
-        lt=1,
-        description="AdamW rate of the heads in this stage, for the tuned and the frozen side.",
-    )
-    layer_decay: float = Field(
-        default=0.9, gt=0, le=1, description="Rate of a layer as a share of the rate of the layer above it."
-    )
-    weight_decay: float = Field(default=0.01, ge=0, le=1, description="AdamW weight decay of the encoder's weights.")
-    warm_up: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of the steps in which the rate rises from 0; it then falls to 0."
-    )
 
 
 class PreferenceSettings(BaseModel):
@@ -62,7 +37,13 @@ class PreferenceSettings(BaseModel):
     )
     adaptation: Adaptation = Field(
         default="top_layers",
-        description="What is trained of the encoder: nothing (frozen) or its top layers (top_layers).",
+        description="What is trained of the encoder: nothing (frozen), its top layers (top_layers), all of it (full), "
+        "or small weights beside it: lora, adalora, prefix, or a bottleneck adapter after each sublayer (adapter).",
+    )
+    pretraining: Pretraining = Field(
+        default="none",
+        description="Training of the encoder on the log's own texts before fine-tuning: none, masked_language (guess "
+        "hidden words), contrastive (texts of items liked by the same fitting users come close; SimCSE).",
     )
     categories: bool = Field(
         default=True, description="Whether an item's categories stand beside its text vector as features of the item."
@@ -128,6 +109,15 @@ class PreferenceSettings(BaseModel):
     )
     tuning: TuningSettings = Field(
         default=TuningSettings(), description="Fine-tuning of the encoder; unused where it is frozen."
+    )
+    domain: PretrainingSettings = Field(
+        default=PretrainingSettings(), description="How pretraining goes; unused where it is none."
+    )
+    robustness: RobustnessSettings = Field(
+        default=RobustnessSettings(), description="What the encoder must bear while it is fine-tuned."
+    )
+    own: OwnEncoderSettings = Field(
+        default=OwnEncoderSettings(), description="The encoder that encoder: own trains on the log's texts."
     )
 
     @field_validator("hidden_share")
