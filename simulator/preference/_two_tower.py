@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from simulator.preference._objectives import Group, Objective
 from simulator.preference.calibration import regression
-from simulator.preference.model import Member
+from simulator.preference.model import ItemMap, Member
 from simulator.preference.problem import Problem
 from simulator.preference.settings import PreferenceSettings
 
@@ -119,7 +119,37 @@ class Heads(torch.nn.Module):
                 self.user_weights.numpy().copy(),
                 self.precision().numpy().copy(),
                 NEWTON_STEPS,
+                ItemMap(
+                    self.feature_vector.numpy().copy(),
+                    self.feature_bias.numpy().copy(),
+                    float(self.popularity_weight),
+                    float(self.intercept),
+                ),
             )
+
+    @torch.no_grad()
+    def take(self, member: Member, features: torch.Tensor, known: NDArray[np.int64]) -> None:
+        """Go on from a trained model: its vectors and offsets exactly, whatever features and popularity are now.
+
+        Args:
+            member: a member with an item map, of the same width.
+            features: [I, p] features of the items as they are now.
+            known: [I] row of each item in the member, -1 for an item that it does not know: that starts as its
+                features say.
+        """
+        assert member.item_map is not None
+        self.feature_vector.copy_(torch.from_numpy(member.item_map.vector))
+        self.feature_bias.copy_(torch.from_numpy(member.item_map.offset))
+        self.popularity_weight.fill_(member.item_map.popularity)
+        self.intercept.fill_(member.item_map.intercept)
+        self.user_weights.copy_(torch.from_numpy(member.feature_weights))
+        self.log_bias_precision.fill_(float(np.log(member.precision[0])))
+        self.item_vector.zero_()
+        self.item_bias.zero_()
+        vector, offset = self.items(features, torch.arange(len(self.item_bias)), fitted=False)
+        old, new = torch.from_numpy(known[known >= 0]), torch.from_numpy(np.flatnonzero(known >= 0))
+        self.item_vector[new] = torch.from_numpy(member.item_vectors)[old] - vector[new]
+        self.item_bias[new] = torch.from_numpy(member.item_offset)[old] - offset[new]
 
 
 def map_head(
@@ -163,6 +193,48 @@ class Averaged:
                 mean.lerp_(now, share)
 
 
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Elastic weight consolidation (Kirkpatrick et al., 2017): the older rows' likelihood, to second order.
+
+    Attributes:
+        weights: the weights that older rows led to.
+        importance: diagonal Fisher information of those rows, times the strength.
+    """
+
+    weights: tuple[torch.Tensor, ...]
+    importance: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(
+        cls,
+        heads: Heads,
+        problem: Problem,
+        features: torch.Tensor,
+        settings: PreferenceSettings,
+        strength: float,
+        rng: np.random.Generator,
+    ) -> Anchor:
+        """Measure it on the rows that the problem weighs above 0: squared gradients of single users, summed."""
+        history, weights = problem.histories, list(heads.parameters())
+        user = np.repeat(np.arange(len(history)), np.diff(history.start))
+        rows = np.bincount(user, problem.weight, minlength=len(history))
+        total = [torch.zeros_like(weight) for weight in weights]
+        for users, loss, weight in batch_losses(heads, problem, features, settings, rng, size=1):
+            # Only some rows are hidden and so seen in the loss; they stand for the user's others.
+            whole = loss * float(rows[users].sum() / weight)
+            gradients = torch.autograd.grad(whole, weights, allow_unused=True)
+            for so_far, gradient in zip(total, gradients, strict=True):
+                if gradient is not None:
+                    so_far += gradient.square()
+        return cls(tuple(weight.detach().clone() for weight in weights), tuple(strength * one for one in total))
+
+    def pull(self, heads: Heads) -> torch.Tensor:
+        """Half the squared distance from the older weights, each counted by its importance."""
+        parts = zip(heads.parameters(), self.weights, self.importance, strict=True)
+        return 0.5 * torch.stack([(f * (now - then).square()).sum() for now, then, f in parts]).sum()
+
+
 def draw_hidden(start: NDArray[np.int64], share: tuple[float, float], rng: np.random.Generator) -> NDArray[np.bool_]:
     """[m] rows hidden as targets: a share drawn anew for each user, at least one row of every user who has rows."""
     length = np.diff(start)
@@ -175,24 +247,22 @@ def draw_hidden(start: NDArray[np.int64], share: tuple[float, float], rng: np.ra
     return hidden | (noise == np.repeat(least, length))
 
 
-def heads_pass(
+def batch_losses(
     heads: Heads,
-    averaged: Averaged,
-    optimiser: torch.optim.Optimizer,
     problem: Problem,
     features: torch.Tensor,
     settings: PreferenceSettings,
     rng: np.random.Generator,
+    *,
+    size: int,
     imputation: Member | None = None,
-) -> float:
-    """One pass over the fitting users in batches; the mean training loss of the hidden rows."""
+) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, float]]:
+    """One pass over the fitting users, `size` at once: the users, their hidden rows' summed loss, and its weight."""
     start, item = problem.histories.start, problem.histories.item
     hidden = draw_hidden(start, settings.hidden_share, rng)
     length = np.diff(start)
     order = rng.permutation(np.flatnonzero(length > 0))
     objective = Objective(problem, settings, heads, features, hidden, imputation, rng)
-    total, count = 0.0, 0.0
-    size = min(settings.batch_users, -(-len(order) // LEAST_STEPS))
     for first in range(0, len(order), size):
         users = order[first : first + size]
         users = users[np.argsort(length[users], kind="stable")]
@@ -223,10 +293,29 @@ def heads_pass(
             loss, summed = objective(Group(users[low:high], theta, known_user, rows[place], logit, outcome, target))
             losses.append(loss)
             weight += summed
-        if weight == 0:  # e.g. no user of the batch has both a liked and another hidden row
-            continue
-        data_loss = torch.stack(losses).sum()
+        if weight > 0:  # a ranking loss has nothing to say of users without a liked and another hidden row
+            yield users, torch.stack(losses).sum(), weight
+
+
+def heads_pass(
+    heads: Heads,
+    averaged: Averaged,
+    optimiser: torch.optim.Optimizer,
+    problem: Problem,
+    features: torch.Tensor,
+    settings: PreferenceSettings,
+    rng: np.random.Generator,
+    imputation: Member | None = None,
+    anchor: Anchor | None = None,
+) -> float:
+    """One pass over the fitting users in batches; the mean training loss of the hidden rows."""
+    total, count = 0.0, 0.0
+    some = int(np.count_nonzero(np.diff(problem.histories.start)))
+    size = max(1, min(settings.batch_users, -(-some // LEAST_STEPS)))
+    for _, data_loss, weight in batch_losses(heads, problem, features, settings, rng, size=size, imputation=imputation):
         loss = data_loss / weight + heads.penalty(settings) / problem.distinct_rows
+        if anchor is not None:
+            loss = loss + anchor.pull(heads) / problem.distinct_rows
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -289,6 +378,7 @@ def train(
     patience: int | None,
     encode: TrainableText | None = None,
     imputation: Member | None = None,
+    anchor: Anchor | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Trained:
     """Train heads on item features, the encoder beside them where `encode` is given; keep the best by the tuning users.
@@ -306,6 +396,7 @@ def train(
         patience: rounds without a better loss before stopping; None never stops early.
         encode: the encoder in training; None keeps it frozen.
         imputation: model of the outcome of every pair, for doubly robust learning.
+        anchor: weights to stay near to, where training goes on from a saved model.
         progress: told the fraction done.
     """
     if start is None:
@@ -323,7 +414,7 @@ def train(
         if encode is not None:
             features = encode.train_pass(averaged.module, features, rng)
         for _ in range(heads_passes):
-            loss = heads_pass(heads, averaged, optimiser, problem, features, settings, rng, imputation)
+            loss = heads_pass(heads, averaged, optimiser, problem, features, settings, rng, imputation, anchor)
         training.append(loss)
         member = averaged.module.export(features)
         losses.append(problem.tuning_loss(comparable(problem, member, settings)))

@@ -15,11 +15,12 @@ from simulator.encoders.text import resolve_encoder
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Catalogue, InteractionLog, Split
 from simulator.preference.calibration import calibrate, drift_of, platt
+from simulator.preference.continual import SavedModel, weigh_older
 from simulator.preference.debiasing import weigh
 from simulator.preference.model import Member, PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem, build_problem
 from simulator.preference.references import fit_bias, fit_matrix_factorisation
-from simulator.preference.settings import PreferenceSettings
+from simulator.preference.settings import PreferenceSettings, UpdateSettings
 from simulator.streams import stream, stream_word
 
 Progress = Callable[[float, str], None]
@@ -274,6 +275,7 @@ def fit_preference(
     *,
     architecture: str | None = None,
     bootstrap: int | None = None,
+    saved: SavedModel | None = None,
     progress: Progress = _silent,
 ) -> PreferenceModel:
     """Fit a calibrated preference model on a role's fitting users.
@@ -286,6 +288,7 @@ def fit_preference(
         settings: the scenario's `preference:`.
         root: root of the scenario's streams.
         architecture: a key of `ARCHITECTURES`; the settings' own where left out.
+        saved: model to go on from (`preference.update`); the references are fitted from nothing all the same.
         bootstrap: number of a refit: fit on the fitting users drawn with replacement, from other seeds.
         progress: told the fraction done and a few words.
 
@@ -305,7 +308,11 @@ def fit_preference(
     name = ("preference", architecture, role, number)
     count = settings.members if bootstrap is None else min(settings.members, settings.refit_members)
     features = np.concatenate(item_features(tower.vectors, log.catalogue, settings), axis=1)
-    members, measures = ARCHITECTURES[architecture](problem, features, settings, root, name, count, progress)
+    start = None
+    if saved is not None and settings.update is not None and architecture == "two_tower":
+        start = Start.of(saved, problem, log, features, settings.update)
+        problem = start.problem
+    members, measures = ARCHITECTURES[architecture](problem, features, settings, root, name, count, start, progress)
     logit = np.mean([problem.tuning_logit(member) for member in members], axis=0)
     drift = drift_of(*problem.second_half(members))
     ranked = architecture == "two_tower" and settings.loss != "cross_entropy"
@@ -337,6 +344,69 @@ def fit_preference(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A saved model to go on from.
+
+    Attributes:
+        members: its members; training member m goes on from number m, round and round.
+        known: [I] row of each item in them, -1 for an item that they do not know.
+        problem: the rows to fit, older ones weighed by `replay`.
+        older: the same with older rows alone.
+        update: how to go on.
+    """
+
+    members: tuple[Member, ...]
+    known: NDArray[np.int64]
+    problem: Problem
+    older: Problem
+    update: UpdateSettings
+
+    @classmethod
+    def of(
+        cls,
+        saved: SavedModel,
+        problem: Problem,
+        log: InteractionLog,
+        features: NDArray[np.float32],
+        update: UpdateSettings,
+    ) -> Start:
+        """Check that the saved model fits this log's features.
+
+        Raises:
+            InputError: it does not, or the log has no newer rows.
+        """
+        wrong = None
+        if any(one.item_map is None for one in saved.model.members):
+            wrong = f"is a {saved.model.architecture} model"
+        elif any(len(one.item_map.offset) != features.shape[1] for one in saved.model.members if one.item_map):
+            wrong = "was fitted on other item features"
+        elif saved.feature_names != log.catalogue.user_feature_names:
+            wrong = "was fitted on other user features"
+        if wrong is not None:
+            raise InputError(
+                f"preference.update.model: '{update.model}' {wrong}; go on from a two_tower model of this encoder, "
+                "these categories and these policy_inputs, or leave update out"
+            )
+        weighed, older = weigh_older(problem, log, saved, update.replay)
+        return cls(saved.model.members, saved.known(log.catalogue), weighed, older, update)
+
+
+def _go_on(start: Start, m: int, known: Any, settings: PreferenceSettings, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Heads that begin where a saved member ended, and what holds them there."""
+    import torch
+
+    from simulator.preference import _two_tower as towers
+
+    member = start.members[m % len(start.members)]
+    heads = towers.Heads(start.problem, known.shape[1], member.item_vectors.shape[1], 0.0, torch.Generator())
+    heads.take(member, known, start.known)
+    anchor = None
+    if start.update.elastic > 0:
+        anchor = towers.Anchor.of(heads, start.older, known, settings, start.update.elastic, rng)
+    return heads, anchor
+
+
 def _two_tower(
     problem: Problem,
     features: NDArray[np.float32],
@@ -344,6 +414,7 @@ def _two_tower(
     root: np.random.SeedSequence,
     name: tuple[str | int, ...],
     count: int,
+    start: Start | None,
     progress: Progress,
 ) -> tuple[tuple[Member, ...], dict[str, Any]]:
     import torch
@@ -375,13 +446,18 @@ def _two_tower(
             progress((m + fraction) / count, f"member {m + 1} of {count}, {words}")
 
         with towers.one_thread(stream_word(root, *name, m, "torch", bits=62)):
+            heads, anchor = None, None
+            if start is not None:
+                heads, anchor = _go_on(start, m, known, settings, stream(root, *name, m, "importance"))
             trained = towers.train(
                 problem,
                 known,
                 settings,
                 stream(root, *name, m),
                 dim=settings.dims[m % len(settings.dims)],
-                learning_rate=settings.learning_rate,
+                start=heads,
+                anchor=anchor,
+                learning_rate=settings.learning_rate if start is None else start.update.learning_rate,
                 epochs=settings.epochs,
                 patience=settings.patience,
                 imputation=imputation,
@@ -399,6 +475,7 @@ def _matrix_factorisation(
     root: np.random.SeedSequence,
     name: tuple[str | int, ...],
     count: int,
+    start: Start | None,
     progress: Progress,
 ) -> tuple[tuple[Member, ...], dict[str, Any]]:
     fit = fit_matrix_factorisation(problem, settings.factors, stream(root, *name))
@@ -412,6 +489,7 @@ def _bias(
     root: np.random.SeedSequence,
     name: tuple[str | int, ...],
     count: int,
+    start: Start | None,
     progress: Progress,
 ) -> tuple[tuple[Member, ...], dict[str, Any]]:
     fit = fit_bias(problem, stream(root, *name))

@@ -31,6 +31,23 @@ class UserStates:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemMap:
+    """How an item's vector and offset follow from its features e: e W and <w, e>, beside what its id alone tells.
+
+    Attributes:
+        vector: [p, d] float32, W.
+        offset: [p] float32, w.
+        popularity: effect of the item's popularity on its offset.
+        intercept: of every item.
+    """
+
+    vector: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    popularity: float
+    intercept: float
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One trained model before averaging and calibration.
 
@@ -40,6 +57,7 @@ class Member:
         feature_weights: [f] float32 effect of the public user features on the user's bias.
         precision: [d + 1] float32 prior precisions of a user's bias and vector.
         newton_steps: steps of the fold-in, as many as it was trained through.
+        item_map: what the features of an item do; None where the model reads none.
     """
 
     item_vectors: NDArray[np.float32]
@@ -47,6 +65,7 @@ class Member:
     feature_weights: NDArray[np.float32]
     precision: NDArray[np.float32]
     newton_steps: int = 2
+    item_map: ItemMap | None = None
 
     def fold_in(self, histories: Histories, user_features: NDArray[np.float32]) -> NDArray[np.float32]:
         """MAP state of each user, [n, d + 1]: bias (features included), then vector."""

@@ -22,6 +22,25 @@ Debias = Literal["none", "ips", "doubly_robust"]
 Propensities = Literal["logged", "popularity", "fitted"]
 
 
+class UpdateSettings(BaseModel):
+    """Going on from a saved model with newer rows, without losing what the older ones taught."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field(
+        min_length=1, description="Folder `preference` of an earlier run, relative to the scenario's folder."
+    )
+    replay: float = Field(
+        default=0.5, ge=0, le=1, description="Weight of a row that the saved model was fitted on, against a newer one."
+    )
+    elastic: float = Field(
+        default=0.0,
+        ge=0,
+        description="Strength of elastic weight consolidation: a weight is held the more, the more older rows told.",
+    )
+    learning_rate: float = Field(default=0.003, gt=0, lt=1, description="AdamW rate of the heads.")
+
+
 class PreferenceSettings(BaseModel):
     """The preference model: P(primary behaviour | user, item, examined) from item texts and histories."""
 
@@ -106,6 +125,9 @@ class PreferenceSettings(BaseModel):
         ge=0,
         description="Penalty on squared item vectors, per item; left out: 40 where items have text or categories, "
         "16 from ids alone.",
+    )
+    update: UpdateSettings | None = Field(
+        default=None, description="Saved model to go on from; left out, the model is fitted from nothing."
     )
     tuning: TuningSettings = Field(
         default=TuningSettings(), description="Fine-tuning of the encoder; unused where it is frozen."
