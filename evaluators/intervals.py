@@ -31,6 +31,14 @@ def cluster_index(user: NDArray[Any] | None, n: int) -> tuple[NDArray[np.int64] 
     """Number the users 0..G-1: ([n] index or None where every row is its own cluster, G)."""
     if user is None:
         return None, n
+    user = np.asarray(user)
+    if user.dtype.kind in "iu" and user.size:
+        low, high = int(user.min()), int(user.max())
+        if high - low < 4 * n:  # dense numbers are renumbered by counting, not by sorting
+            present = np.zeros(high - low + 1, dtype=bool)
+            present[user - low] = True
+            rank = np.cumsum(present, dtype=np.int64) - 1
+            return rank[user - low], int(rank[-1]) + 1
     names, index = np.unique(user, return_inverse=True)
     return index.reshape(-1).astype(np.int64, copy=False), len(names)
 
@@ -79,9 +87,14 @@ class Ratios:
 
     def scores(self) -> Array:
         """[G] influence of each user on the value, centred: the sum of the squares is the variance."""
-        total = self.denominator.sum(axis=1)
-        theta = self.numerator.sum(axis=1) / total
-        return ((self.numerator - theta[:, None] * self.denominator) / total[:, None]).sum(axis=0)
+        out = np.zeros(self.n_users)
+        for top, bottom in zip(self.numerator, self.denominator, strict=True):
+            total = bottom.sum()
+            part = bottom * (-(top.sum() / total))
+            part += top
+            part /= total
+            out += part
+        return out
 
     def minus(self, other: Ratios) -> Ratios:
         """Difference of two estimates on the same users, with their covariance kept."""
@@ -147,7 +160,10 @@ def n_pos(weighted: Array) -> float:
 def skewness(scores: Array) -> float:
     """Third standardised moment of the user scores (centred already)."""
     spread = math.sqrt(float(np.mean(scores * scores))) if len(scores) else 0.0
-    return float(np.mean((scores / spread) ** 3)) if spread > 0 else 0.0
+    if spread == 0:
+        return 0.0
+    scaled = scores / spread
+    return float((scaled * scaled) @ scaled) / len(scaled)
 
 
 def percentile_interval(draws: Array, level: float = 0.95) -> tuple[float, float]:

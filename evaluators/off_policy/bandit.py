@@ -5,14 +5,18 @@ Notation: w = pi_e(a|x) / pscore, r reward, q = q_hat(x, a) of the logged action
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluators.off_policy.diagnostics import Gaps
 from evaluators.off_policy.names import EstimatorName
-from evaluators.off_policy.records import CHUNK_ROWS, Rounds, check_policy
-from evaluators.off_policy.terms import Terms
+from evaluators.off_policy.records import CHUNK_CELLS, CHUNK_ROWS, Rounds, check_policy_rows
+from evaluators.off_policy.terms import Terms, slices
 from simulator.errors import InputError, LogError
 
 Floats = NDArray[np.float64]
@@ -37,45 +41,136 @@ class Weighted:
     reward_range: tuple[float, float] | None = None
     q_range: tuple[float, float] = (0.0, 0.0)
 
-    def take(self, rows: NDArray[np.bool_]) -> Weighted:
-        """The rounds of some users."""
-        return replace(
-            self,
-            w=self.w[rows],
-            r=self.r[rows],
-            q=None if self.q is None else self.q[rows],
-            v=None if self.v is None else self.v[rows],
+    def take(self, rows: NDArray[np.bool_] | slice) -> Weighted:
+        """Some of the rounds; a slice copies nothing."""
+        return Weighted(
+            self.w[rows],
+            self.r[rows],
+            None if self.q is None else self.q[rows],
+            None if self.v is None else self.v[rows],
+            self.reward_range,
+            self.q_range,
         )
 
 
 def reduce_policy(
-    rounds: Rounds, pi_e: Floats, q_hat: Floats | None, reward_range: tuple[float, float] | None
+    rounds: Rounds, pi_e: Any, q_hat: Any, reward_range: tuple[float, float] | None, *, name: str = "pi_e"
 ) -> Weighted:
-    """Reduce policy and model [n, A] to columns [n], in chunks so that no further n x A array is made."""
+    """Reduce policy and model [n, A] to columns [n]; `reduce_rounds` without the support."""
+    return reduce_rounds(rounds, Matrix.of(rounds, pi_e, name), _model_matrix(rounds, q_hat), reward_range).weighted
+
+
+def _model_matrix(rounds: Rounds, q_hat: Any) -> Matrix | None:
+    return None if q_hat is None else Matrix.of(rounds, q_hat, "q_hat")
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """[n, A] values that are read a part at a time: an array, a memory-mapped file, or rows made when asked for.
+
+    Attributes:
+        name: for messages.
+        shape: (n, A).
+        source: has `shape` and takes slices of rows.
+        slot: [n] where the source is [n, A, L]: the position that each row is read at.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    source: Any
+    slot: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, rounds: Rounds, values: Any, name: str) -> Matrix:
+        """Check the shape against the rounds; [n, A, L] is read at each round's position."""
+        n = len(rounds)
+        source = values if hasattr(values, "shape") and hasattr(values, "__getitem__") else np.asarray(values)
+        shape = tuple(int(size) for size in source.shape)
+        slot = None
+        if len(shape) == 3:
+            slot = np.zeros(n, dtype=np.int64) if rounds.position is None else rounds.position
+            if shape[0] != n or slot.max() >= shape[2]:
+                raise LogError(f"{name}: shape {shape} must be [{n}, A] or [{n}, A, positions]")
+        elif len(shape) != 2 or shape[0] != n:
+            raise LogError(
+                f"{name}: shape {shape} must be [{n}, A]; one row for each round, one column for each action"
+            )
+        actions = shape[1]
+        for other, what in ((rounds.pi_b, "pi_b"), (rounds.mask, "mask")):
+            if other is not None and other.shape[1] != actions:
+                raise LogError(f"{name}: {actions} columns, but {what} has {other.shape[1]}; give the same actions")
+        if rounds.action.max() >= actions:
+            raise LogError(f"action: {rounds.action.max()} has no column in {name} ({actions} columns); add it")
+        return cls(name, (n, actions), source, slot)
+
+    def rows(self, part: slice) -> Floats:
+        """[c, A] float64 rows of a part."""
+        rows = np.asarray(self.source[part])
+        if self.slot is not None:
+            rows = rows[np.arange(len(rows)), :, self.slot[part]]
+        if rows.dtype == np.float64:
+            return rows
+        try:
+            return rows.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise LogError(f"{self.name}: holds a value that is no number; give numbers only") from error
+
+    def whole(self) -> Floats:
+        """[n, A], all of it: for the few estimators that cannot work by parts."""
+        return self.rows(slice(0, self.shape[0]))
+
+    def parts(self) -> Iterable[slice]:
+        """Parts of so many rows that one of them takes about 10 MB."""
+        return slices(self.shape[0], min(CHUNK_ROWS, max(1, CHUNK_CELLS // max(self.shape[1], 1))))
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A policy on logged rounds, reduced from n x A to columns.
+
+    Attributes:
+        weighted: what the estimators read.
+        unsupported: [n] mass of the policy on actions that the logging policy never takes (rule W4), less, where only
+            logged propensities are known, what chance leaves out; None where it is 0 everywhere.
+    """
+
+    weighted: Weighted
+    unsupported: Floats | None
+
+
+def reduce_rounds(
+    rounds: Rounds, pi_e: Matrix, q_hat: Matrix | None, reward_range: tuple[float, float] | None
+) -> Reduced:
+    """Check and reduce policy and model in one pass over both, a part at a time."""
     n = len(rounds)
     if rounds.pscore is None:
         raise ValueError("pscore must be known or estimated before weights can be made")
-    rows = np.arange(n)
-    w = pi_e[rows, rounds.action] / rounds.pscore
-    if q_hat is None:
-        return Weighted(w, rounds.reward, reward_range=reward_range)
-    v = np.empty(n)
-    for start in range(0, n, CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        np.einsum("na,na->n", pi_e[part], q_hat[part], out=v[part])
-    return Weighted(
-        w, rounds.reward, q_hat[rows, rounds.action], v, reward_range, (float(q_hat.min()), float(q_hat.max()))
-    )
-
-
-def check_q_hat(q_hat: Floats, shape: tuple[int, ...]) -> Floats:
-    """Model values [n, A], finite."""
-    out = np.asarray(q_hat, dtype=np.float64)
-    if out.shape != shape:
-        raise LogError(f"q_hat: shape {out.shape} must be {shape}, as pi_e; give one value for each action")
-    if not np.isfinite(out.sum()):
-        raise LogError("q_hat: holds NaN or infinite values; mend the reward model")
-    return out
+    if q_hat is not None and q_hat.shape != pi_e.shape:
+        raise LogError(f"q_hat: shape {q_hat.shape} must be {pi_e.shape}, as {pi_e.name}; give one value per action")
+    gaps = Gaps(rounds.action, rounds.position, rounds.pi_b, pi_e.shape[1])
+    w, unsupported = np.empty(n), np.zeros(n) if gaps.any else None
+    q, v = (np.empty(n), np.empty(n)) if q_hat is not None else (None, None)
+    lowest, highest = math.inf, -math.inf
+    for part in pi_e.parts():
+        rows = pi_e.rows(part)
+        check_policy_rows(pi_e.name, rows, part.start, None if rounds.mask is None else rounds.mask[part])
+        each, action = np.arange(len(rows)), rounds.action[part]
+        np.divide(rows[each, action], rounds.pscore[part], out=w[part])
+        if unsupported is not None:
+            unsupported[part] = gaps.mass(rows, part)
+        if q_hat is None or q is None or v is None:
+            continue
+        values = q_hat.rows(part)
+        bottom, top = float(values.min()), float(values.max())  # NaN comes through both
+        if not (math.isfinite(bottom) and math.isfinite(top)):
+            raise LogError("q_hat: holds NaN or infinite values; mend the reward model")
+        lowest, highest = min(lowest, bottom), max(highest, top)
+        q[part] = values[each, action]
+        np.einsum("na,na->n", rows, values, out=v[part])
+    span = (lowest, highest) if q_hat is not None else (0.0, 0.0)
+    if unsupported is not None:
+        gaps.less_chance(unsupported, w)
+    return Reduced(Weighted(w, rounds.reward, q, v, reward_range, span), unsupported)
 
 
 def ips(x: Weighted) -> Terms:
@@ -146,12 +241,12 @@ def dros(x: Weighted, lambda_: float) -> Terms:
 
 def sgips(x: Weighted, lambda_: float) -> Terms:
     """Sub-Gaussian IPS (Metelli, Russo, Restelli 2021): weights w / (1 - l + l w), l in [0, 1]."""
-    return _shrunk(x, subgaussian_weight(x.w, lambda_), model=False)
+    return _shrunk(x, subgaussian_weight(x.w, lambda_), model=False, exceeds=True)
 
 
 def sgdr(x: Weighted, lambda_: float) -> Terms:
     """DR with sub-Gaussian weights."""
-    return _shrunk(x, subgaussian_weight(x.w, lambda_), model=True)
+    return _shrunk(x, subgaussian_weight(x.w, lambda_), model=True, exceeds=True)
 
 
 def subgaussian_weight(w: Floats, lambda_: float) -> Floats:
@@ -167,11 +262,11 @@ def _model(x: Weighted) -> tuple[Floats, Floats]:
     return x.q, x.v
 
 
-def _shrunk(x: Weighted, w: Floats, *, model: bool) -> Terms:
+def _shrunk(x: Weighted, w: Floats, *, model: bool, exceeds: bool = False) -> Terms:
     """Estimator with weights w~ in place of w, and the rows of its bias-aware limits.
 
     E w = 1 is known, so the weight that is missing is 1 - mean w~ whether or not large weights occurred. Where w~
-    exceeds w (sub-Gaussian weights below 1), the excess e- = (w~ - w)+ and the shortfall 1 - w~ + e- are bounded apart.
+    `exceeds` w (sub-Gaussian weights below 1), the excess (w~ - w)+ and the shortfall 1 - w~ + it are bounded apart.
     """
     residual = x.r
     value = w * x.r
@@ -182,18 +277,15 @@ def _shrunk(x: Weighted, w: Floats, *, model: bool) -> Terms:
         value = v + w * residual
         lo, hi = lo - x.q_range[1], hi - x.q_range[0]
     low = high = None
-    bias = None
     if x.reward_range is not None:
-        excess = np.maximum(w - x.w, 0.0)
-        if excess.max(initial=0.0) <= 1e-12:
-            missing = 1 - w
-            low, high = value + lo * missing, value + hi * missing
-            bias = max(abs(lo), abs(hi)) * max(float(missing.mean()), 0.0)
-        else:
+        if exceeds:
+            excess = np.maximum(w - x.w, 0.0)
             short = 1 - w + excess
             low = value + min(lo, 0.0) * short - max(hi, 0.0) * excess
             high = value + max(hi, 0.0) * short - min(lo, 0.0) * excess
-            bias = float(max((high - value).mean(), (value - low).mean()))
+        else:
+            missing = 1 - w
+            low, high = value + lo * missing, value + hi * missing
     return Terms(
         family="shrunk",
         numerators=(value,),
@@ -202,7 +294,6 @@ def _shrunk(x: Weighted, w: Floats, *, model: bool) -> Terms:
         weight=x.w,
         low_rows=low,
         high_rows=high,
-        bias=bias,
     )
 
 
@@ -235,13 +326,12 @@ def with_parameter(base: str, x: Weighted, parameter: float) -> Terms:
 
 def bandit_terms(name: EstimatorName, x: Weighted) -> Terms:
     """Terms of a named estimator that needs weights of actions only."""
-    parameter = next((value for value in name.parameters.values() if value is not None), None)
-    if parameter is not None:
-        return with_parameter(name.base, x, parameter)
+    if name.tuning is not None:
+        return with_parameter(name.base, x, name.tuning)
     return _PLAIN[name.base](x)
 
 
-def embedding_weights(rounds: Rounds, pi_e: Floats, p_e_a: Floats) -> Floats:
+def embedding_weights(rounds: Rounds, pi_e: Matrix, p_e_a: Floats) -> Floats:
     """[n] joint marginal weights over the embedding's dimensions (Saito, Joachims 2022), given p(e_d | a) [A, C, e]."""
     if rounds.pi_b is None or rounds.action_embed is None:
         raise LogError("pi_b: mips needs pi_b [n, A] and action_embed [n, e] in the log; add them")
@@ -250,13 +340,12 @@ def embedding_weights(rounds: Rounds, pi_e: Floats, p_e_a: Floats) -> Floats:
     if p_e_a.shape[0] != actions or p_e_a.shape[2] != dims or rounds.action_embed.max() >= p_e_a.shape[1]:
         raise LogError(f"p_e_a: shape {p_e_a.shape} must be [{actions}, categories, {dims}]; one row for each action")
     w = np.empty(n)
-    for start in range(0, n, CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
+    for part in pi_e.parts():
         embed = rounds.action_embed[part]
         joint = np.ones((len(embed), actions))  # p(e | a) of each round's embedding under every action
         for d in range(dims):
             joint *= p_e_a[:, embed[:, d], d].T
-        w[part] = np.einsum("na,na->n", pi_e[part], joint) / np.einsum("na,na->n", rounds.pi_b[part], joint)
+        w[part] = np.einsum("na,na->n", pi_e.rows(part), joint) / np.einsum("na,na->n", rounds.pi_b[part], joint)
     return w
 
 
@@ -293,23 +382,3 @@ def mips_terms(w: Floats, r: Floats, *, self_normalised: bool) -> Terms:
     """IPS or SNIPS with embedding weights."""
     base = (snips if self_normalised else ips)(Weighted(w, r))
     return replace(base, assumes="assumes that an action acts only through its embedding")
-
-
-def checked_policy(rounds: Rounds, pi_e: Floats, name: str = "pi_e") -> Floats:
-    """Policy [n, A] that fits the rounds; [n, A, L] is read at each round's position."""
-    out = np.asarray(pi_e)
-    if out.ndim == 3:
-        slot = np.zeros(len(rounds), dtype=np.int64) if rounds.position is None else rounds.position
-        if len(out) != len(rounds) or slot.max() >= out.shape[2]:
-            raise LogError(f"{name}: shape {out.shape} must be [{len(rounds)}, A] or [{len(rounds)}, A, positions]")
-        out = out[np.arange(len(out)), :, slot]
-    if out.ndim != 2:
-        raise LogError(f"{name}: shape {out.shape} must be [{len(rounds)}, A]; one row for each round")
-    actions = out.shape[1]
-    if rounds.pi_b is not None and rounds.pi_b.shape[1] != actions:
-        raise LogError(f"{name}: {actions} columns, but pi_b has {rounds.pi_b.shape[1]}; give the same actions")
-    if rounds.mask is not None and rounds.mask.shape[1] != actions:
-        raise LogError(f"{name}: {actions} columns, but mask has {rounds.mask.shape[1]}; give the same actions")
-    if rounds.action.max() >= actions:
-        raise LogError(f"action: {rounds.action.max()} has no column in {name} ({actions} columns); add it")
-    return check_policy(name, out, (len(rounds), actions), rounds.mask)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.estimate import Estimate
-from evaluators.off_policy.bandit import checked_policy
 from evaluators.off_policy.estimation import BOUNDED, difference, estimate
 from evaluators.off_policy.names import DEFAULTS, Record
 from evaluators.off_policy.reading import read_log, read_policy
@@ -185,11 +184,10 @@ def run_ope(
     else:
         raise InputError("--policy: bandit rounds need a policy; give a .npz or .npy file with pi_e [n, n_actions]")
     q_hat = columns.get("q_hat") if q_hat is None else q_hat
-    pi_e = checked_policy(record, pi_e)
     found = estimate(record, pi_e, estimators=names, q_hat=q_hat, **options)
     if against is None:
         return OpeResult(kind, len(record), record.n_users, found, {})
     logged = str(against) == "logged"
-    other = None if logged else checked_policy(record, read_policy(Path(against), "--against")[0], "--against")
+    other = None if logged else read_policy(Path(against), "--against")[0]
     apart = difference(record, pi_e, other, estimators=names, q_hat=q_hat, **options)
     return OpeResult(kind, len(record), record.n_users, found, apart, "logged" if logged else Path(against).name)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evaluators.intervals import Ratios, standard_error, t_interval
 from evaluators.off_policy.records import CHUNK_ROWS
-from evaluators.off_policy.terms import Units
+from evaluators.off_policy.terms import Units, slices
 
 Floats = NDArray[np.float64]
 
@@ -125,47 +125,67 @@ class Support:
 FULL_SUPPORT = Support(0.0, 0.0, 0.0, exact=True)
 
 
-def measure_support(
-    pi_e: Floats,
-    action: NDArray[np.int64],
-    slot: NDArray[np.int64] | None,
-    w: Floats,
-    pi_b: Floats | None,
-    units: Units,
-    level: float,
-) -> Support:
-    """Unsupported mass: exact where pi_b [n, A] is known, else by the weighted Good-Turing estimate.
+class Gaps:
+    """Where the logging policy never goes: exactly where pi_b [n, A] is known, else by weighted Good-Turing.
 
     Where only the logged action's propensity is known, an action may be missing from the log by chance. Under full
     support the expected mass of actions never logged is that of w over actions logged exactly once, so the excess over
     it is what the logging policy cannot reach.
     """
-    n, actions = pi_e.shape
-    rows = np.zeros(n)
-    if pi_b is not None:
-        for start in range(0, n, CHUNK_ROWS):
-            part = slice(start, start + CHUNK_ROWS)
-            rows[part] = np.where(pi_b[part] == 0, pi_e[part], 0.0).sum(axis=1)
-    else:
-        pair = action if slot is None else slot * actions + action
+
+    def __init__(
+        self, action: NDArray[np.int64], slot: NDArray[np.int64] | None, pi_b: Floats | None, actions: int
+    ) -> None:
+        self.pi_b, self.slot = pi_b, slot
+        self.once: NDArray[np.bool_] | None = None
+        if pi_b is not None:
+            self.any = any(bool((pi_b[part] == 0).any()) for part in slices(len(pi_b), CHUNK_ROWS))
+            return
         slots = 1 if slot is None else int(slot.max()) + 1
+        pair = action if slot is None else slot * actions + action
         counts = np.bincount(pair, minlength=slots * actions)
-        never = (counts == 0).reshape(slots, actions).astype(np.float64)
+        self.never = (counts == 0).reshape(slots, actions).astype(np.float64)
         if slot is not None:
-            never[~np.isin(np.arange(slots), slot)] = 0.0
-        if never.any():
-            for start in range(0, n, CHUNK_ROWS):
-                part = slice(start, start + CHUNK_ROWS)
-                rows[part] = (
-                    pi_e[part] @ never[0] if slot is None else np.einsum("na,na->n", pi_e[part], never[slot[part]])
-                )
-        once = counts[pair] == 1
-        rows -= np.where(once, w, 0.0)
-    if not rows.any():
-        return Support(0.0, 0.0, 0.0, exact=pi_b is not None)
-    ratios = units.mean(rows)
+            self.never[np.bincount(slot, minlength=slots) == 0] = 0.0
+        single = counts == 1
+        if single.any():
+            self.once = single[pair]
+        self.any = bool(self.never.any()) or self.once is not None
+
+    def mass(self, pi_e: Floats, part: slice) -> Floats:
+        """[c] mass of some rows of the policy on such actions."""
+        if self.pi_b is not None:
+            return np.where(self.pi_b[part] == 0, pi_e, 0.0).sum(axis=1)
+        if self.slot is None:
+            return pi_e @ self.never[0]
+        return np.einsum("na,na->n", pi_e, self.never[self.slot[part]])
+
+    def less_chance(self, mass: Floats, w: Floats) -> None:
+        """Take off what chance leaves out, in place."""
+        if self.once is not None:
+            mass[self.once] -= w[self.once]
+
+
+def support_of(mass: Floats | None, units: Units, level: float, *, exact: bool) -> Support:
+    """Support from the unsupported mass [n] of each round, None where there is none."""
+    if mass is None or not mass.any():
+        return Support(0.0, 0.0, 0.0, exact=exact)
+    ratios = units.mean(mass)
     low, high = t_interval(ratios.value, ratios.scores(), level)
-    return Support(ratios.value, low, high, exact=pi_b is not None)
+    return Support(ratios.value, low, high, exact=exact)
+
+
+def measure_support(
+    pi_e: Floats, action: NDArray[np.int64], slot: NDArray[np.int64] | None, w: Floats, units: Units, level: float
+) -> Support:
+    """Support of a policy [n, A] on n logged choices whose propensities alone are known."""
+    n, actions = pi_e.shape
+    gaps = Gaps(action, slot, None, actions)
+    if not gaps.any:
+        return support_of(None, units, level, exact=False)
+    mass = np.concatenate([gaps.mass(pi_e[part], part) for part in slices(n, CHUNK_ROWS)])
+    gaps.less_chance(mass, w)
+    return support_of(mass, units, level, exact=False)
 
 
 def sensitivity_range(

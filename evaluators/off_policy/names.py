@@ -87,8 +87,11 @@ ESTIMATORS: dict[str, EstimatorInfo] = {
         "Dudik et al. 2011",
         model=True,
         clip=None,
+        steps=None,
     ),
-    "sndr": _row("bt", "ratio", "dr with self-normalised residual", _LOGGED, "Dudik et al. 2011", model=True),
+    "sndr": _row(
+        "bt", "ratio", "dr with self-normalised residual", _LOGGED, "Dudik et al. 2011", model=True, steps=None
+    ),
     "switch_dr": _row(
         "b",
         "shrunk",
@@ -139,12 +142,20 @@ ESTIMATORS: dict[str, EstimatorInfo] = {
     ),
     "sn_aips": _row("s", "ratio", "aips, self-normalised at each slot", _AIPS, "Kiyohara et al. 2023"),
     "sn_pi": _row("s", "ratio", "pi, self-normalised", _PI, "Swaminathan et al. 2017"),
-    "tis": _row("t", "ratio", "discounted return times the trajectory's weight", _LOGGED, "Precup et al. 2000"),
-    "pdis": _row("t", "ratio", "each reward with the weight up to its step", _LOGGED, "Precup et al. 2000"),
-    "sntis": _row("t", "ratio", "tis, self-normalised", _LOGGED, "Precup et al. 2000"),
-    "snpdis": _row("t", "ratio", "pdis, self-normalised at each step", _LOGGED, "Thomas, Brunskill 2016"),
+    "tis": _row(
+        "t", "ratio", "discounted return times the trajectory's weight", _LOGGED, "Precup et al. 2000", steps=None
+    ),
+    "pdis": _row("t", "ratio", "each reward with the weight up to its step", _LOGGED, "Precup et al. 2000", steps=None),
+    "sntis": _row("t", "ratio", "tis, self-normalised", _LOGGED, "Precup et al. 2000", steps=None),
+    "snpdis": _row("t", "ratio", "pdis, self-normalised at each step", _LOGGED, "Thomas, Brunskill 2016", steps=None),
     "drl": _row(
-        "t", "ratio", "dr with state-action marginal weights, discounted", _MARKOV, "Kallus, Uehara 2020", model=True
+        "t",
+        "ratio",
+        "dr with state-action marginal weights, discounted",
+        _MARKOV,
+        "Kallus, Uehara 2020",
+        model=True,
+        steps=None,
     ),
 }
 for _kind, _name in (("sm", "state"), ("sam", "state-action")):
@@ -165,6 +176,7 @@ for _kind, _name in (("sm", "state"), ("sam", "state-action")):
             "Liu et al. 2018; Uehara et al. 2020",
             model=_model,
             n_step_pdis=None,
+            steps=None,
         )
 ESTIMATORS |= {
     "variance": _row("bst", "distribution", "variance of the return under the policy", _LOGGED, "Huang et al. 2021"),
@@ -177,6 +189,8 @@ ESTIMATORS |= {
     "cdf_mean": _row("bst", "distribution", "mean of the self-normalised distribution", _LOGGED, "Huang et al. 2021"),
 }
 
+ONLY_FOR: dict[str, Record] = {"clip": "bandit", "steps": "trajectory"}
+"""Parameters that an estimator of several kinds of record takes with one of them only."""
 TUNABLE = ("ips", "dr", "switch_dr", "dros", "sgips", "sgdr")
 TUNERS = ("slope", "mse")
 DEFAULTS: dict[Record, tuple[str, ...]] = {
@@ -199,6 +213,11 @@ class EstimatorName:
     def info(self) -> EstimatorInfo:
         """The estimator's row of the table."""
         return ESTIMATORS[self.base]
+
+    @property
+    def tuning(self) -> float | None:
+        """The parameter that shrinks its weights, or None where it has none or it is off."""
+        return next((self.parameters[key] for key in ("clip", "lambda") if self.parameters.get(key) is not None), None)
 
     @property
     def shrunk(self) -> bool:
@@ -249,6 +268,9 @@ def parse(text: str, record: Record | None = None) -> EstimatorName:
             raise InputError(
                 f"estimator: '{text}' has no parameter '{name}'{did_you_mean(name, parameters)}; it takes {known}"
             )
+        only = ONLY_FOR.get(name)
+        if only is not None and record not in (None, only):
+            raise InputError(f"estimator: '{text}': {name} is for {only} logs and this is a {record} log; leave it out")
         parameters[name] = _number(text, name, value)
     return EstimatorName(text, base, parameters, tuner)
 
@@ -263,8 +285,8 @@ def _number(text: str, name: str, value: str) -> float:
         raise InputError(
             f"estimator: '{text}': {name} is {value}; it must be {'between 0 and 1' if unit else '0 or more'}"
         )
-    if name == "n_step_pdis" and number != int(number):
-        raise InputError(f"estimator: '{text}': n_step_pdis is {value}; it must be a whole number of steps")
+    if name in ("n_step_pdis", "steps") and (number != number // 1 or (name == "steps" and number < 1)):
+        raise InputError(f"estimator: '{text}': {name} is {value}; it must be a whole number of steps")
     return number
 
 
@@ -272,8 +294,8 @@ def about_estimators() -> list[dict[str, str]]:
     """`[{name, about}]` of all estimators, for `list estimators`."""
     rows = []
     for name, info in ESTIMATORS.items():
-        parameters = ", ".join(f"{k}={'...' if v is None else f'{v:g}'}" for k, v in info.parameters.items())
-        shown = name if not parameters or set(info.parameters) == {"clip"} else f"{name}({parameters})"
+        parameters = ", ".join(f"{k}={v:g}" for k, v in info.parameters.items() if v is not None)
+        shown = f"{name}({parameters})" if parameters else name
         rows.append(
             {"name": shown, "about": f"{'/'.join(info.records)}: {info.about} ({info.paper}); {info.assumption}"}
         )
@@ -281,6 +303,9 @@ def about_estimators() -> list[dict[str, str]]:
             rows.append(
                 {"name": f"{name}(clip=10)", "about": f"bandit: {name} with weights cut at 10; bias inside the limits"}
             )
+        if name == "pdis":
+            about = "trajectory: the first 3 steps, another estimand; so for every weighted trajectory estimator"
+            rows.append({"name": "pdis(steps=3)", "about": about})
     rows.append(
         {
             "name": "tuned(NAME, slope|mse)",

@@ -15,6 +15,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 CHUNK_ROWS = 1 << 17
+"""Rows of matrices that are read at once."""
+CHUNK_CELLS = 1_250_000
+"""Cells of a matrix that are read at once: 10 MB."""
+COLUMN_ROWS = 1 << 20
+"""Rows of columns that are worked on at once."""
 
 
 def _floats(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Floats:
@@ -70,18 +75,23 @@ def check_policy(name: str, policy: Any, shape: tuple[int, ...], mask: NDArray[n
     rows = out.reshape(-1, shape[-1])
     inside = None if mask is None else mask.reshape(-1, shape[-1])
     for start in range(0, len(rows), CHUNK_ROWS):
-        part = rows[start : start + CHUNK_ROWS]
-        total = part.sum(axis=1)
-        if not (part.min() >= 0 and np.all(np.abs(total - 1) <= 1e-6)):
-            bad = np.flatnonzero(~(np.abs(total - 1) <= 1e-6) | ~(part.min(axis=1) >= 0))
-            i = int(bad[0])
-            raise LogError(
-                f"{name}[{start + i}]: sums to {total[i]:.6g}, smallest entry {part[i].min():.3g}; "
-                "each row must be probabilities that sum to 1"
-            )
-        if inside is not None and np.any(part[~inside[start : start + CHUNK_ROWS]] > 0):
-            raise LogError(f"{name}: gives probability to an action outside `mask`; set it to 0 and renormalise")
+        part = slice(start, start + CHUNK_ROWS)
+        check_policy_rows(name, rows[part], start, None if inside is None else inside[part])
     return out
+
+
+def check_policy_rows(name: str, rows: Floats, start: int, inside: NDArray[np.bool_] | None) -> None:
+    """Rows [c, A] of a policy, the first of them row `start`: probabilities that sum to 1, none outside the mask."""
+    total = rows @ np.ones(rows.shape[1])
+    if not (rows.min() >= 0 and np.all(np.abs(total - 1) <= 1e-6)):
+        bad = np.flatnonzero(~(np.abs(total - 1) <= 1e-6) | ~(rows.min(axis=1) >= 0))
+        i = int(bad[0])
+        raise LogError(
+            f"{name}[{start + i}]: sums to {total[i]:.6g}, smallest entry {rows[i].min():.3g}; "
+            "each row must be probabilities that sum to 1"
+        )
+    if inside is not None and np.any(rows[~inside] > 0):
+        raise LogError(f"{name}: gives probability to an action outside `mask`; set it to 0 and renormalise")
 
 
 @dataclass(frozen=True, slots=True)

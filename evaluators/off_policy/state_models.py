@@ -122,25 +122,52 @@ def _fit(model: Any, x: Floats, y: Floats) -> Any:
 
 def marginal_ratios(
     log: Trajectories, rho: Floats, rng: np.random.Generator, *, folds: int = 2
-) -> tuple[Floats, Floats]:
-    """State and state-action marginal ratios [N, T] by counts, for discrete states.
+) -> tuple[Floats, Floats, str]:
+    """State and state-action marginal ratios [N, T] step by step, and how they were made.
 
-    The state ratio is E[w_{t-1} | s_t = s], the mean weight up to the step among the other folds' trajectories that
-    are in that state at that step; a state that they never reach keeps the trajectory's own weight.
+    With m_0 = 1, the ratio of the next state is E[m_t rho_t | s_{t+1}]: by cell means for discrete states [N, T] (Xie,
+    Ma, Wang 2019), by ridge regression on the features of the state, their squares and products for [N, T, d] (minimax
+    weight learning, Uehara, Huang, Jiang 2020, with linear classes has this closed form, step by step). Fitted on the
+    other folds of users. A discrete state that they never reach keeps the ratio that its trajectory came with.
     """
-    state = _discrete(log.state)
-    n, steps = state.shape
-    states = int(state.max()) + 1
-    before = np.concatenate([np.ones((n, 1)), np.cumprod(rho, axis=1)[:, :-1]], axis=1)
+    n, steps = log.action.shape
+    tabular = np.asarray(log.state).ndim == 2
+    cells = _discrete(log.state) if tabular else None
     fold = user_folds(log.cluster, log.n_users, n, folds, rng)
-    ratio = before.copy()
+    ratio = np.ones((n, steps))
     for f in range(folds):
-        fit, out = fold != f, fold == f
-        for t in range(steps):
+        out, fit = fold == f, fold != f
+        carried = np.ones((n, steps))  # of both parts, by models of the fitting part
+        for t in range(1, steps):
+            before = carried[:, t - 1] * rho[:, t - 1]
             live = fit & log.alive[:, t]
-            count = np.bincount(state[live, t], minlength=states)
-            total = np.bincount(state[live, t], weights=before[live, t], minlength=states)
-            seen = count[state[out, t]] > 0
-            mean = total / np.maximum(count, 1)
-            ratio[out, t] = np.where(seen & log.alive[out, t], mean[state[out, t]], before[out, t])
-    return ratio, ratio * rho
+            if not live.any():
+                carried[:, t] = before
+                continue
+            if cells is not None:
+                found = _cell_ratio(cells[:, t], before, live)
+            else:
+                assert log.state is not None
+                found = _ridge_ratio(np.asarray(log.state[:, t], dtype=np.float64), before, live)
+            carried[:, t] = np.where(log.alive[:, t], found, before)
+        ratio[out] = carried[out]
+    how = "by counts" if tabular else "by ridge regression on the state"
+    return ratio, ratio * rho, f"{how}, step by step, cross-fitted by user"
+
+
+def _cell_ratio(state: NDArray[np.int64], before: Floats, live: NDArray[np.bool_]) -> Floats:
+    states = int(state.max()) + 1
+    count = np.bincount(state[live], minlength=states)
+    mean = np.bincount(state[live], weights=before[live], minlength=states) / np.maximum(count, 1)
+    return np.where(count[state] > 0, mean[state], before)
+
+
+def _ridge_ratio(state: Floats, before: Floats, live: NDArray[np.bool_]) -> Floats:
+    """Regression of the ratio so far on the state; ratios are not negative, and average 1 where they were fitted."""
+    centre, spread = state[live].mean(axis=0), np.maximum(state[live].std(axis=0), 1e-12)
+    z = np.clip((state - centre) / spread, -5, 5)
+    pairs = [z[:, i] * z[:, j] for i in range(z.shape[1]) for j in range(i, z.shape[1])] if z.shape[1] <= 20 else []
+    x = np.column_stack([np.ones(len(z)), z, *pairs])
+    gram = x[live].T @ x[live] + np.diag([0.0, *np.ones(x.shape[1] - 1)])
+    found = np.maximum(x @ np.linalg.solve(gram, x[live].T @ before[live]), 0.0)
+    return found * (before[live].mean() / max(float(found[live].mean()), 1e-12))

@@ -60,40 +60,44 @@ def choose_by_mse(base: str, x: Weighted, units: Units, candidates: tuple[float,
 CHOOSERS = {"slope": choose_by_slope, "mse": choose_by_mse}
 
 
-def tuned_terms(
-    base: str, tuner: str, x: Weighted, units: Units, rng: np.random.Generator
-) -> tuple[Terms, list[float]]:
-    """Rows of the estimator whose parameter was chosen on the other half of the users, and both parameters."""
+def halves(units: Units, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """[N] True for the units of one random half of the users."""
     half = rng.permutation(units.n_users) % 2 == 0
-    first = half if units.cluster is None else half[units.cluster]
-    chosen: list[float] = []
-    columns: dict[str, Floats] = {}
-    known = True
-    for rows in (first, ~first):
-        cluster = None if units.cluster is None else np.unique(units.cluster[~rows], return_inverse=True)[1]
-        there = Units.of(
-            cluster, int(cluster.max()) + 1 if cluster is not None else int((~rows).sum()), int((~rows).sum())
-        )
-        parameter = CHOOSERS[tuner](base, x.take(~rows), there, CANDIDATES[base])
-        chosen.append(parameter)
-        here = with_parameter(base, x.take(rows), parameter)
-        known = here.low_rows is not None and here.high_rows is not None
-        parts = {"value": here.numerators[0], "weighted": here.weighted, "low": here.low_rows, "high": here.high_rows}
-        for name, part in parts.items():
-            if part is not None:
-                columns.setdefault(name, np.empty(len(x.w)))[rows] = part
-    low, high = (columns["low"], columns["high"]) if known else (None, None)
-    bias = None
-    if low is not None and high is not None:
-        bias = max(float((high - columns["value"]).mean()), float((columns["value"] - low).mean()))
-    terms = Terms(
+    return half if units.cluster is None else half[units.cluster]
+
+
+def part_of(units: Units, rows: NDArray[np.bool_]) -> Units:
+    """The users of some units alone, renumbered."""
+    if units.cluster is None:
+        n = int(rows.sum())
+        return Units.of(None, n, n)
+    owner = units.cluster[rows]
+    present = np.zeros(units.n_users, dtype=bool)
+    present[owner] = True
+    rank = np.cumsum(present) - 1
+    return Units.of(rank[owner], int(rank[-1]) + 1, len(owner))
+
+
+def choose(base: str, tuner: str, x: Weighted, units: Units, first: NDArray[np.bool_]) -> tuple[float, float]:
+    """Parameter for each half of the users, chosen on the other one."""
+    found = [CHOOSERS[tuner](base, x.take(rows), part_of(units, rows), CANDIDATES[base]) for rows in (~first, first)]
+    return found[0], found[1]
+
+
+def tuned_terms(base: str, x: Weighted, first: NDArray[np.bool_], chosen: tuple[float, float]) -> Terms:
+    """Rows of the estimator with one parameter in the first half of the users and another in the rest."""
+    one, other = (with_parameter(base, x, parameter) for parameter in chosen)
+
+    def pick(a: Floats | None, b: Floats | None) -> Floats | None:
+        return None if a is None or b is None else np.where(first, a, b)
+
+    weighted = pick(one.weighted, other.weighted)
+    return Terms(
         family="shrunk",
-        numerators=(columns["value"],),
+        numerators=(np.where(first, one.numerators[0], other.numerators[0]),),
         denominators=(None,),
-        weighted=columns["weighted"],
+        weighted=weighted,
         weight=x.w,
-        low_rows=low,
-        high_rows=high,
-        bias=bias,
+        low_rows=pick(one.low_rows, other.low_rows),
+        high_rows=pick(one.high_rows, other.high_rows),
     )
-    return terms, chosen

@@ -104,7 +104,7 @@ def test_01_mips_equals_the_peer_and_its_self_normalised_form_uses_the_joint() -
     rounds = off_policy.Rounds(
         d["action"], d["reward"], pi_b=d["pi_b"], context=d["context"], action_embed=d["action_embed"], p_e_a=d["p_e_a"]
     )
-    w = bandit.embedding_weights(rounds, d["pi_e"], d["p_e_a"])
+    w = bandit.embedding_weights(rounds, bandit.Matrix.of(rounds, d["pi_e"], "pi_e"), d["p_e_a"])
     np.testing.assert_allclose(w * rounds.reward, d["round_MIPS_true_p_e_a"], atol=1e-12)
     found = off_policy.estimate(rounds, d["pi_e"], estimators=["mips", "snmips", "ips"], force=True)
     assert found["mips"].value == pytest.approx(stored["MIPS_true_p_e_a"], abs=1e-9)

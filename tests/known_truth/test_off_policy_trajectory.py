@@ -128,7 +128,7 @@ def test_14_marginal_ratios_by_counts_approach_the_exact_ones() -> None:
     log = log_of(20000, "14 marginal")
     assert log.state is not None
     rho = PI_E[log.state, log.action] / PI_B[log.state, log.action]
-    state, state_action = marginal_ratios(log, rho, stream(ROOT, "14 marginal folds"))
+    state, state_action, _ = marginal_ratios(log, rho, stream(ROOT, "14 marginal folds"))
     assert np.abs(state - ratio[np.arange(STEPS), log.state]).max() < 0.15
     np.testing.assert_allclose(state_action, state * rho)
 
