@@ -1,6 +1,6 @@
 """May a simulator be believed? Checks of its judge worlds on rows that no model has seen (EVALUATION, section 6)."""
 
-from evaluators.fidelity.agreement import ranking_agreement
+from evaluators.fidelity.agreement import MeasuredValues, UserValues, ranking_agreement
 from evaluators.fidelity.calibration import (
     CalibrationFloor,
     ReliabilityBin,
@@ -59,10 +59,12 @@ __all__ = [
     "Fidelity",
     "Floats",
     "Ints",
+    "MeasuredValues",
     "ReliabilityBin",
     "ScoredRows",
     "SessionTable",
     "SlateFlight",
+    "UserValues",
     "WorldEvidence",
     "answers_classifier",
     "behaviour_checks",

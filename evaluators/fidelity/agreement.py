@@ -3,24 +3,104 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluators.estimate import Estimate
 from evaluators.fidelity.checks import Check, Floats, judged, not_made
 from evaluators.intervals import t_quantile
 
+RANKING = "ranking agreement"
+FEWEST_PAIRS = 6
+"""Of four policies all pairs, and then only tau = 1 has a chance below .05 under a random order."""
+
+
+class Reference(Protocol):
+    """Values of P policies from outside the simulator."""
+
+    @property
+    def value(self) -> Floats:
+        """[P] value of each policy."""
+        ...
+
+    def separated(self, a: int, b: int, level: float) -> bool:
+        """Whether the interval of the difference of two policies excludes 0."""
+        ...
+
+    def draws(self, rng: np.random.Generator, n: int) -> Floats:
+        """[n, P] values as they might have come out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UserValues:
+    """Ratios of sums over V users on one log: value p is numerator[p] over weight[p].
+
+    Attributes:
+        numerator: [P, V] what each user adds, e.g. weighted rewards.
+        weight: [P, V] what each user adds below the line.
+    """
+
+    numerator: Floats
+    weight: Floats
+
+    @property
+    def value(self) -> Floats:
+        """[P] value of each policy."""
+        return self.numerator.sum(1) / self.weight.sum(1)
+
+    def separated(self, a: int, b: int, level: float) -> bool:
+        """Paired by user: two policies valued on one log share its luck."""
+        n = self.numerator.shape[1]
+        value = self.value
+        score = (self.numerator - value[:, None] * self.weight) / self.weight.sum(1, keepdims=True)
+        error = math.sqrt(n / max(1, n - 1) * float(((score[a] - score[b]) ** 2).sum()))
+        return bool(abs(value[a] - value[b]) > t_quantile(level, max(1, n - 1)) * error)
+
+    def draws(self, rng: np.random.Generator, n: int) -> Floats:
+        """Bootstrap of users, normalisers recomputed."""
+        users = self.numerator.shape[1]
+        counts = rng.multinomial(users, np.full(users, 1 / users), size=n).T
+        return (self.numerator @ counts / np.maximum(self.weight @ counts, 1e-300)).T
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredValues:
+    """Values with 95 % limits that were measured apart from one another, each taken as normal within its limits.
+
+    Attributes:
+        value: [P]; low, high: [P] limits (equal to the value where none were given).
+    """
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+    @classmethod
+    def of(cls, estimates: Sequence[Estimate]) -> MeasuredValues:
+        """From published estimates with both limits."""
+        columns = np.array([[e.value, e.low, e.high] for e in estimates], np.float64).T
+        return cls(columns[0], columns[1], columns[2])
+
+    @property
+    def _error(self) -> Floats:
+        return (self.high - self.low) / (2 * t_quantile(0.95, math.inf))
+
+    def separated(self, a: int, b: int, level: float) -> bool:
+        """Taken as independent; values of one log covary, which only makes this stricter."""
+        error = math.hypot(self._error[a], self._error[b])
+        return bool(abs(self.value[a] - self.value[b]) > t_quantile(level, math.inf) * error)
+
+    def draws(self, rng: np.random.Generator, n: int) -> Floats:
+        """Normal draws."""
+        return self.value + self._error * rng.standard_normal((n, len(self.value)))
+
 
 def ranking_agreement(
-    simulated: NDArray[np.float64],
-    reference: NDArray[np.float64],
-    rng: np.random.Generator,
-    *,
-    reference_weight: NDArray[np.float64] | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
+    simulated: Floats, reference: Reference, rng: np.random.Generator, *, resamples: int = 1000, level: float = 0.95
 ) -> Check:
     """Kendall's tau-b of policies' values between simulator and an off-policy or on-line reference; lower > 0.
 
@@ -29,40 +109,29 @@ def ranking_agreement(
 
     Args:
         simulated: [P, U] value of each policy for each simulated user.
-        reference: [P, V] numerators of each policy's reference value by user.
-        rng: draws the user bootstrap of both sides.
-        reference_weight: [P, V] denominators (1 where not given).
+        reference: what is known of the same policies elsewhere.
+        rng: draws resamples of both sides.
         resamples: bootstrap resamples.
         level: of the interval.
     """
-    name, threshold = "ranking agreement", "lower > 0, tau >= .8 (K = 5), 1 (K = 4)"
-    n_policies, n_sim = simulated.shape
-    n_ref = reference.shape[1]
-    weight = np.ones_like(reference) if reference_weight is None else reference_weight
-    value = reference.sum(1) / weight.sum(1)
-    score = (reference - value[:, None] * weight) / weight.sum(1, keepdims=True)
-    pairs = []
-    t = t_quantile(level, max(1, n_ref - 1))
-    for a in range(n_policies):
-        for b in range(a):
-            se = math.sqrt(n_ref / max(1, n_ref - 1) * float(((score[a] - score[b]) ** 2).sum()))
-            if abs(value[a] - value[b]) > t * se:
-                pairs.append((a, b))
-    if len(pairs) < 6:
-        return not_made(name, threshold, f"{len(pairs)} pairs of policies are separated by the reference; needs 6")
+    threshold = "lower > 0, tau >= .8 (K = 5), 1 (K = 4)"
+    n_policies, n_users = simulated.shape
+    value = reference.value
+    pairs = [(a, b) for a in range(n_policies) for b in range(a) if reference.separated(a, b, level)]
+    if len(pairs) < FEWEST_PAIRS:
+        why = f"{len(pairs)} of {n_policies * (n_policies - 1) // 2} pairs of policies are separated by the reference"
+        return not_made(RANKING, threshold, f"{why}; needs {FEWEST_PAIRS}")
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
 
-    def tau(sim: Floats, ref: Floats) -> float:
-        a, b = np.sign(sim[first] - sim[second]), np.sign(ref[first] - ref[second])
-        scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
-        return float((a * b).sum() / scale) if scale else 0.0
+    def tau(sim: Floats, ref: Floats) -> Floats:
+        """[n] tau-b of rows [n, P] of both sides over the separated pairs."""
+        a, b = np.sign(sim[:, first] - sim[:, second]), np.sign(ref[:, first] - ref[:, second])
+        scale = np.sqrt((a != 0).sum(1) * (b != 0).sum(1))
+        return np.asarray((a * b).sum(1) / np.maximum(scale, 1))
 
-    replicates = []
-    for _ in range(resamples):
-        w_sim = rng.multinomial(n_sim, np.full(n_sim, 1 / n_sim))
-        w_ref = rng.multinomial(n_ref, np.full(n_ref, 1 / n_ref))
-        replicates.append(tau(simulated @ w_sim / n_sim, (reference @ w_ref) / np.maximum(weight @ w_ref, 1e-300)))
-    observed = tau(simulated.mean(1), value)
+    counts = rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples).T
+    replicates = tau((simulated @ counts / n_users).T, reference.draws(rng, resamples))
+    observed = float(tau(simulated.mean(1)[None], value[None])[0])
     low, high = np.quantile(replicates, [0.5 - level / 2, 0.5 + level / 2])
     needed = 1.0 if n_policies <= 4 else 0.8 if n_policies == 5 else -1.0
     estimate = Estimate(
@@ -70,14 +139,11 @@ def ranking_agreement(
         min(float(low), observed),
         max(float(high), observed),
         level,
-        min(n_sim, n_ref),
-        f"Kendall tau-b over {len(pairs)} separated pairs of {n_policies} policies, user bootstrap of both sides",
+        n_users,
+        f"Kendall tau-b over {len(pairs)} separated pairs of {n_policies} policies, both sides resampled",
     )
-    check = judged(name, estimate, threshold, above=0.0, strict=True)
+    check = judged(RANKING, estimate, threshold, above=0.0, strict=True)
     if check.passed and observed < needed - 1e-9:
-        return replace(
-            check,
-            verdict="undecided",
-            reason=f"tau {observed:.2f} is below the {needed} that {n_policies} policies need",
-        )
+        why = f"tau {observed:.2f} is below the {needed:g} that {n_policies} policies need"
+        return replace(check, verdict="undecided", reason=why)
     return check

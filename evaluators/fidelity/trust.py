@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from evaluators.estimate import Estimate
+from evaluators.fidelity.agreement import RANKING
 from evaluators.fidelity.calibration import CalibrationFloor, ReliabilityBin, calibration_floor, reliability_curve
 from evaluators.fidelity.checks import FUTURE_ROWS, HELD_OUT_USERS, Check, Ints
 from evaluators.fidelity.prediction import compare_predictions, prediction_checks, unbiased_test
@@ -30,7 +31,6 @@ MANDATORY = (
 )
 WEAKER = ("calibration in the large", "slope", "skill over base rate")
 """What worlds other than B_1 have to pass: they are refits on resamples and another class, weaker by design."""
-RANKING = "ranking agreement"
 
 
 @dataclass(frozen=True, slots=True)

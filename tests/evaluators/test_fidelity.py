@@ -13,9 +13,11 @@ from evaluators.estimate import Estimate
 from evaluators.fidelity import (
     Check,
     Fidelity,
+    MeasuredValues,
     ScoredRows,
     SessionTable,
     SlateFlight,
+    UserValues,
     WorldEvidence,
     behaviour_checks,
     calibration_error,
@@ -342,12 +344,22 @@ def test_determinism_fails_when_noise_depends_on_the_batch(
 def test_ranking_agreement_needs_six_pairs_that_the_reference_separates(rng: np.random.Generator) -> None:
     level = np.array([0.1, 0.2, 0.3, 0.4, 0.5])[:, None]
     simulated = level + 0.1 * rng.standard_normal((5, 300))
-    reference = level + 0.1 * rng.standard_normal((5, 400))
-    assert ranking_agreement(simulated, reference, rng, resamples=200).passed
-    assert ranking_agreement(simulated[::-1], reference, rng, resamples=200).verdict == "fail"
-    assert ranking_agreement(simulated[:3], reference[:3], rng).passed is None
-    tied = np.full((5, 1), 0.3) + 0.1 * rng.standard_normal((5, 400))
+    on_users = UserValues(level + 0.1 * rng.standard_normal((5, 400)), np.ones((5, 400)))
+    value = level[:, 0]
+    measured = MeasuredValues(value, value - 0.01, value + 0.01)
+    for reference in (on_users, measured):
+        assert ranking_agreement(simulated, reference, rng, resamples=200).passed
+        assert ranking_agreement(simulated[::-1], reference, rng, resamples=200).verdict == "fail"
+    three = MeasuredValues(value[:3], value[:3] - 0.01, value[:3] + 0.01)
+    assert ranking_agreement(simulated[:3], three, rng).passed is None
+    vague = MeasuredValues(value, value - 0.3, value + 0.3)
+    assert ranking_agreement(simulated, vague, rng).passed is None
+    tied = UserValues(0.3 + 0.1 * rng.standard_normal((5, 400)), np.ones((5, 400)))
     assert ranking_agreement(simulated, tied, rng).passed is None
+    one_swap = simulated[[1, 0, 2, 3]]
+    four = MeasuredValues(value[:4], value[:4] - 0.01, value[:4] + 0.01)
+    assert ranking_agreement(simulated[:4], four, rng).passed
+    assert not ranking_agreement(one_swap, four, rng).passed  # four policies need all six pairs right
 
 
 def evidence(rng: np.random.Generator, number: int, rows: ScoredRows | None = None) -> WorldEvidence:
