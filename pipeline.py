@@ -542,7 +542,9 @@ def fly_agents(
 
     scenario, log, split, root = setting.scenario, data.log, data.split, setting.root
     course = plan_course(setting, data, worlds)
-    where = (data.digest, scenario.seed, scenario.evaluate, *(world.digest for world in worlds.judges),
+    # What was measured on-line is compared with the flights, and changes none of them.
+    evaluated = scenario.evaluate.model_copy(update={"known": ()})
+    where = (data.digest, scenario.seed, evaluated, *(world.digest for world in worlds.judges),
              worlds.a_on_judge_users.digest)  # fmt: skip
     failed = {name: one.why for name, all_ in trained.items() for one in all_ if isinstance(one, Failure)}
     ready = {name: list(all_) for name, all_ in trained.items() if name not in failed}
@@ -665,7 +667,7 @@ def evaluate(
             evaluate=scenario.evaluate,
             gates=scenario.gates,
             assumptions=worlds.judges[0].assumptions,
-            mistrust=fidelity_found.mistrust,
+            fidelity=fidelity_found,
             root=setting.root,
         )
 
@@ -725,7 +727,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         "exposure": "users chose what to rate" if log.self_selected else "logged",
         "notes": list(log.notes),
     }
-    block = fidelity_found.to_json()
+    block = (fidelity_found if findings is None else findings.fidelity).to_json()
     block["reliability"] = [{"bin": k, **one} for k, one in enumerate(block["reliability"], 1)]
     versions = {**library_versions(), "python": platform.python_version(), "windtunnel": _own_version()}
     seconds = {**setting.progress.seconds, **setting.cpu}

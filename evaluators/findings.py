@@ -14,9 +14,11 @@ from evaluators.causal import served_effect
 from evaluators.comparison import optimism
 from evaluators.estimate import Estimate
 from evaluators.evidence import Corrections, GroupGaps, SimulatedEvidence
+from evaluators.fidelity import Check, Fidelity
 from evaluators.flights import Flight, Flights, gather
 from evaluators.gates import GateResult, GateSettings, decide_gates, overall_verdict
 from evaluators.judging import Judged, Sweep
+from evaluators.known import Simulated, agreement_with_known
 from evaluators.logged_check import LoggedCheck
 from evaluators.metrics import METRICS
 from evaluators.picks import Picks
@@ -38,6 +40,7 @@ from evaluators.report import (
 )
 from evaluators.settings import EvaluateSettings
 from simulator.behaviour import Assumption
+from simulator.streams import stream
 
 Floats = NDArray[np.float64]
 
@@ -111,6 +114,7 @@ class Findings:
     verdict: Verdict
     power: list[PowerRow]
     sweeps: list[SweepEffect]
+    fidelity: Fidelity
     flights: Flights | None = field(repr=False, default=None)
 
 
@@ -121,7 +125,7 @@ def find(
     evaluate: EvaluateSettings,
     gates: Sequence[GateSettings],
     assumptions: Sequence[Assumption],
-    mistrust: str | None,
+    fidelity: Fidelity,
     root: np.random.SeedSequence,
 ) -> Findings:
     """Everything that may be said of the agents.
@@ -132,7 +136,7 @@ def find(
         evaluate: the scenario's `evaluate:`.
         gates: the scenario's gates.
         assumptions: parameters of the behaviour model.
-        mistrust: why the simulator is not trusted, or None.
+        fidelity: what was checked of the simulator before any agent flew.
         root: root of the scenario's streams.
     """
     learners = {one.name for one in facts if one.learns}
@@ -150,10 +154,12 @@ def find(
 
     gaps = GroupGaps(evidence.groups)
     corrections = _corrections(flights, evidence, evaluate, learners)
+    outside = _known_checks(flights, swept, corrections, evidence, evaluate, stream(root, "fidelity", "known"))
+    fidelity = fidelity.with_checks(outside)
     gate_evidence = SimulatedEvidence(
         flights=flights,
         swept=[(f"{part}.{parameter}", value, of) for (part, parameter, value), of in swept],
-        mistrust=mistrust,
+        mistrust=fidelity.mistrust,
         self_selected=evidence.self_selected,
         corrected=corrections.corrected,
         corrected_difference=corrections.difference,
@@ -190,6 +196,7 @@ def find(
             PowerRow(**asdict(one)) for one in flights.power(c for c in comparisons if c.metric == evaluate.metrics[0])
         ],
         sweeps=_sweep_effects(swept, flights, evaluate.metrics[0], first),
+        fidelity=fidelity,
         flights=flights,
     )
 
@@ -217,6 +224,38 @@ def _corrections(flights: Flights, evidence: Evidences, evaluate: EvaluateSettin
             flown.append(gather(parts, metrics, learners=learners & {name}) if parts else None)
         shifted[name] = (flown[0], flown[1], flown[2])
     return Corrections(flights, evidence.picks, shifted)
+
+
+def _known_checks(
+    flights: Flights,
+    swept: Sequence[tuple[Sweep, Flights]],
+    corrections: Corrections,
+    evidence: Evidences,
+    evaluate: EvaluateSettings,
+    rng: np.random.Generator,
+) -> tuple[Check, ...]:
+    """The simulator beside what was measured on-line: by the corrected value where one may be given, else the mean."""
+
+    def simulated(name: str, metric: str) -> Simulated:
+        why = flights.why_not(metric, name)
+        if why is not None:
+            return Simulated(Estimate.withhold("simulated", why))
+        value = flights.simulated(name, metric)
+        if METRICS[metric].behaviour and not evidence.self_selected and name in evidence.picks:
+            corrected = corrections.corrected(flights, name, metric, 0.95)
+            value = corrected if corrected.value is not None else value
+        now = float(flights.values[metric][name].by_world[0])
+        moved = [
+            (f"{part}.{parameter}", setting, float(of.values[metric][name].by_world[0]) / now)
+            for (part, parameter, setting), of in swept
+            if now > 0 and of.why_not(metric, name) is None
+        ]
+        return Simulated(value, tuple(moved))
+
+    def per_user(name: str, metric: str) -> Floats | None:
+        return None if flights.why_not(metric, name) is not None else _per_user(flights, metric, name)
+
+    return agreement_with_known(evaluate.known, simulated, per_user, rng)
 
 
 def _agent(

@@ -123,6 +123,8 @@ def _check_evaluate(evaluate: EvaluateSettings, agents: Sequence[str] | None, da
     for at, value in enumerate(evaluate.known):
         where = f"evaluate.known[{at}]"
         mistakes += _unknown_names(f"{where}.metric", [value.metric], METRICS, "a metric", "metrics")
+        if value.metric in METRICS and value.metric not in evaluate.metrics:
+            mistakes.append(f"{where}.metric: '{value.metric}' is not among evaluate.metrics; add it there")
         mistakes += _unknown_names(f"{where}.policy", [value.policy], agents, _AN_AGENT)
     return mistakes
 

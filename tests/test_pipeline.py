@@ -119,7 +119,9 @@ def test_workers_change_nothing_but_the_seconds(tmp_path: Path, monkeypatch: pyt
     assert reward["oracle"] > reward["random"]
 
 
-def test_a_changed_gate_runs_nothing_again_but_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_gate_or_a_value_known_from_elsewhere_runs_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenario, cache = write_scenario(tmp_path / "s"), tmp_path / "cache"
     first = fly(scenario, cache, monkeypatch, workers=1)
     before = files_of(cache)
@@ -127,6 +129,12 @@ def test_a_changed_gate_runs_nothing_again_but_the_gate(tmp_path: Path, monkeypa
     assert files_of(cache) == before
     assert again.digest != first.digest
     assert again.world_digest == first.world_digest
+    known = "evaluate.known=[{policy: popularity, metric: reward, value: 100, low: 95, high: 105}]"
+    told = fly(scenario, cache, monkeypatch, workers=1, overrides=[known])
+    assert files_of(cache) == before
+    assert not told.fidelity.trusted
+    assert any("known: reward of popularity: contradicted" in reason for reason in told.fidelity.reasons)
+    assert not any("known" in reason for reason in again.fidelity.reasons)
 
 
 def test_fidelity_alone_is_written_beside_a_run_and_read_from_the_cache_the_second_time(
