@@ -285,6 +285,15 @@ def effect(
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="COL", help="Column that is no covariate.")
     ] = None,
+    mediator: Annotated[
+        list[str] | None, typer.Option("--mediator", metavar="COL", help="Column by way of which it may act.")
+    ] = None,
+    negative_control: Annotated[
+        str | None, typer.Option("--negative-control", metavar="COL", help="Outcome from before the treatment.")
+    ] = None,
+    learner: Annotated[
+        list[str] | None, typer.Option("--learner", help="causalml learner to compare; default all.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Causal effect of a logged treatment (.csv, .csv.gz, .parquet). Exit: 3 if it is withheld."""
@@ -300,6 +309,9 @@ def effect(
             propensity=propensity,
             user=user,
             ignore=ignore or (),
+            mediators=mediator or (),
+            negative_control=negative_control,
+            learners=learner or None,
         )
         _print_result(found, as_json, result)
     raise typer.Exit(UNDECIDED if found.withheld else 0)

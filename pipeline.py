@@ -425,10 +425,11 @@ def _source_of(spec: AgentSpec) -> str:
     """Digest of a user's own file, so that an edited agent is trained again."""
     from simulator.datasets.sources import file_sha256
 
-    if spec.target is None:
-        return ""
-    path = Path(spec.target.rpartition(":")[0])
-    return (file_sha256(path) if path.is_file() else None) or spec.target
+    found = []
+    for target in spec.files:
+        path = Path(target.rpartition(":")[0])
+        found.append((file_sha256(path) if path.is_file() else None) or target)
+    return " ".join(found)
 
 
 def _judge(

@@ -40,7 +40,7 @@ class Kind:
         agent: "module:Class" of the agent; it is built from its settings model.
         settings: "module:Class" of that model: the known `params`.
         about: one line for people.
-        family: for grouping in lists: bound, baseline, bandit, deep_rl, recbole.
+        family: for grouping in lists: bound, baseline, bandit, deep_rl, recbole, causal, fair.
         learns: training depends on draws, so it is repeated with several seeds.
         fits: it reads the train rows (all that learn do).
     """
@@ -98,8 +98,28 @@ KINDS: dict[str, Kind] = {
         "deep_rl",
         learns=True,
     ),
+    "uplift": Kind(
+        "agents.uplift:Uplift",
+        "agents.uplift:UpliftSettings",
+        "shows one agent's slate to those whom it moves, by causalml's estimated effect, and another's to the rest",
+        "causal",
+        learns=True,
+    ),
+    "debiased": Kind(
+        "agents.debiased:Debiased",
+        "agents.debiased:DebiasedSettings",
+        "matrix factorisation of the train rows with inverse-propensity weights",
+        "causal",
+        learns=True,
+    ),
+    "rerank:AGENT": Kind(
+        "agents.rerank:Rerank",
+        "agents.rerank:RerankSettings",
+        "any other agent under a constraint: exposure parity, calibration, or a reduction",
+        "fair",
+    ),
 }
-"""Built-in kinds by name. `recbole:MODEL` is a row too, under `recbole:`."""
+"""Built-in kinds by name. `recbole:MODEL` and `rerank:AGENT` are rows too: what follows their prefix is a parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +136,7 @@ class AgentSpec:
         fitted_here: what it knows was fitted by this run (a user's class: it has `fit`).
         privileged: it is shown the judge world's appeal.
         has_probabilities: it can say its action probabilities.
+        wrapped: the agents that it is made of, in the order in which its class takes them.
     """
 
     settings: AgentSettings
@@ -127,6 +148,13 @@ class AgentSpec:
     fitted_here: bool
     privileged: bool
     has_probabilities: bool
+    wrapped: tuple[AgentSpec, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Targets of the users' own classes, this one's and those that it wraps."""
+        own = () if self.target is None else (self.target,)
+        return own + tuple(target for inner in self.wrapped for target in inner.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +196,19 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
     if kind is not None:
         params = _checked_params(kind, given, where)
         agent_class = _load(kind.agent)
+        named = getattr(params, "wrapped", None)
+        wrapped = () if named is None else tuple(resolve_kind(one, folder, where=where) for one in named())
         return AgentSpec(
             settings,
             kind,
             params,
             None,
             fits=kind.fits,
-            learns=kind.learns and not getattr(params, "deterministic", False),
-            fitted_here=True,
-            privileged=bool(getattr(agent_class, "privileged", False)),
-            has_probabilities=True,
+            learns=(kind.learns and not getattr(params, "deterministic", False)) or any(s.learns for s in wrapped),
+            fitted_here=all(spec.fitted_here for spec in wrapped),
+            privileged=bool(getattr(agent_class, "privileged", False)) or any(spec.privileged for spec in wrapped),
+            has_probabilities=hasattr(agent_class, "action_probabilities"),
+            wrapped=wrapped,
         )
     from agents.user_code import describe_class, locate
 
@@ -219,7 +250,8 @@ def build_agent(settings: AgentSettings | AgentSpec, folder: Path, *, log_file: 
     """
     spec = settings if isinstance(settings, AgentSpec) else resolve_kind(settings, folder)
     if spec.kind is not None:
-        agent: Agent = _load(spec.kind.agent)(spec.params)
+        inner = [build_agent(one, folder, log_file=log_file) for one in spec.wrapped]
+        agent: Agent = _load(spec.kind.agent)(*([spec.params, inner] if inner else [spec.params]))
         return agent
     from agents.user_code import UserAgent
 
@@ -284,12 +316,15 @@ def _built_in(settings: AgentSettings, where: str) -> tuple[Kind | None, dict[st
     if name in KINDS:
         return KINDS[name], given
     prefix, _, rest = name.partition(":")
-    if f"{prefix}:MODEL" in KINDS:
-        if "model" in given:
+    row = next((known for known in KINDS if known.startswith(f"{prefix}:")), None)
+    if row is not None:
+        parameter = row.partition(":")[2].lower()
+        if parameter in given:
             raise InputError(
-                f"{where}.params.model: '{given['model']}' is given twice; the kind '{name}' names the model"
+                f"{where}.params.{parameter}: '{given[parameter]}' is given twice; the kind '{name}' names the "
+                f"{parameter}"
             )
-        return KINDS[f"{prefix}:MODEL"], {**given, "model": rest}
+        return KINDS[row], {**given, parameter: rest}
     looks_like_code = bool(
         re.fullmatch(r".+\.py:[A-Za-z_]\w*", name) or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name)
     )

@@ -1,16 +1,20 @@
-"""Effect of a logged treatment, without a simulator: what `windtunnel effect` prints."""
+"""Effect of a logged treatment, without a simulator: what `windtunnel effect` computes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluators.causal.learners import LearnerResult, compare_learners, linear_drivers
+from evaluators.causal.mediation import mediated_parts
+from evaluators.causal.overlap import overlap_of, trimmed_effect
 from evaluators.causal.refutations import Refutation, covariate_balance, refute
+from evaluators.causal.results import Driver, Effect, EffectResult, GroupEffect
 from evaluators.causal.scores import FLOOR, TREES_FROM, Scores, Trial, doubly_robust, influence, mean_effect
 from evaluators.causal.sensitivity import sensitivity
 from evaluators.causal.table import (
@@ -26,118 +30,12 @@ from evaluators.causal.table import (
 from evaluators.causal.targeting import qini
 from evaluators.estimate import Estimate
 from evaluators.fairness.groups import FEWEST_USERS, UNKNOWN
-from evaluators.intervals import (
-    find_door,
-)
+from evaluators.intervals import find_door
 from simulator.errors import LogError, did_you_mean
 from simulator.streams import stream, stream_word
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupEffect:
-    """Effect in one group of rows."""
-
-    group: str
-    effect: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """Effect of one treatment against the control.
-
-    Attributes:
-        treatment: value of the treatment. outcome: column.
-        ate: average effect, or withheld.
-        by: column -> effect in each of its groups, simultaneous over them.
-        qini: what the ranking by predicted effect is worth.
-        overlap: propensities: known or estimated, range, rows at the floor, rows and users of each arm.
-        refutations: all that were tried.
-        sensitivity: to unmeasured confounding.
-        drivers: features by their share in explaining who is moved.
-    """
-
-    treatment: str
-    outcome: str
-    ate: Estimate
-    by: Mapping[str, tuple[GroupEffect, ...]]
-    qini: Estimate
-    overlap: Mapping[str, Any]
-    refutations: tuple[Refutation, ...]
-    sensitivity: Mapping[str, Any]
-    drivers: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EffectResult:
-    """What `windtunnel effect` found.
-
-    Attributes:
-        n: rows. control: value of the treatment column that is the control.
-        effects: one for each other value.
-        notes: what was assumed.
-    """
-
-    n: int
-    control: str
-    effects: tuple[Effect, ...]
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def withheld(self) -> bool:
-        """True where no effect is given: exit code 3."""
-        return all(effect.ate.value is None for effect in self.effects)
-
-    def to_json(self) -> dict[str, Any]:
-        """The document of `effect --json`."""
-        return {
-            "n": self.n,
-            "control": self.control,
-            "effects": [
-                {
-                    "treatment": e.treatment,
-                    "outcome": e.outcome,
-                    "ate": e.ate.to_json(),
-                    "by": {
-                        column: [{"group": g.group, "effect": g.effect.to_json()} for g in groups]
-                        for column, groups in e.by.items()
-                    },
-                    "qini": e.qini.to_json(),
-                    "overlap": dict(e.overlap),
-                    "refutations": [r.to_json() for r in e.refutations],
-                    "sensitivity": dict(e.sensitivity),
-                    "drivers": [{"feature": name, "importance": share} for name, share in e.drivers],
-                }
-                for e in self.effects
-            ],
-            "notes": list(self.notes),
-        }
-
-    def as_text(self) -> str:
-        """A table for a terminal."""
-        lines = [f"{self.n} rows, control: {self.control}", *(f"note: {note}" for note in self.notes)]
-        for e in self.effects:
-            lines += ["", f"{e.treatment} against {self.control}, effect on {e.outcome}: {_shown(e.ate)}"]
-            for column, groups in e.by.items():
-                lines += [f"  {column} = {g.group}: {_shown(g.effect)}" for g in groups]
-            lines.append(f"  ranking by predicted effect (Qini - random): {_shown(e.qini)}")
-            lines += [f"  {'passed' if r.passed else 'FAILED'}  {r.name}: {r.detail}" for r in e.refutations]
-            if "e_value" in e.sensitivity:
-                limit = e.sensitivity["e_value_limit"]
-                lines.append(f"  E-value {e.sensitivity['e_value']:.2f} (of the limit nearer 1: {limit:.2f})")
-            for bound, (low, high) in e.sensitivity.get("effect_if_odds_wrong_by", {}).items():
-                lines.append(f"  if odds of the treatment are wrong by at most {bound}: [{low:.4g}, {high:.4g}]")
-            if e.drivers:
-                lines.append("  who is moved: " + ", ".join(f"{name} {share:.0%}" for name, share in e.drivers[:5]))
-        return "\n".join(lines)
-
-
-def _shown(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return f"withheld: {estimate.withheld}"
-    return f"{estimate.value:+.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"
 
 
 def run_effect(
@@ -150,6 +48,9 @@ def run_effect(
     propensity: str | None = None,
     user: str | None = None,
     ignore: Sequence[str] = (),
+    mediators: Sequence[str] = (),
+    negative_control: str | None = None,
+    learners: Sequence[str] | None = None,
     seed: int = 0,
     level: float = 0.95,
 ) -> EffectResult:
@@ -165,6 +66,9 @@ def run_effect(
             holds the probability of the (one) treatment; None: estimated.
         user: column of the user: the cluster; None: rows are assumed independent.
         ignore: columns that are no covariates (measured after the treatment).
+        mediators: columns measured after the treatment by way of which it may act; no covariates.
+        negative_control: numeric column from before the treatment that it cannot have moved; no covariate.
+        learners: causalml's learners to set side by side; None: all.
         seed: of folds and learners.
         level: of the intervals.
 
@@ -173,7 +77,8 @@ def run_effect(
     """
     frame = read_table(log_path)
     wanted = {"treatment": [treatment], "outcome": [outcome], "by": list(by), "ignore": list(ignore)}
-    wanted["user"] = [] if user is None else [user]
+    wanted |= {"mediator": list(mediators), "user": [] if user is None else [user]}
+    wanted["negative-control"] = [] if negative_control is None else [negative_control]
     for name, columns in wanted.items():
         for column in columns:
             if column not in frame.columns:
@@ -189,7 +94,13 @@ def run_effect(
     y = as_numbers(frame[outcome], "outcome", outcome)
     p, p_column = known_propensity(frame, propensity, [v for v in values if v != control])
     users = None if user is None else np.unique(as_text(frame[user], "user", user), return_inverse=True)[1]
-    left_out = {treatment, outcome, *ignore, *([user] if user else []), *([p_column] if p_column else [])}
+    left_out = {treatment, outcome, *ignore, *mediators}
+    left_out |= {column for column in (user, p_column, negative_control) if column is not None}
+    named = _known_learners(learners)
+    before = (
+        None if negative_control is None else as_numbers(frame[negative_control], "negative-control", negative_control)
+    )
+    way = covariates(frame[list(mediators)])[0] if mediators else None
     x, columns = covariates(frame[[c for c in frame.columns if c not in left_out]])
     groups = {column: groups_of(frame[column]) for column in by}
     notes = [] if user is not None else ["clusters: rows assumed independent"]
@@ -206,35 +117,69 @@ def run_effect(
             None if p is None else p[rows],
             None if users is None else users[rows],
         )
-        trials[value] = (trial, {column: group[rows] for column, group in groups.items()})
-    balances = {value: covariate_balance(trial, columns) for value, (trial, _) in trials.items()}
+        trials[value] = _Arm(
+            value,
+            trial,
+            {column: group[rows] for column, group in groups.items()},
+            None if before is None else before[rows],
+            None if way is None else way[rows],
+        )
+    balances = {value: covariate_balance(arm.trial, columns) for value, arm in trials.items()}
     # A covariate that knows one treatment was measured after all of them.
     leak = next((found for found in balances.values() if found is not None and not found.passed), None)
     effects = [
-        _effect(trial, value, control, outcome, mine, columns, leak or balances[value], root, level)
-        for value, (trial, mine) in trials.items()
+        _effect(arm, control, outcome, columns, leak or balances[value], named, root, level)
+        for value, arm in trials.items()
     ]
     return EffectResult(len(frame), control, tuple(effects), tuple(notes))
 
 
+def _known_learners(learners: Sequence[str] | None) -> Sequence[str]:
+    from simulator.causal_models import LEARNERS
+
+    for name in learners or ():
+        if name not in LEARNERS:
+            raise LogError(f"learner: '{name}' is not a learner{did_you_mean(name, LEARNERS)}; {', '.join(LEARNERS)}")
+    return LEARNERS if learners is None else learners
+
+
+@dataclass(frozen=True, slots=True)
+class _Arm:
+    """The rows of one treatment and of its control.
+
+    Attributes:
+        value: the treatment.
+        trial: the rows.
+        groups: column -> [n] group of each row.
+        before: [n] negative control outcome, or None.
+        way: [n, m] mediators, or None.
+    """
+
+    value: str
+    trial: Trial
+    groups: Mapping[str, NDArray[np.str_]]
+    before: Floats | None
+    way: Floats | None
+
+
 def _effect(
-    trial: Trial,
-    value: str,
+    arm: _Arm,
     control: str,
     outcome: str,
-    groups: Mapping[str, NDArray[np.str_]],
     columns: Sequence[str],
     balance: Refutation | None,
+    learners: Sequence[str],
     root: np.random.SeedSequence,
     level: float,
 ) -> Effect:
+    trial, value = arm.trial, arm.value
     clusters = trial.clusters
     known = trial.p is not None
     source = "known propensities" if known else "propensities by causalml (elastic net), cross-fitted by user"
     clustered = "user-cluster t" if trial.user is not None else "t, clusters: rows assumed independent"
     learner = "causalml X and T learners (" + ("boosted trees)" if len(trial) >= TREES_FROM else "linear)")
     method = f"logged effect of {value} against {control}: mean doubly robust score, {learner}, {source}, {clustered}"
-    smallest = min(len(np.unique(clusters[trial.treated == arm])) for arm in (0, 1))
+    smallest = min(len(np.unique(clusters[trial.treated == side])) for side in (0, 1))
     overlap: dict[str, Any] = {
         "rows_treated": int(trial.treated.sum()),
         "rows_control": int(len(trial) - trial.treated.sum()),
@@ -245,34 +190,42 @@ def _effect(
         nothing = Estimate.withhold(method, why, n=int(clusters.max()) + 1, level=level)
         return Effect(value, outcome, nothing, {}, nothing, overlap, (), {}, ())
     scores = doubly_robust(trial, root)
-    overlap |= _overlap(trial, scores)
-    refutations = refute(trial, scores, root, balance=balance)
-    reasons = [*_reasons(trial, scores, clusters), *(f"{r.name}: {r.detail}" for r in refutations if not r.passed)]
+    overlap |= overlap_of(trial, scores)
+    refutations = refute(trial, scores, root, balance=balance, negative_control=arm.before)
+    refuted = [f"{r.name}: {r.detail}" for r in refutations if not r.passed]
+    reasons = [*_reasons(trial, scores, clusters), *refuted]
     ate = mean_effect(scores.difference, clusters, level=level, method=method)
     ranking = qini(scores, trial.y, clusters, stream(root, "causal", "qini"), level=level)
     by = {
-        column: _by_group(scores, clusters, group, column, method, reasons, level) for column, group in groups.items()
+        column: _by_group(scores, clusters, group, column, method, reasons, level)
+        for column, group in arm.groups.items()
     }
+    trimmed = None if trial.p is not None else trimmed_effect(scores, clusters, method, level)
+    compared = compare_learners(trial, scores, root, learners, level=level)
+    mediation = None if arm.way is None else mediated_parts(trial, arm.way, root, level=level)
     if reasons:
         details = {"shown_if_forced": ate.value, "reasons": reasons}
         ate = Estimate.withhold(method, "; ".join(reasons), n=ate.n, level=level, diagnostics=details)
         ranking = Estimate.withhold(ranking.method, reasons[0], n=ranking.n, level=level)
-    seed = stream_word(root, "causal", "drivers", bits=31)
+        compared = tuple(replace(one, **_withheld(one, reasons[0])) for one in compared)
+        mediation = None if mediation is None else {k: _because(reasons[0], part) for k, part in mediation.items()}
+        # Trimming mends overlap, nothing else: after a refutation it is no answer either.
+        if trimmed is not None and refuted:
+            trimmed = _because(refuted[0], trimmed)
     return Effect(
         value, outcome, ate, by, ranking, overlap, refutations, sensitivity(trial, scores, level=level),
-        _drivers(trial.x, scores.difference, columns, seed),
+        _drivers(trial, scores, clusters, columns, reasons, root, level), trimmed, compared, mediation,
     )  # fmt: skip
 
 
-def _overlap(trial: Trial, scores: Scores) -> dict[str, Any]:
-    p = scores.p
-    return {
-        "lowest": float(p.min()),
-        "highest": float(p.max()),
-        "share_outside_5_to_95_percent": float(np.mean((p < 0.05) | (p > 0.95))),
-        "share_at_floor": scores.floored,
-        "treated_over_expected": float(trial.treated.sum() / p.sum()),
-    }
+def _because(why: str, estimate: Estimate) -> Estimate:
+    return Estimate.withhold(estimate.method, why, n=estimate.n, level=estimate.level)
+
+
+def _withheld(one: LearnerResult, why: str) -> dict[str, Any]:
+    """Nothing of a learner stands on scores that were refuted."""
+    return {"mean": _because(why, one.mean), "calibration": _because(why, one.calibration),
+            "qini": _because(why, one.qini), "gates": ()}  # fmt: skip
 
 
 def _reasons(trial: Trial, scores: Scores, clusters: Ints) -> list[str]:
@@ -311,11 +264,24 @@ def _by_group(
     return tuple(out)
 
 
-def _drivers(x: Floats, difference: Floats, columns: Sequence[str], seed: int) -> tuple[tuple[str, float], ...]:
+def _drivers(
+    trial: Trial,
+    scores: Scores,
+    clusters: Ints,
+    columns: Sequence[str],
+    reasons: Sequence[str],
+    root: np.random.SeedSequence,
+    level: float,
+) -> tuple[Driver, ...]:
     from simulator.causal_models import effect_drivers
 
+    x = trial.x
     if not x.shape[1]:
         return ()
-    share = effect_drivers(x, difference, trees=len(x) >= TREES_FROM, seed=seed)
+    seed = stream_word(root, "causal", "drivers", bits=31)
+    share = effect_drivers(x, scores.difference, trees=len(x) >= TREES_FROM, seed=seed)
+    slope = linear_drivers(x, scores, clusters, columns, level)
+    if reasons:
+        slope = {name: _because(reasons[0], one) for name, one in slope.items()}
     order = np.argsort(-share, kind="stable")
-    return tuple((columns[j], float(share[j])) for j in order)
+    return tuple(Driver(columns[j], float(share[j]), slope.get(columns[j])) for j in order)

@@ -21,7 +21,6 @@ from simulator.streams import stream, stream_word
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-
 FOLDS = 3
 TREES_FROM = 5_000
 """Rows from which boosted trees replace penalised linear models as causalml's base learners."""
@@ -70,6 +69,21 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """Rows that are scored by models of other users.
+
+    Attributes:
+        out: rows that are scored.
+        fit: rows of all other users.
+        p: [len(fit)] their probability of the treatment, by a model of the same users.
+    """
+
+    out: Ints
+    fit: Ints
+    p: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """Cross-fitted doubly robust scores of n rows.
 
@@ -80,6 +94,7 @@ class Scores:
         expected: [n] outcome expected whatever the treatment.
         p: [n] probability of the treatment that was used.
         floored: share of rows whose estimated propensity was at the floor.
+        folds: who was fitted on when the rows of each fold were scored.
     """
 
     treated: Floats
@@ -88,6 +103,7 @@ class Scores:
     expected: Floats
     p: Floats
     floored: float
+    folds: tuple[Fold, ...] = ()
 
     @property
     def difference(self) -> Floats:
@@ -101,7 +117,7 @@ def doubly_robust(trial: Trial, root: np.random.SeedSequence, *, learner: str = 
     Args:
         trial: the rows.
         root: root of the streams that deal users into folds and seed the learners.
-        learner: s, t, x or dr, for the conditional effect.
+        learner: a name of `causal_models.LEARNERS`, for the conditional effect.
         folds: users are dealt into so many.
     """
     from simulator.causal_models import elastic_net_propensity, fit_effect_learner
@@ -110,6 +126,7 @@ def doubly_robust(trial: Trial, root: np.random.SeedSequence, *, learner: str = 
     fold = user_folds(index, n_users, len(trial), folds, stream(root, "causal", "folds"))
     control, treated, effect, p = (np.empty(len(trial)) for _ in range(4))
     trees = len(trial) >= TREES_FROM
+    dealt = []
     for k in range(folds):
         fit, out = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         seed = stream_word(root, "causal", "learner", k, bits=31)
@@ -123,6 +140,7 @@ def doubly_robust(trial: Trial, root: np.random.SeedSequence, *, learner: str = 
             p_fit, p[out] = model(trial.x[fit]), model(trial.x[out])
         else:
             p_fit, p[out] = trial.p[fit], trial.p[out]
+        dealt.append(Fold(out, fit, p_fit))
         predict = fit_effect_learner(
             trial.x[fit], trial.treated[fit], trial.y[fit], p_fit, learner=learner, trees=trees, seed=seed
         )
@@ -139,6 +157,7 @@ def doubly_robust(trial: Trial, root: np.random.SeedSequence, *, learner: str = 
         p * treated + (1 - p) * control,
         p,
         floored,
+        tuple(dealt),
     )
 
 
