@@ -15,6 +15,16 @@ from numpy.typing import NDArray
 from simulator.datasets.conditions import Condition
 from simulator.datasets.settings import Bands, DataSettings
 from simulator.datasets.tables import Table
+from simulator.datasets.validation import (
+    Mistakes,
+    blanks_around,
+    check_one_user_each,
+    check_range,
+    check_seconds,
+    disorder,
+    last_of_each,
+    unknown_ids,
+)
 from simulator.errors import LogError
 from simulator.log import Catalogue, InteractionLog, RandomRows
 from simulator.streams import stream
@@ -26,6 +36,12 @@ SELF_SELECTED, UNLOGGED_POLICY = "self-selected", "unlogged policy"
 LOGGED_POLICY, UNIFORM = "logged policy", "uniformly random"
 UNLOGGED = (SELF_SELECTED, UNLOGGED_POLICY)
 """Ways of choosing what was shown under which a row says nothing of the items that were not."""
+
+_NOTHING: NDArray[np.float64] = np.zeros(0)
+_NO_IDS: tuple[NDArray[np.int64], tuple[str, ...]] = (np.zeros(0, np.int64), ())
+_NO_FEATURES: tuple[NDArray[np.float32], tuple[str, ...]] = (np.zeros((0, 0), np.float32), ())
+_NO_GROUPS = np.zeros(0, np.str_)
+"""What stands in for a column that could not be read, until all mistakes are found and the log is refused."""
 
 NUMERIC_GROUPS_FROM = 10
 """A sensitive column of numbers with at least so many different values is cut into terciles; below, each is a group."""
@@ -65,14 +81,24 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
     log = tables.log
     refuse_missing_columns(tables, settings)
     user_column, item_column = (_key_column(log, settings, part) for part in ("user", "item"))
-    user, user_ids = _indices(log.text(user_column, "data.columns.user", required=True))
-    item, item_ids = _indices(log.text(item_column, "data.columns.item", required=True))
-    time = _times(log, settings)
-    primary, numbers = _behaviours(log, settings)
-    position, propensity = _exposure(log, settings)
-    impression, session = (_numbered(log, settings, part) for part in ("impression", "session"))
+    mistakes = Mistakes()
+    user, user_ids = mistakes.of(lambda: _indices(log.text(user_column, "data.columns.user", required=True)), _NO_IDS)
+    item, item_ids = mistakes.of(lambda: _indices(log.text(item_column, "data.columns.item", required=True)), _NO_IDS)
+    time = mistakes.of(lambda: _times(log, settings), _NOTHING)
+    numbers = _numbers(log, settings, mistakes)
+    primary = mistakes.of(lambda: _primary(log, settings, numbers), _NOTHING.astype(np.float32))
+    position = mistakes.of(lambda: _positions(log, settings), None)
+    propensity = mistakes.of(lambda: _propensities(log, settings), None)
+    impression, session = (
+        mistakes.of(lambda part=part: _numbered(log, settings, part, user), None)  # type: ignore[misc]
+        for part in ("impression", "session")
+    )
+    user_table = mistakes.of(lambda: _side(tables.users, user_column, "data.users"), None)
+    item_table = mistakes.of(lambda: _side(tables.items, item_column, "data.items"), None)
+    mistakes.refuse()
 
     rows, notes = np.arange(len(log)), list(tables.notes)
+    notes += disorder(user, time)
     if settings.max_users is not None and settings.max_users < len(user_ids):
         rng = stream(np.random.SeedSequence(seed), "data", "max_users")
         kept = np.zeros(len(user_ids), bool)
@@ -85,10 +111,8 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         kept[np.argsort(-count, kind="stable")[: settings.max_items]] = True
         rows = rows[kept[item[rows]]]
         notes.append(f"the {settings.max_items} of {len(item_ids)} items with most rows")
-    last = _last_of_each(user[rows], item[rows], time[rows])
-    if len(last) < len(rows):
-        notes.append(f"{len(rows) - len(last)} rows repeat a user, item and time; the last of each was kept")
-        rows = rows[last]
+    last, repeated = last_of_each(user[rows], item[rows], time[rows], primary[rows])
+    rows, notes = rows[last], notes + repeated
 
     if len(rows) and primary[rows].min() == primary[rows].max():
         when = "always" if primary[rows[0]] else "never"
@@ -98,10 +122,10 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         )
 
     # Users without rows have nothing to learn from and no history: they are left out. Items without rows can be shown.
-    user_table, item_table = (
-        _side(tables.users, user_column, "data.users"),
-        _side(tables.items, item_column, "data.items"),
-    )
+    for side, ids in ((user_table, user_ids), (item_table, item_ids)):
+        if side is not None:
+            notes += unknown_ids(ids, side.ids, side.table.path.name, side.field)
+    notes += [*blanks_around(user_ids, "user"), *blanks_around(item_ids, "item")]
     users = _order(user_ids, user_table, np.unique(user[rows]), keep_unseen=False)
     items = _order(
         item_ids,
@@ -118,7 +142,12 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
     item_side = _Side(item_table, log, items, item)
     user_side = _Side(user_table, log, users, user)
     categories, category_names = _categories(item_side, settings)
-    features, feature_names = _policy_inputs(user_side, settings)
+    features, feature_names = mistakes.of(lambda: _policy_inputs(user_side, settings), _NO_FEATURES)
+    groups = {
+        name: mistakes.of(lambda name=name: _groups(user_side, name, settings.bands.get(name)), _NO_GROUPS)  # type: ignore[misc]
+        for name in settings.sensitive
+    }
+    mistakes.refuse()
     catalogue = Catalogue(
         item_ids=items.ids,
         item_text=_joined_text(item_side, settings),
@@ -127,7 +156,7 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         user_ids=users.ids,
         user_features=features,
         user_feature_names=feature_names,
-        user_attributes={name: _groups(user_side, name, settings.bands.get(name)) for name in settings.sensitive},
+        user_attributes=groups,
     )
     return InteractionLog(
         user=user_new[order],
@@ -155,7 +184,10 @@ def _random_rows(table: Table, settings: DataSettings, catalogue: Catalogue) -> 
         values = table.text(_key_column(table, settings, part), f"data.columns.{part}", required=True)
         found = pc.index_in(values.combine_chunks(), pa.array(ids, pa.string()))
         index[part] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    primary, numbers = _behaviours(table, settings)
+    mistakes = Mistakes()
+    numbers = _numbers(table, settings, mistakes)
+    mistakes.refuse()
+    primary = _primary(table, settings, numbers)
     known = (index["user"] >= 0) & (index["item"] >= 0)
     return RandomRows(
         user=index["user"][known],
@@ -175,6 +207,7 @@ def refuse_missing_columns(tables: Tables, settings: DataSettings) -> None:
     wanted = [
         *((f"data.columns.{part}", name, log, None) for part, name in settings.columns if name is not None),
         *(("data.behaviours", name, log, None) for name in settings.behaviours),
+        *((f"data.ranges.{name}", name, log, None) for name in settings.ranges),
         *(("data.positive", name, log, None) for name in Condition.parse(settings.positive).columns()),
         *(("data.item_text", name, log, tables.items) for name in settings.item_text),
         *(("data.item_categories", name, log, tables.items) for name in settings.item_categories),
@@ -217,55 +250,75 @@ def _indices(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], tuple[str, ...
 
 def _times(log: Table, settings: DataSettings) -> NDArray[np.float64]:
     name = settings.columns.time or next((usual for usual in USUAL_NAMES["time"] if usual in log.columns), None)
-    return np.full(len(log), np.nan) if name is None else log.seconds(name, "data.columns.time")
+    if name is None:
+        return np.full(len(log), np.nan)
+    seconds = log.seconds(name, "data.columns.time")
+    check_seconds(log, name, seconds)
+    return seconds
 
 
-def _behaviours(log: Table, settings: DataSettings) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """The primary behaviour [n], and the numeric behaviours by name."""
+def _numbers(log: Table, settings: DataSettings, mistakes: Mistakes) -> dict[str, NDArray[np.float64]]:
+    """Every column of the log that must hold numbers, each in its range."""
+    condition = Condition.parse(settings.positive).columns()
+    wanted = dict.fromkeys(settings.behaviours, "data.behaviours")
+    wanted |= {name: "data.positive" for name, number in condition.items() if number and name not in wanted}
+    wanted |= {name: f"data.ranges.{name}" for name in settings.ranges if name not in wanted}
+
+    def read(name: str) -> NDArray[np.float64]:
+        values = log.numbers(name, wanted[name])
+        if name in settings.ranges:
+            check_range(log, name, values, *settings.ranges[name])
+        return values
+
+    return {name: mistakes.of(lambda name=name: read(name), _NOTHING) for name in wanted}  # type: ignore[misc]
+
+
+def _primary(log: Table, settings: DataSettings, numbers: dict[str, NDArray[np.float64]]) -> NDArray[np.float32]:
+    """The primary behaviour [n]."""
     condition = Condition.parse(settings.positive)
-    numbers = {name: log.numbers(name, "data.behaviours") for name in settings.behaviours}
-    texts: dict[str, NDArray[Any]] = {}
-    for name, must_be_number in condition.columns().items():
-        if must_be_number and name not in numbers:
-            numbers[name] = log.numbers(name, "data.positive")
-        elif name not in numbers:
-            texts[name] = np.asarray(log.text(name, "data.positive", required=True).to_pylist(), dtype=np.str_)
-    return condition.holds(numbers, texts).astype(np.float32), numbers
+    if any(len(numbers[name]) < len(log) for name in condition.columns() if name in numbers):
+        return _NOTHING.astype(np.float32)  # a column could not be read: that was said already
+    texts: dict[str, NDArray[Any]] = {
+        name: np.asarray(log.text(name, "data.positive", required=True).to_pylist(), dtype=np.str_)
+        for name in condition.columns()
+        if name not in numbers
+    }
+    return condition.holds(numbers, texts).astype(np.float32)
 
 
-def _exposure(log: Table, settings: DataSettings) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
-    position, propensity = None, None
-    if settings.columns.position is not None:
-        values = log.numbers(settings.columns.position, "data.columns.position")
-        bad = np.flatnonzero((values < 0) | (values != np.floor(values)))
-        if bad.size:
-            raise LogError(
-                f"data.columns.position: {log.where(int(bad[0]))} has {values[bad[0]]:g}; give whole numbers from 0"
-            )
-        position = values.astype(np.int64)
-    if settings.columns.propensity is not None:
-        propensity = log.numbers(settings.columns.propensity, "data.columns.propensity")
-        bad = np.flatnonzero(~((propensity > 0) & (propensity <= 1)))
-        if bad.size:
-            raise LogError(
-                f"data.columns.propensity: {log.where(int(bad[0]))} has {propensity[bad[0]]:g}, outside (0, 1] "
-                f"({bad.size} such rows); drop these rows, or leave the column out"
-            )
-    return position, propensity
+def _positions(log: Table, settings: DataSettings) -> NDArray[np.int64] | None:
+    if settings.columns.position is None:
+        return None
+    values = log.numbers(settings.columns.position, "data.columns.position")
+    bad = np.flatnonzero((values < 0) | (values != np.floor(values)))
+    if bad.size:
+        raise LogError(
+            f"data.columns.position: {log.where(int(bad[0]))} has {values[bad[0]]:g}; give whole numbers from 0"
+        )
+    return values.astype(np.int64)
 
 
-def _numbered(log: Table, settings: DataSettings, part: str) -> NDArray[np.int64] | None:
+def _propensities(log: Table, settings: DataSettings) -> NDArray[np.float64] | None:
+    if settings.columns.propensity is None:
+        return None
+    propensity = log.numbers(settings.columns.propensity, "data.columns.propensity")
+    bad = np.flatnonzero(~((propensity > 0) & (propensity <= 1)))
+    if bad.size:
+        raise LogError(
+            f"data.columns.propensity: {log.where(int(bad[0]))} has {propensity[bad[0]]:g}, outside (0, 1] "
+            f"({bad.size} such rows); drop these rows, or leave the column out"
+        )
+    return propensity
+
+
+def _numbered(log: Table, settings: DataSettings, part: str, user: NDArray[np.int64]) -> NDArray[np.int64] | None:
     """Number of each row's impression or session [n], or None where the settings name no column."""
     name = getattr(settings.columns, part)
-    return None if name is None else _indices(log.text(name, f"data.columns.{part}", required=True))[0]
-
-
-def _last_of_each(user: NDArray[np.int64], item: NDArray[np.int64], time: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Row numbers, sorted, of the last row of each (user, item, time)."""
-    n = len(user)
-    order = np.lexsort((np.arange(n), np.nan_to_num(time), item, user))
-    same = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0) & (np.diff(np.nan_to_num(time)[order]) == 0)
-    return np.sort(order[np.append(~same, True)]) if n else order
+    if name is None:
+        return None
+    number, _ = _indices(log.text(name, f"data.columns.{part}", required=True))
+    check_one_user_each(log, name, part, number, user)
+    return number
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,11 @@ class DataSettings(BaseModel):
         description="How a numeric sensitive column is cut into groups: limits ([25, 45] makes three bands) or named "
         "half-open bands ({young: [0, 25], older: [25, 120]}). Left out: terciles of the users.",
     )
+    ranges: dict[str, tuple[float, float]] = Field(
+        default={},
+        description="Least and greatest value that a numeric column of the log may have ({rating: [0.5, 5]}), in the "
+        "column's own unit; a row outside refuses the log.",
+    )
     reward_range: tuple[float, float] | None = Field(
         default=None,
         description="Least and greatest reward of one row, for off-policy bounds; [0, 1] for a yes/no behaviour.",
@@ -119,6 +124,14 @@ class DataSettings(BaseModel):
                 if any(b[0] < a[1] for a, b in pairwise(ranges)):
                     raise ValueError(f"bands of '{name}' overlap; each ends where the next begins")
         return bands
+
+    @field_validator("ranges")
+    @classmethod
+    def _ranges_are_ordered(cls, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (low, high) in ranges.items():
+            if low >= high:
+                raise ValueError(f"the least value of '{name}' must be below the greatest; give e.g. [0, 5]")
+        return ranges
 
     @field_validator("reward_range")
     @classmethod

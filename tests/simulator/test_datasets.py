@@ -205,7 +205,9 @@ def test_rows_of_one_user_item_and_time_are_one_and_the_last_holds(tmp_path: Pat
     write(tmp_path, "user,item,time,rating\na,x,1,1\na,x,1,5\na,x,2,1\nb,x,1,2\nb,x,1,2\n")
     log = load_dataset(settings_for(behaviours=["rating"]), tmp_path)
     assert log.behaviours["rating"].tolist() == [5, 1, 2]
-    assert log.notes == ("2 rows repeat a user, item and time; the last of each was kept",)
+    assert log.notes == (
+        "2 rows repeat a user, item and time, 1 with another answer than the one before; the last of each was kept",
+    )
 
 
 def test_position_and_propensity_say_that_exposure_was_logged(tmp_path: Path) -> None:
