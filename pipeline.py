@@ -271,7 +271,15 @@ def _check_world(
     *,
     report: Callable[[float, str], None],
 ) -> CheckedWorld:
-    from evaluators.fidelity import WorldEvidence, behaviour_checks, check_world, compare_predictions, score_rows
+    from evaluators.fidelity import (
+        WorldEvidence,
+        behaviour_checks,
+        check_world,
+        compare_predictions,
+        replayed_sessions,
+        score_random_rows,
+        score_rows,
+    )
 
     future, held_out = (
         score_rows(model, log, split, users, p_bias=p_bias)
@@ -283,7 +291,18 @@ def _check_world(
                                 strict=True):  # fmt: skip
         gain = compare_predictions("over matrix factorisation", scored.p, p, scored.y, scored.user)
         gains[f"matrix factorisation, {place}"] = gain
-    evidence = WorldEvidence(number, future, held_out, behaviour_checks(world, root), comparisons=gains)
+    fitting, held = _scored_users(split)
+    evidence = WorldEvidence(
+        number,
+        future,
+        held_out,
+        behaviour_checks(world, root),
+        sessions=replayed_sessions(
+            log, split.rows(log, fitting, late=True), future.p, stream(root, "fidelity", number, "replay")
+        ),
+        unbiased=score_random_rows(model, log, split, np.union1d(fitting, held)),
+        comparisons=gains,
+    )
     fitted_users = np.union1d(model.fitted_users, model.tuning_users)
     return check_world(evidence, log=log, split=split, fitted_users=fitted_users, root=root)
 

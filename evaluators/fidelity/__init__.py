@@ -34,8 +34,8 @@ from evaluators.fidelity.responsiveness import (
     responsiveness,
     responsiveness_of,
 )
-from evaluators.fidelity.scored_rows import ScoredRows, log_loss, score_rows
-from evaluators.fidelity.sessions import SessionTable, log_sessions, session_checks, why_no_sessions
+from evaluators.fidelity.scored_rows import ScoredRows, log_loss, score_random_rows, score_rows
+from evaluators.fidelity.sessions import SessionTable, log_sessions, replayed_sessions, session_checks, why_no_sessions
 from evaluators.fidelity.trust import (
     MANDATORY,
     WEAKER,
@@ -91,8 +91,10 @@ __all__ = [
     "ranking_agreement",
     "ratio_by_user",
     "reliability_curve",
+    "replayed_sessions",
     "responsiveness",
     "responsiveness_of",
+    "score_random_rows",
     "score_rows",
     "session_checks",
     "skill",

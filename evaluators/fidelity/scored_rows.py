@@ -85,6 +85,32 @@ def score_rows(
     )
 
 
+class PredictsPairs(Protocol):
+    """A preference model, as far as rows of random exposure need it."""
+
+    def predict_pairs(self, log: InteractionLog, split: Split, user: Ints, item: Ints) -> Floats:
+        """Probability of the primary behaviour for pairs outside the log."""
+        ...
+
+
+def score_random_rows(model: PredictsPairs, log: InteractionLog, split: Split, users: Ints) -> ScoredRows | None:
+    """Predictions for the rows of random exposure of the given users; None where the log has none of them.
+
+    Pairs that stand in their user's history are left out: what was met before is no unbiased test.
+    """
+    if log.random is None:
+        return None
+    n_items = log.catalogue.n_items
+    met = np.isin(log.random.user * n_items + log.random.item, log.user[~split.late] * n_items + log.item[~split.late])
+    rows = np.flatnonzero(np.isin(log.random.user, users) & ~met)
+    if not len(rows):
+        return None
+    user, item = log.random.user[rows], log.random.item[rows]
+    exposure = np.bincount(log.item[~split.late], minlength=n_items).astype(np.float64)
+    p = inside(model.predict_pairs(log, split, user, item))
+    return ScoredRows(p, log.random.primary[rows].astype(np.float64), user, exposure[item])
+
+
 def inside(p: Floats) -> Floats:
     """[n] probabilities kept away from 0 and 1."""
     return np.clip(np.asarray(p, np.float64), EPSILON, 1 - EPSILON)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,14 +25,18 @@ class SessionTable:
     Attributes:
         user: [n] the cluster.
         features: name -> [n], e.g. length, clicks, gap (seconds to the next session), diversity.
+        given: name -> [n] what was not simulated and is the same on both sides; a classifier may use it.
     """
 
     user: Ints
     features: Mapping[str, Floats]
+    given: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def why_no_sessions(log: InteractionLog) -> str | None:
-    """Why sessions cannot be read off the log's times, or None where they can."""
+    """Why sessions cannot be read off the log, or None where they are logged or can be told by its times."""
+    if log.session is not None:
+        return None
     if not log.has_time:
         return "the log has no time stamps"
     same = log.user[1:] == log.user[:-1]
@@ -45,26 +49,76 @@ def why_no_sessions(log: InteractionLog) -> str | None:
     return None
 
 
+def session_numbers(log: InteractionLog, rows: Ints, *, gap_seconds: float = SESSION_GAP_SECONDS) -> Ints:
+    """[n] session of each of the given rows (sorted), from 0: as logged, else cut where a gap is too long."""
+    user = log.user[rows]
+    new = np.r_[True, user[1:] != user[:-1]]
+    if log.session is not None:
+        new |= np.r_[True, log.session[rows][1:] != log.session[rows][:-1]]
+    else:
+        new |= np.r_[0.0, np.diff(log.time[rows])] > gap_seconds
+    return np.cumsum(new) - 1
+
+
 def log_sessions(log: InteractionLog, users: Ints, *, gap_seconds: float = SESSION_GAP_SECONDS) -> SessionTable:
-    """Sessions of these users, cut where a gap exceeds `gap_seconds`: length, clicks, and gap to the next (0: none)."""
+    """Sessions of these users: length, clicks, and gap in seconds to the next (0: none; left out without times)."""
     keep = np.zeros(log.catalogue.n_users, bool)
     keep[users] = True
     rows = np.flatnonzero(keep[log.user])
-    user, time = log.user[rows], log.time[rows]
-    new_user = np.r_[True, user[1:] != user[:-1]]
-    step = np.r_[0.0, np.diff(time)]
-    new = new_user | (step > gap_seconds)
-    session = np.cumsum(new) - 1
-    gap = np.zeros(session[-1] + 1 if len(session) else 0)
-    later = np.flatnonzero(new & ~new_user)
-    gap[session[later] - 1] = step[later]
+    session = session_numbers(log, rows, gap_seconds=gap_seconds)
+    first = np.flatnonzero(np.r_[True, session[1:] != session[:-1]])
+    user = log.user[rows][first]
     features: dict[str, Floats] = {
         "length": np.bincount(session).astype(np.float64),
-        "clicks": np.bincount(session, log.primary[rows]).astype(np.float64),
+        "clicks": np.bincount(session, log.primary[rows]).astype(np.float64, copy=False),
     }
-    if gap.any():
-        features["gap"] = gap
-    return SessionTable(user[new], features)
+    if log.has_time:
+        last = np.r_[first[1:], len(rows)] - 1
+        between = log.time[rows][first[1:]] - log.time[rows][last[:-1]]
+        gap = np.where(user[1:] == user[:-1], between, 0.0)
+        if gap.any():
+            features["gap"] = np.r_[gap, 0.0]
+    return SessionTable(user, features)
+
+
+def replayed_sessions(
+    log: InteractionLog, rows: Ints, p: Floats, rng: np.random.Generator
+) -> tuple[SessionTable, SessionTable] | None:
+    """Sessions of scored rows as they were, and as the model answers to the same rows; None without sessions.
+
+    What was shown is given, so its length is no feature: clicks, and the longest run of rows without one, are the
+    simulator's own. They find what calibration of single rows cannot: answers of one session that hang together.
+
+    Args:
+        log: the interaction log.
+        rows: [n] rows that the model has not seen, sorted.
+        p: [n] its probability of the primary behaviour.
+        rng: draws the answers.
+    """
+    if why_no_sessions(log) is not None or not len(rows):
+        return None
+    session = session_numbers(log, rows)
+    first = np.flatnonzero(np.r_[True, session[1:] != session[:-1]])
+
+    def table(y: Floats) -> SessionTable:
+        clicks: Floats = np.bincount(session, y).astype(np.float64, copy=False)
+        features = {"clicks": clicks, "longest wait": _longest_wait(y, session)}
+        given = {"length": np.bincount(session).astype(np.float64)}
+        return SessionTable(log.user[rows][first], features, given)
+
+    drawn = (rng.random(len(rows)) < p).astype(np.float64)
+    return table(log.primary[rows].astype(np.float64)), table(drawn)
+
+
+def _longest_wait(y: Floats, session: Ints) -> Floats:
+    """Rows in the longest run without a click, by session."""
+    at = np.arange(len(y))
+    start = np.r_[True, session[1:] != session[:-1]]
+    # The last row before this one that held a click, or the row before the session.
+    barrier = np.maximum.accumulate(np.where(y > 0, at, np.where(start, at - 1, -1)))
+    wait = np.zeros(session[-1] + 1)
+    np.maximum.at(wait, session, (at - barrier).astype(np.float64))
+    return wait
 
 
 def session_checks(

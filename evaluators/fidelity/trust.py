@@ -216,7 +216,7 @@ def _session_checks(
         return (*session_checks(None, None, rng, why=why), answers_classifier(rows, rng))
     real, simulated = sessions
     names = sorted(set(real.features) & set(simulated.features))
-    tables = [np.column_stack([table.features[name] for name in names]) for table in sessions]
+    tables = [np.column_stack([*(t.features[n] for n in names), *map(np.log1p, t.given.values())]) for t in sessions]
     told = two_sample_classifier(tables[0], real.user, tables[1], simulated.user, rng)
     return (*session_checks(real, simulated, rng), told)
 

@@ -202,6 +202,31 @@ class PreferenceModel:
         states = self.user_states(split.histories(log, users), log.catalogue.user_features[users])
         return np.asarray(expit(self.logits(states, who, log.item[rows])))
 
+    def predict_pairs(
+        self, log: InteractionLog, split: Split, user: NDArray[np.int64], item: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Probability of the primary behaviour for m pairs outside the log, each user's early rows being the history.
+
+        Args:
+            log: the log.
+            split: tells early rows (history) from late ones.
+            user: [m] users in the log's numbering.
+            item: [m] items; none may stand in its user's history.
+
+        Raises:
+            SeenRowsError: a pair is part of its user's history.
+        """
+        key = user * log.catalogue.n_items + item
+        known = np.isin(key, log.user[~split.late] * log.catalogue.n_items + log.item[~split.late])
+        if known.any():
+            raise SeenRowsError(
+                f"rows: user '{log.catalogue.user_ids[user[known][0]]}' met item "
+                f"'{log.catalogue.item_ids[item[known][0]]}' before; score pairs that no history holds"
+            )
+        users, who = np.unique(user, return_inverse=True)
+        states = self.user_states(split.histories(log, users), log.catalogue.user_features[users])
+        return np.asarray(expit(self.logits(states, who, item)))
+
     def require_unseen(self, log: InteractionLog, rows: NDArray[np.int64]) -> None:
         """Raise unless none of the rows was fitted, tuned or calibrated on.
 

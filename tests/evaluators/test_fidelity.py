@@ -35,8 +35,10 @@ from evaluators.fidelity import (
     popularity_strata,
     ranking_agreement,
     reliability_curve,
+    replayed_sessions,
     responsiveness,
     responsiveness_of,
+    score_random_rows,
     score_rows,
     session_checks,
     skill,
@@ -47,7 +49,7 @@ from evaluators.fidelity import (
     user_auc,
     why_no_sessions,
 )
-from simulator.log import JUDGE, WORLD_A, split_users
+from simulator.log import JUDGE, WORLD_A, RandomRows, split_users
 from tests.simulator.small_world import small_log, small_world
 
 Floats = NDArray[np.float64]
@@ -261,6 +263,71 @@ def test_sessions_are_cut_at_long_gaps(rng: np.random.Generator) -> None:
     assert table.features["length"].tolist() == [2, rows[0] - 2, rows[1]]
     assert table.features["gap"].tolist() == [5001, 0, 0]
     assert table.features["clicks"].sum() == log.primary[np.isin(log.user, (3, 4))].sum()
+
+
+def test_logged_sessions_need_no_times_and_are_replayed_row_by_row(rng: np.random.Generator) -> None:
+    log = small_log(rng, users=20)
+    log = replace(log, time=np.full(len(log), np.nan), session=np.arange(len(log)) // 5)
+    assert why_no_sessions(log) is None
+    assert "gap" not in log_sessions(log, np.arange(20)).features
+    rows = np.arange(len(log))
+    real, simulated = replayed_sessions(log, rows, np.full(len(rows), 1e-9), rng)
+    assert real.given["length"].tolist() == simulated.given["length"].tolist()
+    assert simulated.features["longest wait"].tolist() == simulated.given["length"].tolist()  # nobody clicks
+    assert real.features["clicks"].sum() == log.primary.sum()
+    starts = np.flatnonzero(np.r_[True, np.diff(log.user) != 0] | (rows % 5 == 0))
+    for k, part in enumerate(np.split(log.primary, starts[1:])):
+        runs = "".join(str(int(y)) for y in part).split("1")
+        assert real.features["longest wait"][k] == max(len(run) for run in runs)
+    assert replayed_sessions(replace(log, session=None), rows, np.full(len(rows), 0.5), rng) is None
+
+
+def test_answers_of_a_session_that_hang_together_are_found_where_every_row_is_calibrated() -> None:
+    """A mood of the session that the model does not know: O/E and slope pass, clicks a session are too even."""
+    rng = np.random.default_rng(4)
+    users, sessions, rows = 400, 3, 12
+    session = np.repeat(np.arange(users * sessions), rows)
+    mood = 2.0 * rng.standard_normal(users * sessions)[session]
+    y = (rng.random(len(session)) < sigmoid(mood)).astype(np.float32)
+    log = replace(
+        small_log(rng, users=users),
+        user=np.repeat(np.arange(users), sessions * rows),
+        item=rng.integers(0, 130, len(session)),
+        time=np.full(len(session), np.nan),
+        primary=y,
+        session=session,
+    )
+    half = np.full(len(y), 0.5)
+    assert calibration_in_the_large(ScoredRows(half, y.astype(float), log.user, np.ones(len(y)))).passed
+    found = replayed_sessions(log, np.arange(len(y)), half, rng)
+    assert {check.verdict for check in session_checks(*found, rng, permutations=60)} == {"fail"}
+    right = replayed_sessions(log, np.arange(len(y)), sigmoid(mood), rng)
+    assert {check.verdict for check in session_checks(*right, rng, permutations=60)} == {"pass"}
+
+
+def test_rows_of_random_exposure_are_scored_for_their_own_users_and_not_where_the_item_was_met(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    log = small_log(rng, users=60)
+    split = split_users(log, root)
+    judges = split.users(JUDGE, tuning=False)
+    early = np.flatnonzero((log.user == judges[0]) & ~split.late)[0]
+    fresh = np.setdiff1d(np.arange(130), log.item[log.user == judges[0]])[:3]
+    other = split.users(WORLD_A)[0]
+    user, item = np.r_[np.repeat(judges[0], 4), other], np.r_[log.item[early], fresh, 0]
+    primary = np.array([1, 0, 1, 0, 1], np.float32)
+    asked = []
+
+    class Model:
+        def predict_pairs(self, log: object, split: object, user: Floats, item: Floats) -> Floats:
+            asked.append((user.tolist(), item.tolist()))
+            return np.full(len(user), 0.25)
+
+    assert score_random_rows(Model(), log, split, judges) is None
+    found = score_random_rows(Model(), replace(log, random=RandomRows(user, item, primary)), split, judges)
+    assert asked == [([judges[0]] * 3, fresh.tolist())]
+    assert found.y.tolist() == [0, 1, 0]
+    assert found.p.tolist() == [0.25] * 3
 
 
 def session_table(rng: np.random.Generator, scale: float) -> SessionTable:

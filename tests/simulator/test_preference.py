@@ -172,6 +172,18 @@ def test_predict_takes_early_rows_as_history_and_scores_late_ones(rng: np.random
     assert p == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
 
 
+def test_pairs_outside_the_log_are_predicted_from_the_same_history_and_pairs_of_the_history_refused(
+    rng: np.random.Generator,
+) -> None:
+    whole = model((member(rng),), intercept=0.2)
+    rows = np.array([4, 1])
+    assert np.array_equal(
+        whole.predict_pairs(LOG, SPLIT, LOG.user[rows], LOG.item[rows]), whole.predict(LOG, SPLIT, rows)
+    )
+    with pytest.raises(SeenRowsError, match="met item"):
+        whole.predict_pairs(LOG, SPLIT, np.array([0, 1]), np.array([5, 3]))
+
+
 def test_scoring_a_row_that_was_fitted_or_is_history_raises(rng: np.random.Generator) -> None:
     whole = model((member(rng),), seen=row_hashes(LOG)[[1]])
     with pytest.raises(SeenRowsError, match="row 1 "):
