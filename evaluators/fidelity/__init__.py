@@ -46,7 +46,7 @@ from evaluators.fidelity.trust import (
     conclude,
     splits,
 )
-from evaluators.fidelity.two_samples import answers_classifier, outcome_features, two_sample_classifier
+from evaluators.fidelity.two_samples import answer_blocks, answers_classifier, two_sample_classifier
 
 __all__ = [
     "FUTURE_ROWS",
@@ -66,6 +66,7 @@ __all__ = [
     "SlateFlight",
     "UserValues",
     "WorldEvidence",
+    "answer_blocks",
     "answers_classifier",
     "behaviour_checks",
     "calibration_error",
@@ -85,7 +86,6 @@ __all__ = [
     "logistic_recalibration",
     "not_made",
     "observed_over_expected",
-    "outcome_features",
     "popularity_strata",
     "prediction_checks",
     "ranking_agreement",
