@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import cache as memoise
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -197,11 +197,23 @@ class StageCache:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep `prune` from taking away what a run has just found, while the run lasts."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "in-use").open("a") as file:
+        """Keep `prune` from taking away what a run has just found, while the run lasts.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        with self._doorway() as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             yield
+
+    def _doorway(self) -> IO[str]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return (self.folder / "in-use").open("a")
+        except OSError as error:
+            raise InputError(
+                f"WINDTUNNEL_CACHE: '{self.folder}' cannot be written to ({error.strerror}); name a folder of your own"
+            ) from None
 
     def contents(self) -> list[Holding]:
         """What the cache holds, by stage."""
@@ -226,8 +238,7 @@ class StageCache:
         stages = [holding.stage for holding in self.contents()]
         if stage is not None and stage not in stages:
             raise InputError(f"--stage: {stage!r} is not in the cache; it holds {', '.join(stages) or 'nothing'}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "in-use").open("a") as file:
+        with self._doorway() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
