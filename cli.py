@@ -321,6 +321,10 @@ def effect(
 def leaderboard(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder with runs.")] = Path("runs"),
     html: Annotated[Path | None, typer.Option("--html", help="Write a page, too.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Rank by this one; default: the primary one.")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option("--family", help="Show agents of this family alone; may be given often.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare every report under a folder, grouped by what makes runs comparable."""
@@ -329,7 +333,7 @@ def leaderboard(
     with _stdout_is_for_the_result() as result:
         import pipeline
 
-        _print_result(pipeline.leaderboard(folder, html=html), as_json, result)
+        _print_result(pipeline.leaderboard(folder, html=html, metric=metric, families=family or ()), as_json, result)
 
 
 @app.command("report", epilog="Example: windtunnel report runs/movielens/0a1b2c3d4e5f")

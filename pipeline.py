@@ -38,7 +38,7 @@ from simulator.cache import (
     library_versions,
 )
 from simulator.engine import ONE_THREAD, Engine, Task, parse_engine
-from simulator.errors import InputError, ScenarioError
+from simulator.errors import InputError, ScenarioError, did_you_mean
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split, split_users
 from simulator.progress import Progress
 from simulator.streams import stream, stream_word
@@ -229,19 +229,34 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
     if len(judge_users) > most:
         judge_users = np.sort(stream(root, "evaluate", "users").choice(judge_users, most, replace=False))
 
-    def build(model: PreferenceModel, users: NDArray[np.int64], name: str) -> World:
-        return World.build(model, log, split, users, scenario.simulator, name=name)
-
     return Worlds(
         tower_a=towers[WORLD_A],
         tower_judge=towers[JUDGE],
         model_a=model_a,
         judge_models=judge_models,
         references=dict(zip(references, fitted[len(judges) :], strict=True)),
-        a=build(model_a, split.users(WORLD_A), "A"),
-        a_on_judge_users=build(model_a, judge_users, "A on judge users"),
-        judges=tuple(build(model, judge_users, f"B{b}") for b, model in enumerate(judge_models, 1)),
+        a=World.build(model_a, log, split, split.users(WORLD_A), scenario.simulator, name="A"),
+        **_judged_on(setting, data, model_a, judge_models, judge_users),
     )
+
+
+def _judged_on(
+    setting: Setting,
+    data: Data,
+    model_a: PreferenceModel,
+    judge_models: Sequence[PreferenceModel],
+    users: NDArray[np.int64],
+) -> dict[str, Any]:
+    """The worlds in which agents are judged, with the sessions of these users."""
+    from simulator.world import World
+
+    def build(model: PreferenceModel, name: str) -> World:
+        return World.build(model, data.log, data.split, users, setting.scenario.simulator, name=name)
+
+    return {
+        "a_on_judge_users": build(model_a, "A on judge users"),
+        "judges": tuple(build(model, f"B{b}") for b, model in enumerate(judge_models, 1)),
+    }
 
 
 def _predict_references(
@@ -549,25 +564,61 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds) -> Course:
     )
 
 
-def fly_agents(
+def _where(setting: Setting, data: Data, worlds: Worlds) -> tuple[Any, ...]:
+    """What every flight depends on beside the agent."""
+    # What was measured on-line is compared with the flights, and changes none of them.
+    evaluated = setting.scenario.evaluate.model_copy(update={"known": ()})
+    return (data.digest, setting.scenario.seed, evaluated, *(world.digest for world in worlds.judges),
+            worlds.a_on_judge_users.digest)  # fmt: skip
+
+
+def fly_users(
+    setting: Setting,
+    data: Data,
+    worlds: Worlds,
+    specs: Sequence[AgentSpec],
+    trained: Mapping[str, list[Trained | Failure]],
+    keys: Mapping[str, Any],
+) -> tuple[Worlds, dict[str, list[Judged]], dict[str, str]]:
+    """Fly every trained agent, with more and more users where the scenario asks for a precision.
+
+    Returns:
+        The worlds with the users who flew, what each agent did there, and why agents failed.
+    """
+    from evaluators.precision import looks, precise_enough
+
+    users = worlds.judges[0].starts.user
+    order = stream(setting.root, "evaluate", "order").permutation(users)
+    learners = {spec.settings.name for spec in specs if spec.learns}
+    bounds = {spec.settings.name for spec in specs if spec.privileged}
+    judged: dict[str, list[Judged]] = {}
+    failed: dict[str, str] = {}
+    flown = worlds
+    for number in looks(len(users), setting.scenario.evaluate):
+        if number < len(users):
+            some = np.sort(order[:number])
+            flown = replace(worlds, **_judged_on(setting, data, worlds.model_a, worlds.judge_models, some))
+        else:
+            flown = worlds
+        judged, failed = _fly(setting, data, flown, trained, keys)
+        flights = [flight for all_ in judged.values() for one in all_ for flight in one.flights]
+        if precise_enough(flights, setting.scenario.evaluate, learners=learners, bounds=bounds):
+            break
+    return flown, judged, failed
+
+
+def _fly(
     setting: Setting,
     data: Data,
     worlds: Worlds,
     trained: Mapping[str, list[Trained | Failure]],
     keys: Mapping[str, Any],
-) -> Flown:
-    """Fly every trained agent in the judge worlds, score its picks, and estimate it from rounds logged there."""
-    from evaluators.logged_check import ItemFacts, log_rounds
-    from evaluators.picks import picks_of
-
-    scenario, log, split, root = setting.scenario, data.log, data.split, setting.root
-    course = plan_course(setting, data, worlds)
-    # What was measured on-line is compared with the flights, and changes none of them.
-    evaluated = scenario.evaluate.model_copy(update={"known": ()})
-    where = (data.digest, scenario.seed, evaluated, *(world.digest for world in worlds.judges),
-             worlds.a_on_judge_users.digest)  # fmt: skip
+) -> tuple[dict[str, list[Judged]], dict[str, str]]:
+    """Every trained agent on the whole course, and why agents failed."""
+    root = setting.root
+    course, where = plan_course(setting, data, worlds), _where(setting, data, worlds)
     failed = {name: one.why for name, all_ in trained.items() for one in all_ if isinstance(one, Failure)}
-    ready = {name: list(all_) for name, all_ in trained.items() if name not in failed}
+    ready = {name: all_ for name, all_ in trained.items() if name not in failed}
     tasks, owners = [], []
     for name, all_ in ready.items():
         for number, one in enumerate(all_):
@@ -582,21 +633,37 @@ def fly_agents(
         wrong = next((one.why for one in results if isinstance(one, Failure)), None)
         if wrong is not None:
             failed[name] = wrong
-    judged = {name: results for name, results in judged.items() if name not in failed}
+    return {name: results for name, results in judged.items() if name not in failed}, failed
 
+
+def check_flights(
+    setting: Setting,
+    data: Data,
+    worlds: Worlds,
+    trained: Mapping[str, list[Any]],
+    keys: Mapping[str, Any],
+    judged: dict[str, list[Judged]],
+    failed: dict[str, str],
+) -> Flown:
+    """Score each agent's picks, fly it corrected by them, and estimate it from rounds logged in a judge world."""
+    from evaluators.logged_check import ItemFacts, log_rounds
+    from evaluators.picks import picks_of
+
+    scenario, log, split, root = setting.scenario, data.log, data.split, setting.root
+    course, where = plan_course(setting, data, worlds), _where(setting, data, worlds)
     with setting.progress.stage("picks"):
         users = split.users(HELD_OUT)
         rows = split.rows(log, users, late=True)
         p = np.mean([model.predict(log, split, rows) for model in worlds.judge_models], axis=0)
         picks = {
-            name: picks_of([one.slates for one in results], users, log, rows, p)
+            name: picks_of([one.slates for one in results if one.slates is not None], users, log, rows, p)
             for name, results in judged.items()
             if all(one.slates is not None for one in results)
         }
     correctable = [name for name, found in picks.items() if found.estimate.value is not None]
     corrections = [
         Task("correct", name, _shifted,
-             (ready[name], course, (found.shift, found.shift_low, found.shift_high), name),
+             (trained[name], course, (found.shift, found.shift_low, found.shift_high), name),
              (where, keys[name], found.shift, found.shift_low, found.shift_high), FLYING, _by_limit)
         for name in correctable
         for found in [picks[name]]
@@ -608,7 +675,7 @@ def fly_agents(
     )
     checks = [
         Task("off-policy check", name, _judge_logged,
-             (ready[name], judge_log, worlds.judges[0], name, scenario.evaluate.off_policy, root),
+             (trained[name], judge_log, worlds.judges[0], name, scenario.evaluate.off_policy, root),
              (where, keys[name], scenario.evaluate.off_policy),
              ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_check.py"),
              _by_limit)
@@ -883,7 +950,8 @@ def run(
         believed = check_fidelity(setting, data, worlds)
         trained = train_agents(setting, data, worlds, prepared.specs)
         keys = {spec.settings.name: (spec.settings, worlds.a.digest, _source_of(spec)) for spec in prepared.specs}
-        flown = fly_agents(setting, data, worlds, trained, keys)
+        worlds, judged, failed = fly_users(setting, data, worlds, prepared.specs, trained, keys)
+        flown = check_flights(setting, data, worlds, trained, keys, judged, failed)
         if candidate is not None and CANDIDATE in flown.failed:
             raise InputError(f"--policy: '{candidate.policy}' failed: {flown.failed[CANDIDATE]}")
         findings = evaluate(setting, data, worlds, believed, prepared.specs, trained, flown)
@@ -948,11 +1016,31 @@ def report_again(folder: Path) -> Path:
     return render_again(folder)
 
 
-def leaderboard(folder: Path, *, html: Path | None = None) -> Any:
-    """Every report under a folder, grouped by what makes runs comparable."""
+def leaderboard(
+    folder: Path, *, html: Path | None = None, metric: str | None = None, families: Sequence[str] = ()
+) -> Any:
+    """Every report under a folder, grouped by what makes runs comparable.
+
+    Args:
+        folder: of runs.
+        html: where to write the page; None writes none.
+        metric: by which agents are ranked; default the primary one.
+        families: of agents that are shown, `user` being those that are no built-in kind; default all.
+
+    Raises:
+        InputError: no report can be read, or the metric or a family is unknown.
+    """
+    from agents.loading import family_of, known_families
     from evaluators.leaderboard import leaderboard as rank_runs
 
-    return rank_runs(folder, html)
+    for family in families:
+        if family not in known_families():
+            hint = did_you_mean(family, known_families())
+            raise InputError(
+                f"--family: '{family}' is no family of agents{hint}; there are {', '.join(known_families())}"
+            )
+    shown = (lambda kind: family_of(kind) in families) if families else None
+    return rank_runs(folder, html, metric=metric, shown=shown)
 
 
 def bench(*, seconds: float = 1.0) -> Speed:

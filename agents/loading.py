@@ -53,6 +53,9 @@ class Kind:
     fits: bool = True
 
 
+USERS_OWN = "user"
+"""Family of the agents that are no built-in kind."""
+
 KINDS: dict[str, Kind] = {
     "random": Kind(
         "agents.baselines:Random", "agents.baselines:NoSettings", "any candidates in any order", "baseline", fits=False
@@ -303,6 +306,19 @@ def train(
         seconds=time.perf_counter() - started,
         reproducible=seconds is None,
     )
+
+
+def family_of(kind: str) -> str:
+    """Family of a kind of agent; `user` for one that is not built in."""
+    known = KINDS.get(kind) or next(
+        (KINDS[name] for name in KINDS if kind.startswith(name.partition(":")[0] + ":")), None
+    )
+    return known.family if known else USERS_OWN
+
+
+def known_families() -> list[str]:
+    """Families of agents, `user` among them."""
+    return sorted({kind.family for kind in KINDS.values()} | {USERS_OWN})
 
 
 def known_kinds() -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,13 @@ class AgentValues:
         per_user: [T, M, U] value of each user in each judge world for each training seed, simulation seeds and repeated
             sessions averaged; T is 1 for an agent that does not learn.
         trains: whether the agent learns, so that its training is one draw of many.
+        planned: users planned, where looking at the differences decided how many were flown; intervals are then as wide
+            as those of a confidence sequence. None where the number was fixed beforehand.
     """
 
     per_user: Array
     trains: bool = False
+    planned: int | None = None
 
     @property
     def n_seeds(self) -> int:
@@ -82,7 +85,7 @@ class AgentValues:
 
     def times(self, factor: float) -> AgentValues:
         """The same in another unit."""
-        return AgentValues(self.per_user * factor, self.trains)
+        return replace(self, per_user=self.per_user * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +165,14 @@ def cross(agent: AgentValues, other: AgentValues | None, pool: SeedPool) -> Cros
     learners = [side for side in sides if side.trains and side.n_seeds > 1]
     own = [(side.seed_variance / side.n_seeds, float(side.n_seeds - 1)) for side in learners]
     pooled = [(sum(pool.variance / side.n_seeds for side in learners), float(pool.df))] if learners and pool.df else own
+    # At the level .95; a sequence exceeds t by less at the stricter levels of families, so there this is wider still.
+    widening = 1.0 if agent.planned is None else sequence_over_t(n_users, agent.planned) ** 2
     forms = []
     for seeds in (own, pooled):
         of_seeds = sum(part for part, _ in seeds)
         variance = max(of_seeds + users - rest, users, of_seeds)
-        forms.append((variance, satterthwaite(variance, [*seeds, (users, n_users - 1), (rest, rest_df)])))
+        df = satterthwaite(variance, [*seeds, (users, n_users - 1), (rest, rest_df)])
+        forms.append((variance * widening, df))
 
     components = Components(
         seeds=max(sum(s.seed_variance for s in learners) - n_seeds * rest, 0.0),
@@ -223,7 +229,7 @@ def simulated_mean(agent: AgentValues, pool: SeedPool, *, level: float = 0.95, r
     worlds = agent.by_world
     n_worlds = len(worlds)
     scope = f"scope: judge worlds ({n_worlds})" if n_worlds > 1 else "within one world, without its own error"
-    method = f"mean over users x {_seeds(agent)}; {scope}{_one_training(agent)}"
+    method = f"mean over users x {_seeds(agent)}; {scope}{_one_training(agent)}{_watched(agent)}"
     if agent.n_users < 2:
         return Estimate.withhold(
             method, f"W3: {agent.n_users} users, needs {MIN_USERS}; simulate more", n=agent.n_users
@@ -265,7 +271,7 @@ def paired_difference(
     """Agent minus other on the same users and luck, averaged over these worlds; a further world's limits beside it."""
     worlds = agent.by_world - other.by_world
     scope = _paired_scope(agent, other)
-    method = f"paired difference, users x training seeds; scope: {', '.join(scope)}"
+    method = f"paired difference, users x training seeds; scope: {', '.join(scope)}{_watched(agent)}"
     if agent.n_users < 2:
         why = f"W3: {agent.n_users} users, needs {MIN_USERS}; simulate more"
         return Paired(Estimate.withhold(method, why, n=agent.n_users, level=level), None, tuple(worlds), None, scope)
@@ -301,7 +307,9 @@ def paired_ratio(
         rules: how the metric may be published.
     """
     scope = _paired_scope(agent, other)
-    method = f"paired ratio, delta method on its log, users x training seeds; scope: {', '.join(scope)}"
+    method = (
+        f"paired ratio, delta method on its log, users x training seeds; scope: {', '.join(scope)}{_watched(agent)}"
+    )
     lowest = min(agent.by_world.min(), other.by_world.min())
     if agent.n_users < 2 or not lowest > 0:
         why = f"ratio: a mean of {lowest:.4g} (or {agent.n_users} users), needs means above 0; gate on the difference"
@@ -340,7 +348,7 @@ def optimism(in_training_world: AgentValues, judged: AgentValues, *, level: floa
         return Estimate.withhold(
             method, f"W3: {judged.n_users} users, needs {MIN_USERS}; simulate more", n=judged.n_users
         )
-    gap = AgentValues((in_training_world.by_seed - judged.by_seed)[:, None, :], judged.trains)
+    gap = replace(judged, per_user=(in_training_world.by_seed - judged.by_seed)[:, None, :])
     crossed = cross(gap, None, SeedPool())
     if n_worlds > 1:
         crossed = crossed.plus(float(judged.by_world.var(ddof=1)) * (1 + 1 / n_worlds), n_worlds - 1)
@@ -415,6 +423,10 @@ def _seeds(agent: AgentValues) -> str:
 
 def _one_training(*agents: AgentValues) -> str:
     return "; scope: this trained model" if any(a.trains and a.n_seeds == 1 for a in agents) else ""
+
+
+def _watched(agent: AgentValues) -> str:
+    return "" if agent.planned is None else f"; limits of a confidence sequence, {agent.planned:,} users planned"
 
 
 def _paired_scope(agent: AgentValues, other: AgentValues) -> tuple[str, ...]:
@@ -496,7 +508,18 @@ def confidence_sequence(
     n = np.arange(1, len(differences) + 1)
     mean = np.cumsum(differences) / n
     spread = np.sqrt(np.maximum(np.cumsum(differences**2) / n - mean**2, 0.0))
-    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / planned
-    half = spread * np.sqrt(2 * (n * rho2 + 1) / (n**2 * rho2) * np.log(np.sqrt(n * rho2 + 1) / alpha))
+    half = spread / np.sqrt(n) * _sequence_quantile(n, planned, alpha)
     half[: first_look - 1] = np.inf
     return mean - half, mean + half
+
+
+def sequence_over_t(n_users: int, planned: int, *, level: float = 0.95) -> float:
+    """How many times wider the limits of `confidence_sequence` are after `n_users` than those of a t interval."""
+    quantile = float(_sequence_quantile(np.array([n_users]), planned, 1 - level)[0])
+    return max(1.0, quantile / t_quantile(level, n_users - 1))
+
+
+def _sequence_quantile(n: NDArray[np.int64], planned: int, alpha: float) -> Array:
+    """What takes the place of t's quantile, for each number of users."""
+    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / planned
+    return np.sqrt(2 * (n * rho2 + 1) / (n * rho2) * np.log(np.sqrt(n * rho2 + 1) / alpha))

@@ -22,6 +22,7 @@ from evaluators.known import Simulated, agreement_with_known
 from evaluators.logged_check import LoggedCheck
 from evaluators.metrics import METRICS
 from evaluators.picks import Picks
+from evaluators.precision import planned_users
 from evaluators.report import (
     AgentSection,
     AssumptionSection,
@@ -145,7 +146,9 @@ def find(
 
     def table(pick: Any) -> Flights:
         flown = [flight for name in evidence.judged for one in evidence.judged[name] for flight in pick(one)]
-        return gather(flown, evaluate.metrics, learners=learners, oracle=oracle, barred=barred)
+        return gather(
+            flown, evaluate.metrics, learners=learners, oracle=oracle, barred=barred, planned=planned_users(evaluate)
+        )
 
     flights = table(lambda one: one.flights)
     claimed = table(lambda one: one.claimed)
@@ -221,7 +224,9 @@ def _corrections(flights: Flights, evidence: Evidences, evaluate: EvaluateSettin
         flown: list[Flights | None] = []
         for k in range(3):
             parts = [part for one in by_seed for part in one[k] or ()]
-            flown.append(gather(parts, metrics, learners=learners & {name}) if parts else None)
+            flown.append(
+                gather(parts, metrics, learners=learners & {name}, planned=planned_users(evaluate)) if parts else None
+            )
         shifted[name] = (flown[0], flown[1], flown[2])
     return Corrections(flights, evidence.picks, shifted)
 

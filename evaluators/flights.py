@@ -221,6 +221,7 @@ def gather(
     learners: Collection[str] = (),
     oracle: str | None = None,
     barred: Mapping[str, str] | None = None,
+    planned: int | None = None,
 ) -> Flights:
     """The table of all flights; simulation seeds and sessions are averaged within the user.
 
@@ -230,6 +231,7 @@ def gather(
         learners: agents whose training is one draw of many.
         oracle: name of the agent that bounds what is reachable, for `regret`.
         barred: agents without numbers, and why; their flights, if any, are ignored.
+        planned: users planned, where looking at the differences decided how many were flown.
 
     Raises:
         ValueError: flights are missing, come twice, or are not on the same users, so nothing can be paired.
@@ -265,7 +267,7 @@ def gather(
                 undefined[name, agent] = why[0]
                 continue
             bound = table[oracle] if name == "regret" and oracle is not None else None
-            values[name][agent] = AgentValues(_stack(name, flown, seeds, luck, bound), agent in learners)
+            values[name][agent] = AgentValues(_stack(name, flown, seeds, luck, bound), agent in learners, planned)
     # An agent whose primary metric is undefined still has a row.
     for name in metrics:
         for agent in table:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,15 +136,23 @@ class Leaderboard:
         return render_leaderboard(self)
 
 
-def leaderboard(folder: Path, html: Path | None = None) -> Leaderboard:
+def leaderboard(
+    folder: Path,
+    html: Path | None = None,
+    *,
+    metric: str | None = None,
+    shown: Callable[[str], bool] | None = None,
+) -> Leaderboard:
     """Compare every report under a folder; what was not judged in the same worlds stands in boards of its own.
 
     Args:
         folder: searched with all its subfolders for `report.json`.
         html: where to write the page; None writes none.
+        metric: by which agents are ranked; default each board's primary one.
+        shown: of a kind of agent, whether it is on the boards; places are among those shown. Default all.
 
     Raises:
-        InputError: the folder is not there, or has no report that can be read.
+        InputError: the folder is not there, has no report that can be read, or none with the metric.
     """
     if not folder.is_dir():
         raise InputError(f"leaderboard: '{folder}' is not a folder; give the one that `run --out` wrote to (runs)")
@@ -163,7 +171,14 @@ def leaderboard(folder: Path, html: Path | None = None) -> Leaderboard:
     groups: dict[str, list[_Run]] = {}
     for run in runs.values():
         groups.setdefault(run.report.world_digest, []).append(run)
-    boards = [_board(digest, group) for digest, group in groups.items()]
+    measured = sorted({name for run in runs.values() for name in run.report.metrics})
+    if metric is not None and metric not in measured:
+        raise InputError(f"--metric: '{metric}' is in none of the reports; they have {', '.join(measured)}")
+    boards = [
+        _board(digest, group, metric, shown)
+        for digest, group in groups.items()
+        if metric is None or any(metric in run.report.metrics for run in group)
+    ]
     boards.sort(key=lambda board: (-len(board.entries), board.source, board.world_digest))
     found = Leaderboard(tuple(boards), tuple(skipped))
     if html is not None:
@@ -240,13 +255,16 @@ class _Candidate:
     runs: list[str] = field(default_factory=list)
 
 
-def _board(digest: str, runs: Sequence[_Run]) -> Board:
+def _board(digest: str, runs: Sequence[_Run], wanted: str | None, shown: Callable[[str], bool] | None) -> Board:
     first = runs[0].report
-    metric = first.primary_metric or next((m for run in runs if (m := run.report.primary_metric)), "reward")
-    candidates = _candidates(runs, metric)
+    primary = first.primary_metric or next((m for run in runs if (m := run.report.primary_metric)), "reward")
+    metric = wanted or primary
+    candidates = {
+        key: one for key, one in _candidates(runs, metric).items() if shown is None or shown(one.section.kind)
+    }
     labels = _labels(candidates)
     ranked = {
-        labels[key]: AgentValues(one.per_user, _learns(one.section, one.per_user))
+        labels[key]: AgentValues(one.per_user, _learns(one.section, one.per_user), _planned(one.run.report))
         for key, one in candidates.items()
         if one.per_user is not None and one.why_not is None
     }
@@ -270,6 +288,10 @@ def _board(digest: str, runs: Sequence[_Run]) -> Board:
     ]
     entries.sort(key=lambda entry: _order(entry, higher_is_better=higher))
     notes = [f"{counted(len(runs), 'run')}; agents paired by user, Holm over all pairs of this board"]
+    if metric != primary:
+        notes.append(f"ranked by {metric}, which is not the primary metric ({primary}): exploratory")
+    if shown is not None:
+        notes.append("some kinds of agents are left out; places are among those shown")
     untrusted = [run.label for run in runs if not run.report.fidelity.trusted]
     if untrusted:
         notes.append(f"simulator not trusted in {listing(untrusted)}: places describe the model, not people")
@@ -346,6 +368,13 @@ def _labels(candidates: Mapping[tuple[str, str], _Candidate]) -> dict[tuple[str,
 def _learns(section: AgentSection, per_user: NDArray[np.float64]) -> bool:
     """Whether its training is one draw of many."""
     return per_user.shape[0] > 1 or section.training is not None
+
+
+def _planned(report: Report) -> int | None:
+    """Users planned where the run looked at its differences to decide how many to fly."""
+    evaluate = report.scenario.get("evaluate")
+    users = evaluate.get("users") if isinstance(evaluate, dict) and evaluate.get("precision") is not None else None
+    return users if isinstance(users, int) else None
 
 
 def _order(entry: Entry, *, higher_is_better: bool) -> tuple[float, float, float, str]:

@@ -79,6 +79,12 @@ class EvaluateSettings(BaseModel):
     off_policy: Names = Field(
         default=("ips", "snips", "dm", "dr"), description="off-policy estimators by name; see list estimators"
     )
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        description="users are flown in growing numbers until every difference to the first baseline is known to this "
+        "half-width, in the primary metric's unit, or `users` are flown; empty: `users` are flown at once",
+    )
     fairness: FairnessSettings = Field(default=FairnessSettings(), description="groups of users to compare")
     known: tuple[KnownValue, ...] = Field(default=(), description="values measured on-line before, if any")
 

@@ -14,7 +14,16 @@ import pytest
 from pydantic import ValidationError
 
 from agents.base import Observation, Training
-from agents.loading import KINDS, AgentSettings, build_agent, resolve_kind, train, training_seeds
+from agents.loading import (
+    KINDS,
+    AgentSettings,
+    build_agent,
+    family_of,
+    known_families,
+    resolve_kind,
+    train,
+    training_seeds,
+)
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -157,3 +166,8 @@ def test_a_limit_in_seconds_stops_training_early(world_and_log: tuple[World, Int
     done = train(settings, training_in(*world_and_log), Path())
     assert done.seconds < 20
     assert not done.reproducible
+
+
+def test_every_kind_has_a_family_and_what_is_not_built_in_is_the_users() -> None:
+    assert {family_of("linucb"), family_of("recbole:EASE"), family_of("mine.py:Mine")} == {"bandit", "recbole", "user"}
+    assert {family_of(kind) for kind in KINDS} | {"user"} == set(known_families())

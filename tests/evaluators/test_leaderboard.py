@@ -228,3 +228,15 @@ def test_text_and_page_show_places_and_escape_names(tmp_path: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert script not in html
     assert "&lt;script&gt;x&lt;/script&gt;" in html
+
+
+def test_agents_left_out_by_kind_take_no_place_and_an_unknown_metric_is_named(tmp_path: Path) -> None:
+    leave_run(tmp_path / "one", "1", {"a": values(10.0, 1), "b": values(5.0, 2), "c": values(1.0, 3)})
+    board = only(leaderboard(tmp_path, shown=lambda kind: kind != "a"))
+    assert places(board) == {"b": (1, 1), "c": (2, 2)}
+    assert any("left out" in note for note in board.notes)
+    with pytest.raises(InputError, match="--metric: 'clicks' is in none of the reports; they have "):
+        leaderboard(tmp_path, metric="clicks")
+    by_coverage = only(leaderboard(tmp_path, metric="coverage"))
+    assert by_coverage.metric == "coverage"
+    assert any("not the primary metric" in note for note in by_coverage.notes)
