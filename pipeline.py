@@ -38,7 +38,7 @@ from simulator.cache import (
     library_versions,
 )
 from simulator.engine import ONE_THREAD, Engine, Task, parse_engine
-from simulator.errors import InputError, ScenarioError, did_you_mean
+from simulator.errors import InputError, LogError, ScenarioError, did_you_mean
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split, split_users
 from simulator.progress import Progress
 from simulator.streams import stream, stream_word
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from evaluators.fidelity import CheckedWorld, Fidelity
     from evaluators.judging import Course, Judged, Sweep
     from evaluators.logged_check import JudgeLog, LoggedCheck
+    from evaluators.logged_rounds import LogRounds, OffPolicyEvidence, PolicyOnLog
     from evaluators.picks import Picks
     from evaluators.report import Report
     from evaluators.speed import Speed
@@ -515,6 +516,74 @@ def _shifted(
         return Failure.of(error)
 
 
+def _round_log(
+    log: InteractionLog,
+    split: Split,
+    root: Any,
+    names: tuple[str, ...],
+    history_length: int,
+    slate_size: int,
+    need_model: bool,  # noqa: FBT001  a task's inputs are given in order
+    *,
+    report: Callable[[float, str], None],
+) -> LogRounds | str:
+    from evaluators.logged_rounds import log_rounds_of
+
+    try:
+        return log_rounds_of(
+            log, split, root, feature_names=names, history_length=history_length, slate_size=slate_size,
+            need_model=need_model,
+        )  # fmt: skip
+    except LogError as error:
+        return str(error)  # the log gives no rounds: a reason beside every agent, not the end of the run
+
+
+def _choose_on_log(
+    agents: list[Trained], asked: LogRounds, name: str, root: Any, *, report: Callable[[float, str], None]
+) -> PolicyOnLog | Failure:
+    from evaluators.logged_rounds import policy_on_log
+
+    try:
+        return policy_on_log(asked, [one.agent for one in agents], root, name=name)
+    except Exception as error:  # noqa: BLE001  as in _train
+        return Failure.of(error)
+
+
+def value_on_log(
+    setting: Setting,
+    data: Data,
+    world: World,
+    ready: Mapping[str, list[Any]],
+    keys: Mapping[str, Any],
+) -> OffPolicyEvidence:
+    """Every agent on the log's own rounds: no simulator in between."""
+    from evaluators.logged_rounds import OffPolicyEvidence
+    from evaluators.off_policy.names import parse
+
+    scenario, root = setting.scenario, setting.root
+    names = scenario.evaluate.off_policy
+    need_model = any(parse(name, "bandit").info.needs_model for name in names)
+    code = ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_rounds.py")
+    shape = (world.feature_names, world.history_length, world.slate_size, need_model)
+    where = (data.digest, scenario.seed, scenario.preference.encoder, shape)
+    inputs = (data.log, data.split, root, *shape)
+    task = Task("log rounds", "rounds, propensities, rewards", _round_log, inputs, where, code)
+    (asked,) = setting.map("log rounds", [task])
+    seed = stream_word(root, "off_policy", "estimate", bits=31)
+    if isinstance(asked, str) or not names:
+        return OffPolicyEvidence(asked, {}, seed)
+    bounds = {name for name, all_ in ready.items() if any(getattr(one.agent, "privileged", False) for one in all_)}
+    able = [name for name in ready if name not in bounds]
+    tasks = [
+        Task("off-policy", name, _choose_on_log, (ready[name], asked, name, root), (where, keys[name]), code, _by_limit)
+        for name in able
+    ]
+    found = dict(zip(able, setting.map("off-policy", tasks), strict=True))
+    policies = {name: f"off-policy: {one.why}" if isinstance(one, Failure) else one for name, one in found.items()}
+    reads = "off-policy: a bound, not a policy: it reads a judge world's appeal"
+    return OffPolicyEvidence(asked, {**policies, **dict.fromkeys(bounds, reads)}, seed)
+
+
 @dataclass(frozen=True, slots=True)
 class Flown:
     """Everything that the agents did."""
@@ -525,6 +594,7 @@ class Flown:
     picks: Mapping[str, Picks]
     shifted: Mapping[str, Any]
     logged: Mapping[str, LoggedCheck]
+    on_log: OffPolicyEvidence
 
 
 def plan_course(setting: Setting, data: Data, worlds: Worlds) -> Course:
@@ -696,6 +766,7 @@ def check_flights(
         picks,
         {name: found for name, found in shifted.items() if not isinstance(found, Failure)},
         {name: found for name, found in found_logged.items() if not isinstance(found, Failure)},
+        value_on_log(setting, data, worlds.judges[0], {name: trained[name] for name in judged}, keys),
     )
 
 
@@ -748,8 +819,7 @@ def evaluate(
                 user_features=features.astype(np.float64),
                 groups=dict(log.catalogue.user_attributes),
                 self_selected=log.self_selected,
-                no_logged_exposure="no logged exposure: the log has neither slates nor propensities; log what was "
-                "shown and with what probability, and name the columns",
+                on_log=flown.on_log,
             ),
             evaluate=scenario.evaluate,
             gates=scenario.gates,

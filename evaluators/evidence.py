@@ -184,11 +184,17 @@ class SimulatedEvidence:
         )
 
     def _logged(self, term: Term, agent: str, level: float) -> Evidence:
-        if agent in self.flights.barred or self.off_policy is None:
-            why = self.flights.barred.get(agent, "off-policy: no logged exposure with propensities; name them in data")
-            return Evidence(Estimate.withhold(str(term), why, level=level), simulated=False)
+        why = self.flights.barred.get(agent) or self.flights.barred.get(term.vs or "")
+        if why is None and self.off_policy is None:
+            why = "off-policy: no logged exposure with propensities; name them in data"
+        if why is not None or self.off_policy is None:
+            return Evidence(Estimate.withhold(str(term), why or "", level=level), simulated=False)
         return Evidence(
-            self.off_policy(term, agent, level), self.off_policy(term, agent, 0.95), simulated=False, n_worlds=0
+            self.off_policy(term, agent, level),
+            self.off_policy(term, agent, 0.95),
+            simulated=False,
+            n_worlds=0,
+            scope=(CHOSE_TO_RATE,) if self.self_selected else (),
         )
 
 

@@ -20,6 +20,7 @@ from evaluators.gates import GateResult, GateSettings, decide_gates, overall_ver
 from evaluators.judging import Judged, Sweep
 from evaluators.known import Simulated, agreement_with_known
 from evaluators.logged_check import LoggedCheck
+from evaluators.logged_rounds import OffPolicyEvidence
 from evaluators.metrics import METRICS
 from evaluators.picks import Picks
 from evaluators.precision import planned_users
@@ -90,7 +91,7 @@ class Evidences:
         user_features: [U, f] what is known of the judge users before they are served.
         groups: attribute -> [n_users of the log] group of each user, "" unknown.
         self_selected: users chose what to rate.
-        no_logged_exposure: why the log's own rows give no off-policy estimate, or None.
+        on_log: the agents on the log's own rounds.
     """
 
     judged: Mapping[str, Sequence[Judged]]
@@ -100,7 +101,7 @@ class Evidences:
     user_features: Floats
     groups: Mapping[str, NDArray[np.str_]]
     self_selected: bool
-    no_logged_exposure: str
+    on_log: OffPolicyEvidence
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def find(
         corrected_difference=corrections.difference,
         picks_difference=corrections.picks_difference,
         fairness=gaps if evidence.groups else None,
+        off_policy=evidence.on_log,
     )
     baselines = list(dict.fromkeys([*evaluate.baseline, *(n for n in BASELINES if any(f.name == n for f in facts))]))
     default_agents = [f.name for f in facts if f.name not in baselines and not f.bound]
@@ -296,11 +298,11 @@ def _agent(
         }
     section["simulated"] = estimates(simulated)
     section["simulated_corrected"] = estimates(corrected)
-    withheld = {
-        estimator: Estimate.withhold(estimator, one.barred or evidence.no_logged_exposure)
+    on_log = {
+        estimator: Estimate.withhold(estimator, one.barred) if one.barred else evidence.on_log.estimate(name, estimator)
         for estimator in evaluate.off_policy
     }
-    section["off_policy"] = estimates(withheld)
+    section["off_policy"] = estimates(on_log)
     if one.barred is not None:
         why = one.barred
         section["picks"] = EstimateModel.of(Estimate.withhold("O/E on the agent's own picks", why))

@@ -323,7 +323,8 @@ def _weighted(
         return _settle(name, prepared, method, value, low, high, reasons, base, force=force)
     binding = (scores,) if sums.own else (scores, prepared.binding_scores(name))
     ratio = facts.ratio if facts is not None else 1.0
-    more = f"more users, or {BOUNDED}" if prepared.record == "bandit" else "more users"
+    bounded = prepared.record == "bandit" and not prepared.estimated
+    more = f"more users, or {BOUNDED}" if bounded else "more users"
     door = find_door(binding, sums.n_pos, ratio, more=more)
     reasons += list(door.reasons)
     base |= {"n_inf": json_number(door.n_inf), "n_pos": door.n_pos, "door": door.number}
