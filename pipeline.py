@@ -861,7 +861,8 @@ def _may_have_seen(spec: AgentSpec, log: InteractionLog, split: Split) -> str | 
 
 def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidelity, findings: Any = None) -> Report:
     """The report of a run, or of the fidelity stages alone."""
-    from evaluators.report import DataSection, FidelitySection, PreferenceSection, Report
+    from evaluators.data_card import data_card
+    from evaluators.report import DataCardModel, DataSection, FidelitySection, PreferenceSection, Report
 
     log, split, scenario = data.log, data.split, setting.scenario
     base = float(log.primary.mean())
@@ -902,6 +903,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
             n_interactions=len(log),
             splits=splits,
             card=card,
+            holds=DataCardModel.model_validate(data_card(log).to_json()),
         ),
         fidelity=FidelitySection.model_validate(block),
         preference=PreferenceSection.model_validate(_preference(setting, worlds, block)),

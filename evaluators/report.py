@@ -95,6 +95,77 @@ def _without(dumped: dict[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in dumped.items() if key not in names or value not in (None, {}, [])}
 
 
+class SpreadModel(_Part):
+    """Least, median and greatest value."""
+
+    least: float
+    median: float
+    most: float
+
+
+class TimesModel(_Part):
+    """When the rows were logged."""
+
+    first: str = Field(description="day of the first row; empty where times count in some unit of their own")
+    last: str
+    days: float
+    gaps: SpreadModel = Field(description="seconds between a user's consecutive rows")
+    zero_gaps: float = Field(description="share of those gaps that are 0 s")
+    within_a_minute: float = Field(description="share of those gaps that are below 60 s")
+
+
+class SelectionModel(_Part):
+    """A difference that is 0 where what was shown depends on nothing that liking depends on."""
+
+    name: str
+    estimate: EstimateModel
+
+
+class GroupModel(_Part):
+    """One group of a sensitive attribute."""
+
+    attribute: str
+    group: str
+    users: int
+    rows: int
+    base_rate: EstimateModel
+
+
+class QuestionModel(_Part):
+    """What one may want to know of users, and whether the log can tell."""
+
+    about: str
+    answer: Literal["yes", "in part", "no"]
+    why: str
+
+
+class DataCardModel(_Part):
+    """What the log holds and cannot tell; keys of `DataCard.to_json()`."""
+
+    rows: int
+    users: int = Field(description="users with rows")
+    items: int = Field(description="items with rows")
+    unseen_items: int = Field(description="items of the catalogue without a row")
+    density: float = Field(description="share of the pairs of these users and items that have a row")
+    rows_per_user: SpreadModel
+    rows_per_item: SpreadModel
+    base_rate: EstimateModel
+    behaviours: dict[str, SpreadModel]
+    exposure: str = Field(description="who chose what was shown")
+    selection: list[SelectionModel] = Field(description="evidence on rows missing not at random")
+    times: TimesModel | None
+    impressions: int | None
+    sessions: int | None
+    positions: int | None = Field(description="greatest position, from 0")
+    propensity: SpreadModel | None
+    random_rows: int = Field(description="rows of the part whose items were drawn uniformly at random")
+    with_text: float = Field(description="share of rows whose item has text")
+    groups: list[GroupModel]
+    questions: list[QuestionModel]
+    limits: list[str] = Field(description="what the publisher's files cannot tell beyond that")
+    notes: list[str] = Field(description="what reading left out, merged or put in order")
+
+
 class DataSection(_Part):
     """What the run was computed from."""
 
@@ -104,8 +175,9 @@ class DataSection(_Part):
     n_interactions: int
     splits: dict[str, JsonValue] = Field(default_factory=dict, description="users and rows of each split")
     card: dict[str, JsonValue] = Field(
-        default_factory=dict, description="data card: positive, base rate, columns used, sha256, what the log lacks"
+        default_factory=dict, description="in words: positive, base rate, columns used, sha256, what the log lacks"
     )
+    holds: DataCardModel | None = Field(None, description="data card: what the log holds and cannot tell")
 
 
 class ReliabilityBin(_Part):

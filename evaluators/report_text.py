@@ -15,7 +15,7 @@ from evaluators.wording import SCOPE, VERDICT_WORDS, column_decimals, gate_summa
 
 if TYPE_CHECKING:
     from evaluators.leaderboard import Board, Leaderboard
-    from evaluators.report import EstimateModel, Report
+    from evaluators.report import DataCardModel, EstimateModel, Report
 
 STYLES = {"pass": "bold green", "fail": "bold red", "undecided": "bold yellow"}
 LABEL_WIDTH = 9
@@ -65,9 +65,17 @@ def _fidelity_alone(report: Report, html: str | None) -> Group:
         passed = sum(check.outcome == "pass" for check in made)
         words = f"{passed} of {len(made)} checks of further worlds and of held-out users passed"
         rows.append((Text("Elsewhere", "bold"), Text(words)))
+    if report.data.holds is not None:
+        rows.append((Text("Data", "bold"), Text(_cannot_tell(report.data.holds))))
     if html is not None:
         rows.append((Text("Report", "bold"), Text(html, overflow="fold")))
     return Group(_heading(report), Text(""), _checks(report), Text(""), _hanging(rows))
+
+
+def _cannot_tell(log: DataCardModel) -> str:
+    """Who chose what was shown, and what the log therefore does not identify."""
+    missing = [question.about for question in log.questions if question.answer == "no"]
+    return f"{log.exposure}; not identified: {', '.join(missing) or 'nothing asked of it'}"
 
 
 def _checks(report: Report) -> Table:

@@ -93,6 +93,7 @@ class InteractionLog:
         session: [n] number of the visit that the row belongs to, from 0, or None where not logged.
         random: rows with items drawn uniformly at random, kept apart from the log, or None.
         exposure: who chose what was shown, where the dataset says so; "" where nobody does.
+        limits: what the dataset's publisher or its reader says that it cannot tell, for the data card.
 
     Raises:
         LogError: lengths differ, an index is out of range, rows are not sorted by user, the primary behaviour never
@@ -114,6 +115,7 @@ class InteractionLog:
     session: NDArray[np.int64] | None = None
     random: RandomRows | None = None
     exposure: str = ""
+    limits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.user)

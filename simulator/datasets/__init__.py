@@ -53,10 +53,12 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
     from simulator.datasets.tables import read_table
 
     source = settings.source
+    limits: tuple[str, ...] = ()
     if source in DATASETS:
         if DATASETS[source].instead:
             raise LogError(f"data.source: {DATASETS[source].refusal(source)}")
-        tables = read_dataset(source).tables
+        found = read_dataset(source)
+        tables, limits = found.tables, found.limits
         assert tables is not None  # a row without `instead` has a log
     else:
         path = folder / Path(source).expanduser()
@@ -74,7 +76,7 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         items=tables.items if settings.items is None else read_table(folder / settings.items, "data.items"),
         users=tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
     )
-    return build_log(tables, settings, seed=seed)
+    return replace(build_log(tables, settings, seed=seed), limits=limits)
 
 
 _KINDS_OF_LOG = "a name of `windtunnel list datasets`, a folder with an .inter file, or a .csv, .tsv or .parquet file"

@@ -17,9 +17,12 @@ from simulator.datasets.tables import table_of
 _NO_VALUE = ("unkonwn", "unknown")  # item 267 has no title and no year, spelt so; two films have no genre
 
 
-LATEST_LIMITS = (
+LIMITS = (
     "people chose what to rate: the log says what is liked once seen, not what would be seen",
     "times are those of entering ratings, many in one sitting: sessions and leaving are not identified",
+)
+LATEST_LIMITS = (
+    *LIMITS,
     "no demographics",
     "overviews cover 1,886 and trailer features 4,751 of 9,742 films, the better known ones",
 )
@@ -33,7 +36,11 @@ def read_ml_100k(folder: Path) -> Dataset:
     emptied = {
         name: pc.if_else(pc.is_in(column, pa.array(_NO_VALUE)), "", column) for name, column in items.columns.items()
     }
-    return Dataset("ml-100k", tables=replace(tables, items=replace(items, columns=emptied)))
+    return Dataset(
+        "ml-100k",
+        limits=LIMITS,
+        tables=replace(tables, items=replace(items, columns=emptied), exposure=SELF_SELECTED),
+    )
 
 
 def read_ml_latest_small(folder: Path) -> Dataset:
