@@ -84,6 +84,8 @@ class Setting:
         """Results of tasks, with progress on show and processor seconds noted."""
         with self.progress.stage(stage) as show:
             done = self.engine.map(tasks, show)
+            if not self.engine.serial:
+                show.elsewhere = sum(one.cpu_seconds for one in done if not one.cached)
         for task, one in zip(tasks, done, strict=True):
             if not one.cached:
                 self.cpu[f"{stage}/{task.name} (cpu)"] = one.cpu_seconds
@@ -888,7 +890,8 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
     block = (fidelity_found if findings is None else findings.fidelity).to_json()
     block["reliability"] = [{"bin": k, **one} for k, one in enumerate(block["reliability"], 1)]
     versions = {**library_versions(), "python": platform.python_version(), "windtunnel": _own_version()}
-    seconds = {**setting.progress.seconds, **setting.cpu}
+    of_stages = {f"{stage} (cpu)": cpu for stage, cpu in setting.progress.cpu_seconds.items()}
+    seconds = {**setting.progress.seconds, **of_stages, **setting.cpu}
     return Report(
         name=scenario.name,
         digest=digest(scenario, data.digest),
@@ -1031,7 +1034,9 @@ def run(
         report = assemble(setting, data, worlds, believed, findings)
         with setting.progress.stage("report"):
             write(report, out, flown)
-        setting.progress.say(f"processor seconds: {sum(setting.cpu.values()):.0f} in tasks, by task in report.json")
+        setting.progress.say(
+            f"{sum(setting.progress.cpu_seconds.values()):.0f} processor seconds, by task in report.json"
+        )
         return report
 
 

@@ -142,6 +142,11 @@ class Engine:
     address: str = ""
     _client: Any = field(default=None, repr=False)
 
+    @property
+    def serial(self) -> bool:
+        """Whether tasks run one after another in this process."""
+        return self.workers == 1 and not self.address
+
     def map(self, tasks: Sequence[Task], show: Callable[[float, str], None] | None = None) -> list[Done]:
         """Run those tasks whose result is not stored yet, side by side; results in the order of `tasks`.
 
@@ -177,7 +182,7 @@ class Engine:
         )
         watcher.start()
         try:
-            if self.workers == 1 and not self.address:
+            if self.serial:
                 for (task, key), path in zip(waiting, paths, strict=True):
                     _run_and_store(self.cache, task, key, path)
             else:

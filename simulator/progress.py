@@ -23,12 +23,19 @@ def _clock(seconds: float) -> str:
 
 @dataclass(slots=True)
 class StageProgress:
-    """One stage under way: call it with the fraction done and a few words."""
+    """One stage under way: call it with the fraction done and a few words.
+
+    Attributes:
+        name: of the stage. began: on the monotonic clock. show: how it is shown.
+        fraction: done, in [0, 1].
+        elsewhere: processor seconds spent on it in other processes.
+    """
 
     name: str
     began: float
     show: Any
     fraction: float = 0.0
+    elsewhere: float = 0.0
 
     def __call__(self, fraction: float, text: str = "") -> None:
         """Say that this share of the stage is done, in [0, 1]."""
@@ -48,17 +55,19 @@ class Progress:
     Attributes:
         stream: where to write; None is silent.
         seconds: wall-clock seconds of the stages that ended, by name.
+        cpu_seconds: their processor seconds, all processes together.
     """
 
     stream: IO[str] | None = field(default_factory=lambda: sys.stderr)
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     _bar: Any = None
     _spoke: float = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageProgress]:
         """Run a stage under this name; yields the callable that takes the fraction done."""
-        began = time.monotonic()
+        began, began_cpu = time.monotonic(), time.process_time()
         live = self.stream is not None and self.stream.isatty()
         handle = StageProgress(name, began, self._show_bar if live else self._show_line)
         self._spoke = began
@@ -68,8 +77,11 @@ class Progress:
             if self._bar is not None:
                 self._bar.stop()
                 self._bar = None
+            cpu = time.process_time() - began_cpu + handle.elsewhere
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
-        self.say(f"{name}: done in {_clock(time.monotonic() - began)}", after=QUIET_SECONDS, began=began)
+            self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + cpu
+        done = f"{name}: done in {_clock(time.monotonic() - began)}, {cpu:.0f} processor seconds"
+        self.say(done, after=QUIET_SECONDS, began=began)
 
     def say(self, text: str, *, after: float = 0.0, began: float | None = None) -> None:
         """Write one line, unless less than `after` seconds went by since `began`."""
