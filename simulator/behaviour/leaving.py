@@ -1,0 +1,246 @@
+"""When users leave and come back, fitted on logged sessions; and what such a log can tell of the effect of slates.
+
+Leaving is a discrete-time hazard, the kernel's own formula as a logistic regression. Whether satisfaction keeps people
+is a causal question that most logs cannot answer: who is satisfied differs in other ways too. So the effect counts as
+identified only where it stands out from *placebos*, the same regression with satisfaction permuted among the slates of
+the same user. Gaps between sessions are lognormal, censored at the end of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.behaviour.assumptions import Assumption
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SESSION_GAP = 1800.0
+"""Seconds without a row after which a session counts as over."""
+FEWEST_LEAVINGS = 50
+_PLACEBOS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedSteps:
+    """m logged slates in their order, each with what the kernel's hazard reads.
+
+    Attributes:
+        user: [m] cluster; session: [m] number of the session; step: [m] slates before this one in its session.
+        satisfaction: [m] running satisfaction after the slate, in [0, 1]; repetition: [m] in [0, 1].
+        left: [m] bool the session ended with this slate; a session cut by the log's end is left out or never True.
+    """
+
+    user: Ints
+    session: Ints
+    step: Ints
+    satisfaction: Floats
+    repetition: Floats
+    left: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class LeavingFit:
+    """A fitted hazard of leaving: sigma(c0 - c1 (satisfaction - 1/2) + c2 repetition + c3 step).
+
+    Attributes:
+        value, se: parameter (base_rate, satisfaction, repetition, step) -> estimate and cluster standard error.
+        placebo_z: [P] |z| of permuted satisfactions. z: that of the real one.
+        identified: whether the effect of satisfaction stands out from the placebos and has the sign of the model.
+        why: in words.
+        n: slates; leavings: among them.
+    """
+
+    value: dict[str, float]
+    se: dict[str, float]
+    placebo_z: Floats
+    z: float
+    identified: bool
+    why: str
+    n: int
+    leavings: int
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """What a world takes from the fit: the base rate and the step always, the effect of slates where identified."""
+        names = ["base_rate", "step"]
+        names += ["satisfaction"] if self.identified else []
+        names += ["repetition"] if self.value["repetition"] > 2 * self.se["repetition"] else []
+        return tuple(Assumption("leave", name, self.value[name], "fitted", self.se[name]) for name in names)
+
+
+def running_satisfaction(session: Ints, clicks: Floats, *, usual: float, memory: float) -> Floats:
+    """[m] the kernel's satisfaction after each slate of rows sorted by session, from 1/2 at each session's start."""
+    pleased = np.minimum(1.0, clicks / (2 * usual))
+    out = np.empty(len(clicks))
+    now, before = 0.5, None
+    for at, (one, number) in enumerate(zip(pleased.tolist(), session.tolist(), strict=True)):
+        now = memory * (0.5 if number != before else now) + (1 - memory) * one
+        out[at], before = now, number
+    return out
+
+
+def fit_leaving(steps: LoggedSteps, rng: np.random.Generator) -> LeavingFit:
+    """Hazard of leaving by logistic regression, the user as cluster.
+
+    Args:
+        steps: logged slates.
+        rng: permutes satisfaction within users for the placebos.
+
+    Raises:
+        ValueError: too few sessions end in the log.
+    """
+    leavings = int(steps.left.sum())
+    if leavings < FEWEST_LEAVINGS:
+        raise ValueError(f"{leavings} sessions end in the log, {FEWEST_LEAVINGS} are needed")
+    columns = {
+        "satisfaction": steps.satisfaction - 0.5,
+        "repetition": steps.repetition,
+        "step": steps.step.astype(np.float64),
+    }
+    varied = [name for name, column in columns.items() if np.ptp(column) > 0]
+    design = np.column_stack([np.ones(len(steps.left)), *(columns[name] for name in varied)])
+    y = steps.left.astype(np.float64)
+    coefficient, covariance = _logistic(design, y, steps.user)
+    se = np.sqrt(np.diag(covariance))
+    base = 1 / (1 + np.exp(-coefficient[0]))
+    value, error = {"base_rate": float(base)}, {"base_rate": float(se[0] * base * (1 - base))}
+    for name in columns:
+        at = varied.index(name) + 1 if name in varied else None
+        sign = -1.0 if name == "satisfaction" else 1.0
+        value[name] = 0.0 if at is None else float(sign * coefficient[at])
+        error[name] = np.inf if at is None else float(se[at])
+    z = value["satisfaction"] / error["satisfaction"]
+    placebo = np.array([_placebo_z(design, y, steps.user, rng) for _ in range(_PLACEBOS)]) if z else np.zeros(1)
+    limit = max(1.96, float(np.quantile(placebo, 0.95)))
+    identified = bool(z > limit)
+    side = "with" if z > 0 else "against"
+    why = f"satisfaction has z = {abs(z):.2f} {side} the model's sign, placebos within users up to {limit:.2f}"
+    return LeavingFit(value, error, placebo, float(z), identified, why, len(y), leavings)
+
+
+def _logistic(design: Floats, y: Floats, user: Ints) -> tuple[Floats, Floats]:
+    """Coefficients and their covariance, clustered by user."""
+    import statsmodels.api as sm
+
+    found = sm.GLM(y, design, family=sm.families.Binomial()).fit(cov_type="cluster", cov_kwds={"groups": user})
+    return np.asarray(found.params), np.asarray(found.cov_params())
+
+
+def _placebo_z(design: Floats, y: Floats, user: Ints, rng: np.random.Generator) -> float:
+    """|z| of satisfaction permuted within each user, by one Newton step from the fit without it (a score test)."""
+    order = np.lexsort((rng.random(len(user)), user))
+    by_user = np.argsort(user, kind="stable")
+    permuted = design.copy()
+    permuted[by_user, 1] = design[order, 1]
+    nothing = np.delete(permuted, 1, axis=1)
+    beta = np.zeros(nothing.shape[1])
+    for _ in range(8):
+        p = 1 / (1 + np.exp(-(nothing @ beta)))
+        information = (nothing * (p * (1 - p))[:, None]).T @ nothing
+        beta = beta + np.linalg.lstsq(information, nothing.T @ (y - p), rcond=None)[0]
+    p = 1 / (1 + np.exp(-(nothing @ beta)))
+    weight = p * (1 - p)
+    information = (nothing * weight[:, None]).T @ nothing
+    projected = (
+        permuted[:, 1]
+        - nothing @ np.linalg.lstsq(information, (nothing * weight[:, None]).T @ permuted[:, 1], rcond=None)[0]
+    )
+    scores = np.bincount(np.unique(user, return_inverse=True)[1], projected * (y - p))
+    return float(abs(scores.sum()) / np.sqrt(np.sum(scores**2)))
+
+
+@dataclass(frozen=True, slots=True)
+class GapFit:
+    """A lognormal distribution of the days between the end of a session and the start of the next.
+
+    Attributes:
+        median_gap, spread: its median in days and the standard deviation of its logarithm; *_se: standard errors.
+        n: sessions; returns: those followed by another in the log.
+    """
+
+    median_gap: float
+    median_gap_se: float
+    spread: float
+    spread_se: float
+    n: int
+    returns: int
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """What a world takes from the fit."""
+        return (
+            Assumption("returning", "median_gap", self.median_gap, "fitted", self.median_gap_se),
+            Assumption("returning", "spread", self.spread, "fitted", self.spread_se),
+        )
+
+
+def fit_gaps(gap: Floats, seen: NDArray[np.bool_], user: Ints) -> GapFit:
+    """Lognormal gaps by maximum likelihood, right-censored where the log ended first; the user as cluster.
+
+    Args:
+        gap: [n] days from a session's end to the next session's start, or to the end of the log.
+        seen: [n] bool, the next session is in the log.
+        user: [n] cluster.
+
+    Raises:
+        ValueError: fewer than 20 returns.
+    """
+    from scipy.optimize import minimize
+    from scipy.stats import norm
+
+    if seen.sum() < 20:
+        raise ValueError(f"{int(seen.sum())} sessions are followed by another, 20 are needed")
+    logs = np.log(np.maximum(gap, 1e-6))
+
+    def rows(theta: Floats) -> tuple[Floats, Floats]:
+        """Log-likelihood and its scores [n, 2] in (mean, log spread)."""
+        spread = np.exp(theta[1])
+        z = (logs - theta[0]) / spread
+        hazard = np.exp(norm.logpdf(z) - norm.logsf(z))
+        value = np.where(seen, norm.logpdf(z) - theta[1], norm.logsf(z))
+        pull = np.where(seen, z, hazard)
+        return value, np.column_stack([pull / spread, np.where(seen, z * z - 1, hazard * z)])
+
+    def objective(theta: Floats) -> tuple[float, Floats]:
+        value, score = rows(theta)
+        return -float(value.mean()), -score.mean(axis=0)
+
+    start = np.array([logs[seen].mean(), np.log(max(logs[seen].std(), 0.1))])
+    theta = minimize(objective, start, jac=True, method="BFGS").x
+    _, score = rows(theta)
+    hessian = np.column_stack([_slope(rows, theta, e) for e in 1e-5 * np.eye(2)])
+    clusters, of_user = np.unique(user, return_inverse=True)
+    summed = np.zeros((len(clusters), 2))
+    np.add.at(summed, of_user, score)
+    inverse = np.linalg.inv(hessian)
+    mean_se, log_spread_se = np.sqrt(np.diag(inverse @ (summed.T @ summed) @ inverse))
+    median, spread = float(np.exp(theta[0])), float(np.exp(theta[1]))
+    return GapFit(median, median * float(mean_se), spread, spread * float(log_spread_se), len(gap), int(seen.sum()))
+
+
+def _slope(rows: Callable[[Floats], tuple[Floats, Floats]], theta: Floats, by: Floats) -> Floats:
+    """Change of the summed scores along one coordinate, a unit of it."""
+    return np.asarray((rows(theta + by)[1] - rows(theta - by)[1]).sum(axis=0) / (2 * by.sum()))
+
+
+def sessions_of_times(user: Ints, time: Floats, *, gap: float = SESSION_GAP) -> Ints:
+    """[n] number of the session of each row; rows sorted by user, then time. A new one after `gap` seconds' pause."""
+    new = np.ones(len(user), bool)
+    new[1:] = (np.diff(user) != 0) | (np.diff(time) > gap)
+    return np.cumsum(new) - 1
+
+
+def gaps_of_times(user: Ints, time: Floats, *, gap: float = SESSION_GAP) -> tuple[Floats, NDArray[np.bool_], Ints]:
+    """Days after each session to the next or to the log's end, whether there is a next, and whose session it was."""
+    session = sessions_of_times(user, time, gap=gap)
+    first = np.flatnonzero(np.diff(session, prepend=-1))
+    last = np.append(first[1:], len(user)) - 1
+    owner = user[first]
+    followed = np.zeros(len(first), bool)
+    followed[:-1] = owner[1:] == owner[:-1]
+    until = np.full(len(first), time.max())
+    until[:-1] = np.where(followed[:-1], time[first[1:]], until[:-1])
+    return (until - time[last]) / 86_400, followed, owner

@@ -1,0 +1,109 @@
+"""Heads, hazards of leaving and gaps between sessions, fitted on data of known truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulator.behaviour.heads import LEVELS, Head, fit_head
+from simulator.behaviour.leaving import LoggedSteps, fit_gaps, fit_leaving, gaps_of_times, running_satisfaction
+from simulator.errors import LogError
+
+TRUE_HEADS = [
+    Head("like", "l", -0.5, 0.8, 0, 0),
+    Head("dwell", "d", 3.0, 0.4, 0, 0, levels=tuple(np.sort(np.random.default_rng(0).standard_normal(LEVELS)))),
+    Head("rating", "r", 0.0, 0.7, 0, 0, levels=(-1.0, 0.5, 2.0), values=(1.0, 2.0, 3.0, 4.0)),
+    Head("rating", "r", 0.0, 0.7, 0, 0, levels=(-1.0,), values=(4.0, 5.0)),
+]
+
+
+@pytest.mark.parametrize("true", TRUE_HEADS, ids=lambda head: f"{head.kind}{len(head.values)}")
+def test_a_head_comes_back_and_is_calibrated(true: Head) -> None:
+    """In each half of the logits the mean of the behaviour is what the head expects, within 4 standard errors."""
+    rng = np.random.default_rng(5)
+    z, u, user = rng.standard_normal(4_000), rng.random(4_000), rng.integers(0, 300, 4_000)
+    y = true.draw(z, u)
+    found = fit_head(true.kind, "column", y, z, user)
+    assert abs(found.slope - true.slope) < 3 * found.slope_se
+    assert found.values == true.values
+    for half in (z < 0, z >= 0):
+        error = y[half].std() / np.sqrt(half.sum())
+        assert abs(found.mean(z[half]).mean() - y[half].mean()) < 4 * error
+    again = found.draw(z, rng.random(4_000))
+    assert abs(again.mean() - y.mean()) < 4 * y.std() * np.sqrt(2 / 4_000)
+    assert np.quantile(again, [0.1, 0.5, 0.9]) == pytest.approx(np.quantile(y, [0.1, 0.5, 0.9]), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "why"),
+    [
+        ("like", np.full(100, 1.0), "both must occur"),
+        ("like", np.arange(100.0), "a like is 0 or 1"),
+        ("dwell", np.append(np.ones(99), -2.0), "-2 seconds"),
+        ("rating", np.arange(100.0), "100 different ratings"),
+        ("dwell", np.append(np.ones(20), np.full(80, np.nan)), "20 clicked rows have a value"),
+    ],
+)
+def test_columns_that_are_no_such_behaviour_are_refused(kind: str, value: np.ndarray, why: str) -> None:
+    with pytest.raises(LogError, match=f"simulator.behaviours.column: .*{why}"):
+        fit_head(kind, "column", value, np.linspace(-1, 1, 100), np.arange(100) % 9)  # type: ignore[arg-type]
+
+
+def logged_leaving(effect: float, seed: int, sessions: int = 900) -> LoggedSteps:
+    rng = np.random.default_rng(seed)
+    satisfaction, here = np.full(sessions, 0.5), np.arange(sessions)
+    parts: list[tuple[np.ndarray, ...]] = []
+    for step in range(30):
+        pleased = np.minimum(1, rng.poisson(1.5, len(here)) / 3)
+        satisfaction[here] = 0.7 * satisfaction[here] + 0.3 * pleased
+        repetition = 0.5 * rng.random(len(here))
+        logit = -2.2 - effect * (satisfaction[here] - 0.5) + repetition + 0.03 * step
+        left = rng.random(len(here)) < 1 / (1 + np.exp(-logit))
+        parts.append((here // 3, here, np.full(len(here), step), satisfaction[here], repetition, left))
+        here = here[~left]
+    return LoggedSteps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def test_a_hazard_of_known_truth_comes_back_and_a_true_effect_of_slates_is_identified() -> None:
+    fit = fit_leaving(logged_leaving(2.5, 1), np.random.default_rng(0))
+    true = {"base_rate": 1 / (1 + np.exp(2.2)), "satisfaction": 2.5, "repetition": 1.0, "step": 0.03}
+    for name, value in true.items():
+        assert abs(fit.value[name] - value) < 2.5 * fit.se[name], name
+    assert fit.identified
+    assert ("leave", "satisfaction", "fitted") in [(a.part, a.parameter, a.source) for a in fit.assumptions()]
+
+
+def test_an_effect_that_is_not_there_stays_assumed() -> None:
+    """Ten logs without an effect: more than two identified ones would be chance at 1 in 90 (level 5 %, one-sided)."""
+    found = [fit_leaving(logged_leaving(0.0, seed, 300), np.random.default_rng(0)) for seed in range(10)]
+    assert sum(fit.identified for fit in found) <= 2
+    assert "placebos" in found[0].why
+    quiet = next(fit for fit in found if not fit.identified)
+    assert "satisfaction" not in [a.parameter for a in quiet.assumptions()]
+
+
+def test_gaps_come_back_although_the_log_ends_before_many_of_them() -> None:
+    """Without censoring the median of the gaps that were seen is far too short."""
+    rng = np.random.default_rng(4)
+    user, gap = np.repeat(np.arange(400), 4), np.exp(np.log(3) + 1.5 * rng.standard_normal(1_600))
+    end = rng.uniform(0, 10, 1_600)
+    fit = fit_gaps(np.minimum(gap, end), gap < end, user)
+    assert abs(fit.median_gap - 3) < 3 * fit.median_gap_se
+    assert abs(fit.spread - 1.5) < 3 * fit.spread_se
+    assert np.median(gap[gap < end]) < 3 - 4 * fit.median_gap_se
+    with pytest.raises(ValueError, match="needed"):
+        fit_gaps(gap[:9], np.ones(9, bool), user[:9])
+
+
+def test_sessions_end_where_nothing_happens_for_half_an_hour() -> None:
+    day = 86_400.0
+    gap, followed, user = gaps_of_times(np.array([0, 0, 0, 1, 1]), np.array([0.0, 60, day, 0, 3 * day]))
+    assert user.tolist() == [0, 0, 1, 1]
+    assert followed.tolist() == [True, False, True, False]
+    assert gap == pytest.approx([1 - 60 / day, 2, 3, 0])
+
+
+def test_satisfaction_is_the_kernels() -> None:
+    """From 1/2 at each session's start; 1 is twice the usual number of clicks or more."""
+    found = running_satisfaction(np.array([0, 0, 1]), np.array([4.0, 0.0, 1.0]), usual=1.0, memory=0.6)
+    assert found == pytest.approx([0.6 * 0.5 + 0.4, 0.6 * 0.7, 0.6 * 0.5 + 0.4 * 0.5])
