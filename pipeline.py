@@ -564,6 +564,8 @@ def value_on_log(
 
     scenario, root = setting.scenario, setting.root
     names = scenario.evaluate.off_policy
+    if not names:
+        return OffPolicyEvidence("off-policy: evaluate.off_policy names no estimator", {})
     need_model = any(parse(name, "bandit").info.needs_model for name in names)
     code = ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_rounds.py")
     shape = (world.feature_names, world.history_length, world.slate_size, need_model)
@@ -572,7 +574,7 @@ def value_on_log(
     task = Task("log rounds", "rounds, propensities, rewards", _round_log, inputs, where, code)
     (asked,) = setting.map("log rounds", [task])
     seed = stream_word(root, "off_policy", "estimate", bits=31)
-    if isinstance(asked, str) or not names:
+    if isinstance(asked, str):
         return OffPolicyEvidence(asked, {}, seed)
     bounds = {name for name, all_ in ready.items() if any(getattr(one.agent, "privileged", False) for one in all_)}
     able = [name for name in ready if name not in bounds]

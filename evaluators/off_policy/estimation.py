@@ -29,6 +29,7 @@ from evaluators.off_policy.diagnostics import (
     k_hat_limit,
     weight_facts,
 )
+from evaluators.off_policy.guaranteed import Interval, checked_interval, guaranteed
 from evaluators.off_policy.names import DEFAULTS, EstimatorName, Record, parse
 from evaluators.off_policy.prepared import Asked, Prepared, Withheld, prepare
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
@@ -63,6 +64,7 @@ def estimate(
     reward_model: Any = None,
     folds: int = 3,
     q_weights: str | None = None,
+    interval: str = "default",
 ) -> dict[str, Estimate]:
     """Value of a policy from logged feedback, by each estimator asked for.
 
@@ -83,14 +85,20 @@ def estimate(
         reward_model: scikit-learn estimator for q_hat instead of the default.
         folds: of the reward model.
         q_weights: `importance` or `mrdr` weights its rows towards the policy (Farajtabar et al. 2018).
+        interval: `bernstein` or `betting` for limits of `ips` and `ips(clip=..)` that need no large sample; betting
+            limits hold at all looks at a log that grows. Other estimators are withheld then.
 
     Returns:
         One estimate for each name as asked, in the unit of the reward; withheld where a rule says so.
     """
     kind = kind_of(rounds)
     names = tuple(parse(text, kind) for text in (DEFAULTS[kind] if estimators is None else estimators))
-    asked = Asked(names, reward_range, gamma, level, seed, reward_model, folds, q_weights)
+    asked = Asked(names, reward_range, gamma, level, seed, reward_model, folds, q_weights, interval)
     prepared = prepare(rounds, pi_e, asked, q_hat=q_hat, q_hat_source=q_hat_source)
+    if interval != "default":
+        return {
+            name.asked: guaranteed_estimate(name, prepared, checked_interval(interval), force=force) for name in names
+        }
     return {name.asked: estimate_prepared(name, prepared, force=force) for name in names}
 
 
@@ -284,6 +292,37 @@ def _limits(lower: Ratios, upper: Ratios, value: float, level: float) -> tuple[f
     low = t_interval(lower.value, lower.scores(), level)[0]
     high = t_interval(upper.value, upper.scores(), level)[1]
     return min(low, value), max(high, value)  # small logs can invert them; this only widens
+
+
+def guaranteed_estimate(name: EstimatorName, prepared: Prepared, kind: Interval, *, force: bool = False) -> Estimate:
+    """IPS with limits that need no large sample; only the rules on propensities (W5, W6) can withhold it."""
+    units, level = prepared.units, prepared.level
+    x = prepared.weighted
+    base = {"n": units.n, "users": units.n_users, **_support_note(prepared), **prepared.diagnostics}
+    if x is None or name.base != "ips" or name.tuner is not None:
+        why = f"interval: {kind} limits are for ips and ips(clip=..) of bandit rounds; ask for those"
+        return Estimate.withhold(
+            _note(name, prepared, "not computed"), why, n=units.n_users, level=level, diagnostics=base
+        )
+    found = guaranteed(kind, x, units, level, name.tuning)
+    if isinstance(found, str):
+        method = _note(name, prepared, "not computed")
+        return Estimate.withhold(method, found, n=units.n_users, level=level, diagnostics=base)
+    facts = prepared.facts(x.w)
+    base |= _weight_diagnostics(facts, units)
+    base |= {"n_inf": None, "n_pos": None, "door": kind}
+    if found.looks:
+        base["looks"] = [{"users": n, "low": low, "high": high} for n, low, high in found.looks]
+    reasons = list(prepared.reasons)
+    if prepared.estimated:
+        reasons.insert(0, NEEDS_PROPENSITIES)
+    weight_reason = _weight_reason(facts, estimated=prepared.estimated)
+    reasons += [weight_reason] if weight_reason else []
+    how = {"bernstein": "empirical Bernstein limits", "betting": "betting limits, valid at every look"}[kind]
+    scope = "" if units.cluster is None else "; mean over users of their own means, no user comes back"
+    method = _note(name, prepared, how + scope)
+    low, high = min(found.low, found.value), max(found.high, found.value)
+    return _settle(name, prepared, method, found.value, low, high, reasons, base, force=force)
 
 
 def _unweighted_binary(prepared: Prepared, name: EstimatorName) -> bool:

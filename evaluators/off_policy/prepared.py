@@ -23,6 +23,7 @@ from evaluators.off_policy.diagnostics import (
     support_of,
     weight_facts,
 )
+from evaluators.off_policy.guaranteed import checked_interval
 from evaluators.off_policy.names import EstimatorName, Record, parse
 from evaluators.off_policy.propensity import FLOOR, MAX_FLOORED, METHOD, estimate_propensities
 from evaluators.off_policy.records import COLUMN_ROWS, Rounds, Slates, Trajectories
@@ -57,6 +58,7 @@ class Asked:
         reward_model: scikit-learn estimator for q_hat, or None for the default.
         folds: of the reward model.
         q_weights: how its rows are weighted, or None.
+        interval: "default", or limits of IPS without asymptotics.
     """
 
     names: tuple[EstimatorName, ...]
@@ -67,12 +69,14 @@ class Asked:
     reward_model: Any = None
     folds: int = 3
     q_weights: str | None = None
+    interval: str = "default"
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
             raise InputError(f"level: {self.level:g} must be between 0 and 1")
         if not 0 <= self.gamma <= 1:
             raise InputError(f"gamma: {self.gamma:g} must be between 0 and 1")
+        checked_interval(self.interval)
 
     @property
     def needs_model(self) -> bool:
