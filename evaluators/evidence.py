@@ -283,12 +283,13 @@ class GroupGaps:
         return table.gap if term.statistic == "fairness.gap" else table.worst
 
     def table(self, flights: Flights, metric: str, attribute: str, agent: str, level: float = 0.95) -> GroupTable:
-        """A metric by group, each user's value averaged over the worlds and trainings flown."""
+        """A metric by group over the worlds and trainings flown."""
         return by_group(
-            flights.values[metric][agent].per_user.mean(axis=(0, 1)),
+            flights.values[metric][agent],
             self.groups[attribute][flights.user],
             metric=metric,
             attribute=attribute,
             events=flights.clicks[agent] if METRICS[metric].behaviour else None,
             level=level,
+            higher_is_better=METRICS[metric].higher_is_better,
         )

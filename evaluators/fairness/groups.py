@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from evaluators.comparison import AgentValues, SeedPool, cross
 from evaluators.estimate import Estimate
-from evaluators.intervals import (
-    t_quantile,
-)
+from evaluators.intervals import t_quantile
+from evaluators.power import satterthwaite
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,7 +57,8 @@ class GroupTable:
         groups: all groups, by name; the withheld ones among them.
         gap: largest minus smallest mean over the reported groups, simultaneous interval.
         ratio: smallest over largest mean, simultaneous interval on logs.
-        worst: the reported group with the smallest lower limit, its simultaneous interval.
+        worst: the reported group with the smallest lower limit (the largest upper one where less is better), its
+            simultaneous interval.
         worst_name: its name, or None.
     """
 
@@ -76,7 +77,7 @@ class GroupTable:
 
 
 def by_group(
-    value: Floats,
+    value: Floats | AgentValues,
     group: NDArray[np.str_],
     *,
     metric: str,
@@ -84,31 +85,40 @@ def by_group(
     events: Floats | None = None,
     level: float = 0.95,
     scope: str = "simulated",
+    higher_is_better: bool = True,
 ) -> GroupTable:
     """Mean of a per-user metric by group, and the gap between groups.
 
+    Values of several judge worlds and trainings carry their spread into every interval: a group's mean by that of its
+    own mean, a gap by that of the difference of the two groups, in which what moves both alike cancels.
+
     Args:
-        value: [U] the metric of each user; NaN where a user has none (left out).
+        value: [U] the metric of each user, NaN where a user has none (left out); or an agent's values by training,
+            world and user.
         group: [U] value of the attribute; "" is unknown and left out.
         metric: name of the metric.
         attribute: name of the attribute.
         events: [U] primary behaviours of each user: a group needs 10 users with one; None where the metric has none.
         level: of all intervals.
         scope: simulated or logged, for the wording.
+        higher_is_better: the metric's direction, for who is served worst.
     """
     from fairlearn.metrics import MetricFrame
 
-    known = (group != UNKNOWN) & np.isfinite(value)
-    value, group = value[known], group[known]
-    has_event = np.ones(len(value)) if events is None else (events[known] > 0).astype(np.float64)
-    if not len(value):
+    values = value if isinstance(value, AgentValues) else AgentValues(value[None, None])
+    of_user = values.per_user.mean(axis=(0, 1))
+    known = (group != UNKNOWN) & np.isfinite(of_user)
+    values = AgentValues(values.per_user[:, :, known], values.trains)
+    mean_of_user, group = of_user[known], group[known]
+    has_event = np.ones(len(group)) if events is None else (events[known] > 0).astype(np.float64)
+    if not len(group):
         nothing = Estimate.withhold("groups", f"{attribute}: no user has a known value", level=level)
         return GroupTable(metric, attribute, (), nothing, nothing, nothing, None)
     # One row a user, so that fairlearn's groups are means over users and not over rows.
     frame = MetricFrame(
         metrics={"mean": _mean, "sd": _sd, "n": _count, "with_event": _positive},
         y_true=has_event,
-        y_pred=value,
+        y_pred=mean_of_user,
         sensitive_features=group,
     )
     rows = [(str(name), row) for name, row in frame.by_group.sort_index().iterrows()]
@@ -117,15 +127,65 @@ def by_group(
     groups = []
     for name, row in rows:
         n, mean, sd, reason = int(row["n"]), float(row["mean"]), float(row["sd"]), reasons[name]
-        method = f"{scope} {metric}, {attribute} = {name}, mean over users, user t"
+        method = f"{scope} {metric}, {attribute} = {name}, mean over users, {_what_varies(values)}"
         if reason is not None:
             withheld = Estimate.withhold(method, reason, n=n, level=level)
             groups.append(Group(name, n, mean, sd, withheld, withheld))
             continue
-        own = mean_interval(mean, sd, n, level, method)
-        together = mean_interval(mean, sd, n, 1 - (1 - level) / n_reported, f"{method}, all {n_reported} groups")
+        mine = AgentValues(values.per_user[:, :, group == name], values.trains)
+        own = _level_interval(mine, level, method)
+        together = _level_interval(mine, 1 - (1 - level) / n_reported, f"{method}, all {n_reported} groups")
         groups.append(Group(name, n, mean, sd, own, replace(together, level=level)))
-    return _table(metric, attribute, tuple(groups), level, scope)
+    moves = {name: values.per_user[:, :, group == name].mean(axis=2) for name, _ in rows}
+    shared = Shared(np.stack([moves[g.name] for g in groups]), values.trains)
+    return _table(metric, attribute, tuple(groups), shared, level, scope, higher_is_better=higher_is_better)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all groups share: means [K, T, M] of K groups by training and judge world.
+
+    Attributes:
+        mean: [K, T, M].
+        trains: whether the agent's training is one draw of many.
+    """
+
+    mean: Floats
+    trains: bool = False
+
+    def take(self, groups: list[int]) -> Shared:
+        """Some of the groups."""
+        return Shared(self.mean[groups], self.trains)
+
+    def parts(self, i: int, j: int) -> list[tuple[float, float]]:
+        """(variance, degrees of freedom) that trainings and worlds add to the difference of two groups."""
+        difference = self.mean[i] - self.mean[j]  # [T, M]
+        n_seeds, n_worlds = difference.shape
+        found = []
+        if self.trains and n_seeds > 1:
+            found.append((float(difference.mean(axis=1).var(ddof=1)) / n_seeds, n_seeds - 1.0))
+        if n_worlds > 1:
+            found.append((float(difference.mean(axis=0).var(ddof=1)) * (1 + 1 / n_worlds), n_worlds - 1.0))
+        return found
+
+
+def _what_varies(values: AgentValues) -> str:
+    parts = ["users"]
+    if values.trains and values.n_seeds > 1:
+        parts.append(f"{values.n_seeds} trainings")
+    if values.n_worlds > 1:
+        parts.append(f"{values.n_worlds} judge worlds")
+    return "user t" if len(parts) == 1 else f"over {' x '.join(parts)}"
+
+
+def _level_interval(values: AgentValues, level: float, method: str) -> Estimate:
+    """Mean of one group's users, over further worlds and trainings like these."""
+    crossed = cross(values, None, SeedPool())
+    worlds = values.by_world
+    if len(worlds) > 1:
+        crossed = crossed.plus(float(worlds.var(ddof=1)) * (1 + 1 / len(worlds)), len(worlds) - 1)
+    half = crossed.half_width(level)
+    return Estimate(crossed.value, crossed.value - half, crossed.value + half, level, values.n_users, method)
 
 
 def _mean(y_true: Floats, y_pred: Floats) -> float:
@@ -158,8 +218,18 @@ def mean_interval(mean: float, sd: float, n: int, level: float, method: str) -> 
     return Estimate(mean, mean - half, mean + half, level, n, method)
 
 
-def _table(metric: str, attribute: str, groups: tuple[Group, ...], level: float, scope: str) -> GroupTable:
+def _table(
+    metric: str,
+    attribute: str,
+    groups: tuple[Group, ...],
+    shared: Shared,
+    level: float,
+    scope: str,
+    *,
+    higher_is_better: bool,
+) -> GroupTable:
     reported = [group for group in groups if group.estimate.value is not None]
+    shared = shared.take([k for k, group in enumerate(groups) if group.estimate.value is not None])
     what = f"{scope} {metric} by {attribute}"
     if len(reported) < 2:
         small = "; ".join(g.estimate.withheld or "" for g in groups if g.estimate.value is None)
@@ -171,17 +241,28 @@ def _table(metric: str, attribute: str, groups: tuple[Group, ...], level: float,
         left_out = [g.name for g in groups if g.estimate.value is None]
         note = f"; not reported: {', '.join(left_out)}" if left_out else ""
         gap = _with_note(
-            gap_interval(mean, sd, n, level=level, method=f"gap of {what}, max - min of group means"), note
+            gap_interval(mean, sd, n, shared=shared, level=level, method=f"gap of {what}, max - min of group means"),
+            note,
         )
         ratio = _with_note(
-            ratio_interval(mean, sd, n, level=level, method=f"ratio of {what}, min / max of group means"), note
+            ratio_interval(
+                mean, sd, n, shared=shared, level=level, method=f"ratio of {what}, min / max of group means"
+            ),
+            note,
         )
     if not reported:
         why = f"worst group: none of {len(groups)} groups is large enough"
         return GroupTable(
             metric, attribute, groups, gap, ratio, Estimate.withhold(f"worst group of {what}", why, level=level), None
         )
-    worst = min(reported, key=lambda g: (-math.inf if g.simultaneous.low is None else g.simultaneous.low, g.name))
+
+    def served(group: Group) -> tuple[float, str]:
+        """How well the group may be served at the least: its lower limit, or the upper one turned."""
+        limit = group.simultaneous.low if higher_is_better else group.simultaneous.high
+        assert limit is not None
+        return (limit if higher_is_better else -limit), group.name
+
+    worst = min(reported, key=served)
     return GroupTable(metric, attribute, groups, gap, ratio, worst.simultaneous, worst.name)
 
 
@@ -189,7 +270,15 @@ def _with_note(estimate: Estimate, note: str) -> Estimate:
     return replace(estimate, method=estimate.method + note)
 
 
-def gap_interval(mean: Floats, sd: Floats, n: Floats, *, level: float = 0.95, method: str = "gap") -> Estimate:
+def gap_interval(
+    mean: Floats,
+    sd: Floats,
+    n: Floats,
+    *,
+    shared: Shared | None = None,
+    level: float = 0.95,
+    method: str = "gap",
+) -> Estimate:
     """Largest minus smallest of K group means, from all pairwise differences at once (Games, Howell 1976).
 
     A bootstrap of max - min excludes a gap of 0 in 81 to 100 % of cases where there is none, since a maximum of
@@ -199,6 +288,7 @@ def gap_interval(mean: Floats, sd: Floats, n: Floats, *, level: float = 0.95, me
         mean: [K] group means of users.
         sd: [K] standard deviations over users.
         n: [K] users.
+        shared: means of the groups by training and judge world, where there are several.
         level: simultaneous level.
         method: name of the estimate.
     """
@@ -207,6 +297,10 @@ def gap_interval(mean: Floats, sd: Floats, n: Floats, *, level: float = 0.95, me
     for i, j in combinations(range(k), 2):
         difference = abs(float(mean[i] - mean[j]))
         se, df = _welch(sd[[i, j]], n[[i, j]])
+        more = [] if shared is None else [part for part in shared.parts(i, j) if part[0] > 0]
+        if more:
+            variance = se**2 + sum(part for part, _ in more)
+            se, df = math.sqrt(variance), satterthwaite(variance, [(se**2, df), *more])
         half = _range_quantile(k, level, df) / math.sqrt(2) * se
         low, high = max(low, difference - half), max(high, difference + half)
     value = float(mean.max() - mean.min())
@@ -221,13 +315,22 @@ def gap_interval(mean: Floats, sd: Floats, n: Floats, *, level: float = 0.95, me
     )
 
 
-def ratio_interval(mean: Floats, sd: Floats, n: Floats, *, level: float = 0.95, method: str = "ratio") -> Estimate:
+def ratio_interval(
+    mean: Floats,
+    sd: Floats,
+    n: Floats,
+    *,
+    shared: Shared | None = None,
+    level: float = 0.95,
+    method: str = "ratio",
+) -> Estimate:
     """Smallest over largest of K group means: the gap interval on logs (delta method), in (0, 1]."""
     if (mean <= 0).any():
         return Estimate.withhold(
             method, f"ratio: a group mean is {mean.min():.3g}, needs all above 0", n=int(n.sum()), level=level
         )
-    logs = gap_interval(np.log(mean), sd / mean, n, level=level, method=method)
+    relative = None if shared is None else Shared(shared.mean / mean[:, None, None], shared.trains)
+    logs = gap_interval(np.log(mean), sd / mean, n, shared=relative, level=level, method=method)
     low, high = math.exp(-float(logs.high or 0.0)), math.exp(-float(logs.low or 0.0))
     return replace(logs, value=math.exp(-float(logs.value or 0.0)), low=low, high=high)
 
@@ -242,12 +345,22 @@ def _welch(sd: Floats, n: Floats) -> tuple[float, float]:
 
 
 def _range_quantile(k: int, level: float, df: float) -> float:
-    """Quantile of the studentised range of k means; exact t for two, interpolated for 28 df or more."""
+    """Quantile of the studentised range of k means; exact t for two, interpolated else."""
     if k == 2:
         return math.sqrt(2) * t_quantile(level, df)
-    if df < 1 / _INVERSE_DF[-1]:
-        return float(stats.studentized_range.ppf(level, k, df))
-    return float(np.exp(np.polyval(_range_polynomial(k, round(level, 10)), 1 / df)))
+    level = round(level, 10)
+    if df >= 1 / _INVERSE_DF[-1]:
+        return float(np.exp(np.polyval(_range_polynomial(k, level), 1 / df)))
+    # Few worlds or trainings: between two whole degrees of freedom, on the safe side (log q is convex in 1/df).
+    below = max(1, math.floor(df))
+    near, far = _range_at(k, level, below), _range_at(k, level, below + 1)
+    share = (1 / max(df, 1.0) - 1 / (below + 1)) / (1 / below - 1 / (below + 1))
+    return float(np.exp(share * math.log(near) + (1 - share) * math.log(far)))
+
+
+@lru_cache(maxsize=256)
+def _range_at(k: int, level: float, df: int) -> float:
+    return float(stats.studentized_range.ppf(level, k, df))
 
 
 _INVERSE_DF = np.array([1e-6, 0.012, 0.024, 0.036])
@@ -268,46 +381,52 @@ class GroupDifference:
 
 
 def difference_by_group(
-    agent: Floats,
-    baseline: Floats,
+    agent: Floats | AgentValues,
+    baseline: Floats | AgentValues,
     group: NDArray[np.str_],
     *,
     metric: str,
     attribute: str,
     agents: int = 1,
+    pool: SeedPool | None = None,
     level: float = 0.95,
     scope: str = "simulated",
 ) -> tuple[GroupDifference, ...]:
     """Paired difference of a per-user metric in each group, simultaneous over groups x agents (Bonferroni).
 
+    Users are crossed with trainings as in every paired difference, over these judge worlds.
+
     Args:
-        agent: [U] the agent's metric of each user.
-        baseline: [U] the baseline's, same users and noise.
+        agent: [U] the agent's metric of each user, or its values by training, world and user.
+        baseline: the baseline's, same users and noise.
         group: [U] value of the attribute; "" is unknown and left out.
         metric: name of the metric.
         attribute: name of the attribute.
         agents: number of agents that are compared in this way.
+        pool: variance between trainings, pooled over all agents that train.
         level: simultaneous level.
         scope: simulated or logged, for the wording.
     """
+    a, b = (v if isinstance(v, AgentValues) else AgentValues(v[None, None]) for v in (agent, baseline))
+    finite = np.isfinite(a.per_user.mean(axis=(0, 1)) - b.per_user.mean(axis=(0, 1)))
     names = [str(name) for name in np.unique(group) if name != UNKNOWN]
-    large = [name for name in names if int((group == name).sum()) >= FEWEST_USERS]
-    family = max(1, len(large) * agents)
+    sizes = {name: int(((group == name) & finite).sum()) for name in names}
+    family = max(1, sum(size >= FEWEST_USERS for size in sizes.values()) * agents)
+    what = f"paired by user, {_what_varies(a)}" if a.n_worlds > 1 or a.n_seeds > 1 else "paired by user"
     out = []
     for name in names:
-        difference = (agent - baseline)[group == name]
-        difference = difference[np.isfinite(difference)]
-        n = len(difference)
-        method = (
-            f"agent - baseline, {metric}, {attribute} = {name}, {scope}, paired by user, simultaneous over {family}"
-        )
+        mine = (group == name) & finite
+        n = sizes[name]
+        method = f"agent - baseline, {metric}, {attribute} = {name}, {scope}, {what}, simultaneous over {family}"
         reason = _too_small(name, n, n)
         if reason is not None:
             out.append(GroupDifference(name, Estimate.withhold(method, reason, n=n, level=level)))
             continue
-        sd = float(difference.std(ddof=1))
-        interval = mean_interval(float(difference.mean()), sd, n, 1 - (1 - level) / family, method)
-        out.append(GroupDifference(name, replace(interval, level=level)))
+        one, other = (AgentValues(v.per_user[:, :, mine], v.trains) for v in (a, b))
+        crossed = cross(one, other, pool or SeedPool())
+        half = crossed.half_width(1 - (1 - level) / family)
+        interval = Estimate(crossed.value, crossed.value - half, crossed.value + half, level, n, method)
+        out.append(GroupDifference(name, interval))
     return tuple(out)
 
 

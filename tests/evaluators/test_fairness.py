@@ -114,6 +114,15 @@ def test_the_worst_group_has_the_smallest_lower_limit_not_the_smallest_mean(rng:
     assert table.worst.low == table.groups[1].simultaneous.low
 
 
+def test_where_less_is_better_the_worst_group_has_the_largest_upper_limit(rng: np.random.Generator) -> None:
+    value = np.r_[rng.normal(0.2, 0.1, 60), rng.normal(0.5, 0.1, 60)]
+    group = np.array(["low"] * 60 + ["high"] * 60)
+    assert by_group(value, group, metric="m", attribute="a").worst_name == "low"
+    regret = by_group(value, group, metric="regret", attribute="a", higher_is_better=False)
+    assert regret.worst_name == "high"
+    assert regret.worst.value == pytest.approx(value[60:].mean())
+
+
 def test_agent_minus_baseline_is_paired_and_wider_for_more_agents(rng: np.random.Generator) -> None:
     baseline = rng.random(120)
     agent = baseline + 0.1 + 0.01 * rng.standard_normal(120)

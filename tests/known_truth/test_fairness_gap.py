@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from evaluators.comparison import AgentValues
 from evaluators.fairness import by_group, decompose, gap_interval
 
 Floats = NDArray[np.float64]
@@ -64,6 +65,34 @@ def test_30_groups_without_a_gap_are_not_given_one_at_full_size(groups: int, use
 def test_31_a_true_gap_is_covered(groups: int) -> None:
     """R = 300; measured .94 to .995."""
     assert coverage(groups, 60, 300, gap=0.05) >= 0.92
+
+
+def flown(
+    rng: np.random.Generator, users: int, *, worlds: int = 5, seeds: int = 3
+) -> tuple[AgentValues, NDArray[np.str_]]:
+    """An agent's values for two groups without a gap; each world and training favours one of them a little."""
+    group = np.repeat(["a", "b"], users)
+    sign = np.where(group == "a", 0.5, -0.5)
+    of_user = 0.3 + 0.15 * rng.standard_normal(2 * users)
+    of_world, of_seed = 0.03 * rng.standard_normal(worlds), 0.03 * rng.standard_normal(seeds)
+    noise = 0.1 * rng.standard_normal((seeds, worlds, 2 * users))
+    return AgentValues(of_user + sign * (of_world[:, None] + of_seed[:, None, None]) + noise, trains=True), group
+
+
+def gap_cover(replications: int, users: int, *, averaged: bool) -> float:
+    covered = []
+    for seed in range(replications):
+        values, group = flown(np.random.default_rng(seed), users)
+        given = values.per_user.mean(axis=(0, 1)) if averaged else values
+        table = by_group(given, group, metric="m", attribute="g")
+        covered.append(table.gap.low <= 0)
+    return float(np.mean(covered))
+
+
+def test_30_a_gap_that_worlds_and_trainings_make_by_chance_is_not_reported() -> None:
+    """R = 200 at a true .95 or more; with worlds and trainings averaged away (the sabotage) users alone decide."""
+    assert gap_cover(200, 300, averaged=False) >= 0.91
+    assert gap_cover(100, 300, averaged=True) < 0.85
 
 
 def test_31_a_group_of_twelve_is_withheld_and_the_gap_still_covers(rng: np.random.Generator) -> None:
