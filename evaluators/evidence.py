@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.comparison import Paired
+from evaluators.comparison import AgentValues, Paired
 from evaluators.estimate import Estimate
 from evaluators.fairness import GroupTable, by_group
 from evaluators.flights import Flights
@@ -23,7 +23,7 @@ OPTIMISM_BAND = 0.15
 
 Fairness = Callable[[Flights, Term, str, float], Estimate]
 OffPolicy = Callable[[Term, str, float], Estimate]
-Corrected = Callable[[Flights, str, str, float], Estimate]
+Corrected = Callable[[Flights, str, str, float, float | None], Estimate]
 CorrectedDifference = Callable[[Flights, str, str, str, float], Estimate]
 PicksDifference = Callable[[str, str, float], Estimate]
 
@@ -37,7 +37,8 @@ class SimulatedEvidence:
         swept: (assumed part, value of its parameter, the same agents flown with it).
         mistrust: None where the simulator is trusted, else the checks that failed.
         self_selected: users chose what to rate, so picks are printed and correct nothing.
-        corrected: (flights, agent, metric, level) -> value corrected by the picks check.
+        corrected: (flights, agent, metric, level, share) -> value corrected by the picks check, of the worst-served
+            share of users where one is given.
         corrected_difference: (flights, agent, vs, metric, level) -> its difference.
         picks_difference: (agent, vs, level) -> difference of the log O/E on their own picks.
         fairness: (flights, term, agent, level) -> gap or worst group, simultaneous.
@@ -73,24 +74,24 @@ class SimulatedEvidence:
         why = self.flights.why_not(term.subject, *(name for name in (agent, term.vs) if name is not None))
         if why is not None:
             return Evidence(Estimate.withhold(term.statistic, why, level=level), n_worlds=self.flights.n_worlds)
-        if term.statistic == "mean":
-            return self._mean(agent, term.subject, level)
+        if term.statistic in ("mean", "cvar"):
+            return self._mean(agent, term.subject, level, term.share)
         if term.statistic in ("difference", "ratio"):
             return self._paired(term, agent, level)
         if term.statistic == "rank":
             return self._rank(agent, term.subject, level)
         return self._fairness(term, agent, level)
 
-    def _mean(self, agent: str, metric: str, level: float) -> Evidence:
+    def _mean(self, agent: str, metric: str, level: float, share: float | None) -> Evidence:
         flights = self.flights
+        found, usual = (_of_users(flights, agent, metric, at, share) for at in (level, 0.95))
         if not METRICS[metric].behaviour:
             # What was shown needs no correction: no model of taste is read to count it.
-            estimates = [flights.simulated(agent, metric, level=at) for at in (level, 0.95)]
-            return Evidence(estimates[0], estimates[1], n_worlds=flights.n_worlds, scale=abs(estimates[0].value or 0))
+            return Evidence(found, usual, n_worlds=flights.n_worlds, scale=abs(found.value or 0))
         if self.self_selected:
             return Evidence(
-                flights.simulated(agent, metric, level=level),
-                flights.simulated(agent, metric),
+                found,
+                usual,
                 n_worlds=flights.n_worlds,
                 blocked=f"on a self-selected log no mean decides a gate, {CHOSE_TO_RATE}; gate on a difference",
             )
@@ -98,8 +99,8 @@ class SimulatedEvidence:
             why = "picks check: not made, and judge worlds alone undersell or flatter; gate on a difference"
             return Evidence(Estimate.withhold("mean", why, level=level), n_worlds=flights.n_worlds)
         return Evidence(
-            self.corrected(flights, agent, metric, level),
-            self.corrected(flights, agent, metric, 0.95),
+            self.corrected(flights, agent, metric, level, share),
+            self.corrected(flights, agent, metric, 0.95, share),
             n_worlds=flights.n_worlds,
             scope=("corrected by the picks check",),
         )
@@ -198,6 +199,13 @@ class SimulatedEvidence:
         )
 
 
+def _of_users(flights: Flights, agent: str, metric: str, level: float, share: float | None) -> Estimate:
+    """Mean over all users, or over the worst-served share of them."""
+    if share is None:
+        return flights.simulated(agent, metric, level=level)
+    return flights.cvar(agent, metric, share, level=level)
+
+
 @dataclass(frozen=True)
 class Corrections:
     """Values corrected by the picks check: `corrected`, `corrected_difference` and `picks_difference` of the evidence.
@@ -212,13 +220,15 @@ class Corrections:
     picks: Mapping[str, Picks]
     shifted: Mapping[str, tuple[Flights | None, Flights | None, Flights | None]]
 
-    def corrected(self, flights: Flights, agent: str, metric: str, level: float) -> Estimate:
-        """Value of an agent for users like the held-out ones."""
-        simulated = flights.simulated(agent, metric, level=level)
+    def corrected(
+        self, flights: Flights, agent: str, metric: str, level: float, share: float | None = None
+    ) -> Estimate:
+        """Value of an agent for users like the held-out ones, or for the worst-served share of them."""
+        simulated = _of_users(flights, agent, metric, level, share)
         why = simulated.withheld or self._why_not(agent, metric)
         if why is not None:
             return Estimate.withhold("corrected by the picks check", why, level=level)
-        flown = self._flown(flights, agent, metric, level)
+        flown = self._flown(flights, agent, metric, level, share)
         return corrected(simulated, self.picks[agent], flown.at_shift, flown.at_low, flown.at_high)
 
     def difference(self, flights: Flights, agent: str, vs: str, metric: str, level: float) -> Estimate:
@@ -247,12 +257,17 @@ class Corrections:
             return f"picks: {agent} did not fly with its appeal shifted"
         return flown.why_not(metric, agent)
 
-    def _flown(self, flights: Flights, agent: str, metric: str, level: float) -> ShiftedFlights:
+    def _flown(
+        self, flights: Flights, agent: str, metric: str, level: float, share: float | None = None
+    ) -> ShiftedFlights:
         """Shifted values; under a swept assumption they move as the unshifted value of the first world does."""
-        now = flights.values[metric][agent].by_world[0]
-        assumed = self.base.values[metric][agent].by_world[0]
+
+        def values(flown: Flights) -> AgentValues:
+            return flown.values[metric][agent] if share is None else flown.worst_served(agent, metric, share)
+
+        now, assumed = values(flights).by_world[0], values(self.base).by_world[0]
         factor = float(now / assumed) if assumed != 0 else 1.0
-        at, low, high = (None if f is None else f.values[metric][agent].value * factor for f in self.shifted[agent])
+        at, low, high = (None if flown is None else values(flown).value * factor for flown in self.shifted[agent])
         assert at is not None
         # The shifts were flown at the limits of one level; at another these limits lie further out or in.
         picks = self.picks[agent].estimate

@@ -7,7 +7,7 @@ between processes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +153,30 @@ class Flights:
         if metric == "regret" and not agents[agent].per_user.any():
             return Estimate(0.0, 0.0, 0.0, level, len(self.user), "0 for every user: the bound, or what it shows")
         return simulated_mean(agents[agent], SeedPool.of(agents.values()), level=level, rules=self.rules(metric, agent))
+
+    def worst_served(self, agent: str, metric: str, share: float) -> AgentValues:
+        """Values whose mean is that of the worst-served share of users, and whose variance is that of this mean.
+
+        Conditional value at risk of the users' means (Rockafellar, Uryasev 2000): with q the quantile of the share,
+        q + 1[user's mean worse than q] (value - q) / share, the delta method at the quantile that was found.
+        """
+        given = self.values[metric][agent]
+        sign = 1.0 if metric_named(metric).higher_is_better else -1.0
+        of_user = sign * given.per_user.mean(axis=(0, 1))  # [U]
+        quantile = np.quantile(of_user, share, method="inverted_cdf")
+        tail = quantile + (of_user < quantile) * (sign * given.per_user - quantile) / share
+        return replace(given, per_user=sign * tail)
+
+    def cvar(self, agent: str, metric: str, share: float, *, level: float = 0.95) -> Estimate:
+        """Mean over the worst-served share of users, in the judge worlds."""
+        why = self.why_not(metric, agent)
+        if why is None and metric_named(metric).of == "set":
+            why = f"{metric} is one number for all users together, no user has a worse one than others"
+        if why is not None:
+            return Estimate.withhold("mean of the worst-served users", why, level=level)
+        tails = {name: self.worst_served(name, metric, share) for name in self.usable(metric)}
+        found = simulated_mean(tails[agent], SeedPool.of(tails.values()), level=level, rules=Rules(rewarded=False))
+        return replace(found, method=f"worst-served {share:.0%} of users; {found.method}")
 
     def difference(self, agent: str, vs: str, metric: str, *, level: float = 0.95) -> Paired:
         """Paired difference over these worlds."""

@@ -33,6 +33,7 @@ STATISTICS: dict[str, tuple[str, str, str]] = {
     "ratio": ("metric", "vs", "agent over another on the same users and noise"),
     "fairness.gap": ("metric", "attribute", "largest difference between the groups of a sensitive attribute"),
     "worst_group": ("metric", "attribute", "value of the group that is served worst"),
+    "cvar": ("metric", "share", "mean of the worst-served share of users, e.g. cvar(reward, 0.1)"),
     "off_policy": ("estimator", "", "value on the log's own rounds, no simulator"),
     "off_policy_difference": ("estimator", "vs", "the same, minus another agent or `logged`"),
     "rank": ("metric", "", "place among the agents, 1 the best"),
@@ -76,16 +77,20 @@ class Term:
         subject: name of the metric, or of the estimator for the off-policy statistics.
         vs: the other agent of a difference or ratio, else None.
         attribute: the sensitive attribute of a fairness statistic, else None.
+        share: of users, the worst served, in (0, 1), for the conditional value at risk; else None.
     """
 
     statistic: str
     subject: str
     vs: str | None = None
     attribute: str | None = None
+    share: float | None = None
 
     def __str__(self) -> str:
-        rest = f", vs={self.vs}" if self.vs is not None else f", {self.attribute}" if self.attribute is not None else ""
-        return f"{self.statistic}({self.subject}{rest})"
+        second = [f"vs={self.vs}"] if self.vs is not None else []
+        second += [self.attribute] if self.attribute is not None else []
+        second += [f"{self.share:g}"] if self.share is not None else []
+        return f"{self.statistic}({', '.join([self.subject, *second])})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,12 @@ class _Reader:
                 self.at = start
                 raise self.wrong(f"write {_usage(statistic)}")
             return Term(statistic, arguments[0], vs=_bare(other))
+        if second == "share":
+            number = self.NUMBER.fullmatch(arguments[1])
+            if number is None or not 0 < float(arguments[1]) < 1:
+                self.at = start
+                raise self.wrong(f"write {_usage(statistic)}, the share of users above 0 and below 1")
+            return Term(statistic, arguments[0], share=float(arguments[1]))
         return Term(statistic, arguments[0], attribute=arguments[1] if second else None)
 
     def argument(self) -> str:
@@ -275,7 +286,7 @@ def _bare(text: str) -> str:
 
 def _usage(statistic: str) -> str:
     first, second, _ = STATISTICS[statistic]
-    rest = {"": "", "vs": ", vs=AGENT", "attribute": ", ATTRIBUTE"}[second]
+    rest = {"": "", "vs": ", vs=AGENT", "attribute": ", ATTRIBUTE", "share": ", SHARE"}[second]
     return f"{statistic}({first.upper()}{rest})"
 
 

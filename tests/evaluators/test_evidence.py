@@ -49,7 +49,9 @@ class Answers:
     gap: float = 0.0
     gap_half: float = 0.05
 
-    def corrected(self, flights: Flights, agent: str, metric: str, level: float) -> Estimate:
+    def corrected(
+        self, flights: Flights, agent: str, metric: str, level: float, share: float | None = None
+    ) -> Estimate:
         return Estimate(self.value, self.value - self.half, self.value + self.half, level, 100, "corrected")
 
     def difference(self, flights: Flights, agent: str, vs: str, metric: str, level: float) -> Estimate:
@@ -160,7 +162,7 @@ def test_worlds_that_disagree_hold_a_difference_up() -> None:
 def test_the_same_question_is_answered_once() -> None:
     asked = []
 
-    def corrected(flights: Flights, agent: str, metric: str, level: float) -> Estimate:
+    def corrected(flights: Flights, agent: str, metric: str, level: float, share: float | None) -> Estimate:
         asked.append(level)
         return Answers().corrected(flights, agent, metric, level)
 
