@@ -24,6 +24,7 @@ from evaluators.logged_rounds import OffPolicyEvidence
 from evaluators.metrics import METRICS
 from evaluators.picks import Picks
 from evaluators.precision import planned_users
+from evaluators.profiles import profiles
 from evaluators.report import (
     AgentSection,
     AssumptionSection,
@@ -34,6 +35,7 @@ from evaluators.report import (
     GroupRow,
     OffPolicyCheck,
     PowerRow,
+    ProfileSection,
     RankingRow,
     SweepEffect,
     TrainingSection,
@@ -116,6 +118,7 @@ class Findings:
     verdict: Verdict
     power: list[PowerRow]
     sweeps: list[SweepEffect]
+    profiles: list[ProfileSection]
     fidelity: Fidelity
     flights: Flights | None = field(repr=False, default=None)
 
@@ -201,6 +204,9 @@ def find(
             PowerRow(**asdict(one)) for one in flights.power(c for c in comparisons if c.metric == evaluate.metrics[0])
         ],
         sweeps=_sweep_effects(swept, flights, evaluate.metrics[0], first),
+        profiles=[
+            ProfileSection(agent=one.agent, points=list(one.points)) for one in profiles(flights, evaluate.metrics[0])
+        ],
         fidelity=fidelity,
         flights=flights,
     )

@@ -420,6 +420,13 @@ class PowerRow(_Part):
     note: str | None = None
 
 
+class ProfileSection(_Part):
+    """Share of users an agent serves at least so well: level of the primary metric, share, its limits."""
+
+    agent: str
+    points: list[tuple[float, float, float, float]]
+
+
 class Report(_Part):
     """What a run found. `report.json` is this model; times stand in `seconds` and nowhere else."""
 
@@ -443,6 +450,7 @@ class Report(_Part):
     preference: PreferenceSection | None = None
     power: list[PowerRow] = Field(default_factory=list)
     sweeps: list[SweepEffect] = Field(default_factory=list)
+    profiles: list[ProfileSection] = Field(default_factory=list)
 
     @property
     def exit_code(self) -> int:

@@ -15,6 +15,9 @@ from markupsafe import Markup, escape
 from evaluators.report import Curve, EstimateModel, ReliabilityBin
 from evaluators.wording import number, with_interval
 
+Point = tuple[float, float, float, float]
+"""Level of a metric, share of users, lower and upper limit of the share."""
+
 MARGIN = 0.04
 """Share of an axis left free at both ends, so that end marks are not cut."""
 SMALLEST_SPREAD = 1e-9
@@ -223,6 +226,42 @@ def learning(curves: Sequence[Curve], axis: Axis, name: str) -> Markup:
         f"Learning curves of {name}: {len(curves)} training seeds, from {number(sum(firsts) / len(firsts))} to "
         f"{number(sum(lasts) / len(lasts))} on average"
     )
+    return _svg(parts, "chart", words, f"0 0 {WIDTH} {HEIGHT}")
+
+
+def profile(points: Sequence[Point], baseline: Sequence[Point], axis: Axis, name: str, beside: str) -> Markup:
+    """Share of users at a level of the metric or better, with its band, beside the baseline's as a dashed line.
+
+    Args:
+        points: (level, share, low, high) of the agent.
+        baseline: of the baseline; empty draws none.
+        axis: of the levels, shared by all agents.
+        name: of the agent.
+        beside: name of the baseline.
+    """
+    shares = Axis(0.0, 1.0, (0.0, 0.5, 1.0))
+    wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def at(level: float, share: float) -> str:
+        return f"{LEFT + axis.share(level) * wide:.1f},{TOP + (1 - shares.share(share)) * tall:.1f}"
+
+    parts = []
+    for share, text, _ in _ticks(shares):
+        y = TOP + (1 - share) * tall
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + wide}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
+    for share, text, _ in _ticks(axis):
+        parts.append(f'<text x="{LEFT + share * wide:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{text}</text>')
+    band = [at(level, high) for level, _, _, high in points] + [at(level, low) for level, _, low, _ in points[::-1]]
+    parts.append(f'<polygon class="band" points="{" ".join(band)}"/>')
+    if baseline:
+        path = " ".join(at(level, share) for level, share, _, _ in baseline)
+        parts.append(f'<polyline class="curve beside" points="{path}"/>')
+    parts.append(f'<polyline class="curve" points="{" ".join(at(level, share) for level, share, _, _ in points)}"/>')
+    half = min(points, key=lambda point: abs(point[1] - 0.5))
+    words = f"Performance profile of {name}: {half[1]:.0%} of users at {number(half[0])} or better"
+    if baseline:
+        words += f", dashed: {beside}"
     return _svg(parts, "chart", words, f"0 0 {WIDTH} {HEIGHT}")
 
 

@@ -241,6 +241,7 @@ def render_page(report: Report) -> str:
         "reference_panels": _reference_panels(report),
         "sweep_tables": _sweep_tables(report),
         "learning_charts": _learning_charts(report),
+        "profile_charts": _profile_charts(report),
         "off_policy_notes": _shared_reasons(report),
         "off_policy_panels": _off_policy_panels(report),
         "check_panels": _check_panels(report),
@@ -289,6 +290,7 @@ def _sections(report: Report, content: Mapping[str, Any]) -> list[tuple[str, str
         ("agents", "Agents", report.agents),
         ("metrics", "Metrics", content["metric_panels"]),
         ("comparisons", "Comparisons", content["comparison_tables"]),
+        ("profiles", "Profiles", content["profile_charts"]),
         ("fidelity", "Fidelity", True),
         ("assumptions", "Assumptions", report.assumptions),
         ("learning", "Learning", content["learning_charts"]),
@@ -527,6 +529,21 @@ def _sweep_tables(report: Report) -> list[SweepTable]:
             )
         )
     return tables
+
+
+def _profile_charts(report: Report) -> list[tuple[str, Markup]]:
+    """Profiles of all agents on one scale, each beside the first baseline's."""
+    points = {one.agent: one.points for one in report.profiles}
+    levels = [level for of_agent in points.values() for level, *_ in of_agent]
+    if not levels:
+        return []
+    axis, first = charts.axis_between(levels, 4), report.first_baseline or ""
+    return [
+        (agent.name, charts.profile(points[agent.name], beside, axis, agent.name, first))
+        for agent in report.ordered_agents()
+        if agent.name in points
+        for beside in [points.get(first, []) if agent.name != first else []]
+    ]
 
 
 def _learning_charts(report: Report) -> list[LearningChart]:
