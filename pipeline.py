@@ -133,7 +133,7 @@ def load(setting: Setting) -> Data:
     """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
     from scenarios.checking import check_log
     from simulator.datasets import load_dataset
-    from simulator.encoders.text import encode_texts, resolve_encoder
+    from simulator.encoders.text import encode_texts, encoder_for
 
     scenario = setting.scenario
     with setting.progress.stage("load"):
@@ -145,11 +145,15 @@ def load(setting: Setting) -> Data:
     with setting.progress.stage("encode"):
         content: NDArray[np.float32] | None = None
         if any(text.strip() for text in log.catalogue.item_text):
-            encoder = resolve_encoder(scenario.preference.encoder, setting.folder)
+            vectors = setting.engine.cache.folder / "vectors"
+            encoder = encoder_for(
+                scenario.preference.encoder, log.catalogue.item_text, setting.folder, cache=vectors,
+                own=scenario.preference.own, root=setting.root,
+            )  # fmt: skip
             content = encode_texts(
                 log.catalogue.item_text,
                 encoder,
-                cache=setting.engine.cache.folder / "vectors",
+                cache=vectors,
                 max_tokens=scenario.preference.max_tokens,
             )
         elif log.catalogue.item_categories.shape[1]:

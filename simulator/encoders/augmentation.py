@@ -16,6 +16,8 @@ NEIGHBOURS = 3
 """Synonyms taken of a word from the embedding table."""
 NEAR = 0.4
 """Least cosine at which a neighbour in the embedding table counts as a synonym."""
+WITHOUT_BLANKS = "\u0e00"
+"""Scripts from here on (Thai, Chinese, Japanese) put no blanks between words."""
 TRANSLATED_TOKENS = 128
 TRANSLATED_BATCH = 16
 
@@ -49,8 +51,8 @@ class Augmenter:
         way = self.settings.augmentation[int(rng.integers(len(self.settings.augmentation)))]
         if way == "back_translation":
             return self.translated.get(text, text)
-        gap = " " if " " in text.strip() else ""
-        words = text.split() if gap else list(text)
+        spelt = " " not in text.strip() and any(letter >= WITHOUT_BLANKS for letter in text)
+        gap, words = ("", list(text)) if spelt else (" ", text.split())
         count = max(1, round(self.settings.changed * len(words)))
         if way == "synonym":
             return gap.join(self._by_synonyms(words, count, rng))

