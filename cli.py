@@ -257,6 +257,17 @@ def ope(
     against: Annotated[
         str | None, typer.Option("--against", metavar="FILE|logged", help="Adds the difference to this policy.")
     ] = None,
+    interval: Annotated[
+        str,
+        typer.Option("--interval", metavar="default|bernstein|betting", help="Limits of ips; betting: a growing log."),
+    ] = "default",
+    reward_model: Annotated[
+        str | None, typer.Option("--reward-model", metavar="NAME", help="A scikit-learn regressor for q_hat.")
+    ] = None,
+    q_weights: Annotated[
+        str | None,
+        typer.Option("--q-weights", metavar="importance|mrdr", help="Weights the rows that q_hat is fitted on."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Value of a policy from logged rounds, slates or trajectories (.npz, .parquet). Exit: 3 if all is withheld."""
@@ -264,7 +275,10 @@ def ope(
         from evaluators.off_policy.command import run_ope
 
         limits = _reward_range(reward_range)
-        found = run_ope(log, policy, estimator, limits, gamma, force, against)
+        found = run_ope(
+            log, policy, estimator, limits, gamma, force, against, interval=interval, reward_model=reward_model,
+            q_weights=q_weights,
+        )  # fmt: skip
         _print_result(found, as_json, result)
     raise typer.Exit(UNDECIDED if found.withheld else 0)
 

@@ -181,8 +181,10 @@ def main() -> None:
         write_log(folder, n, options.actions)
         held = sum((folder / f"{part}.npy").stat().st_size for part in PARTS)
         print(f"{n:,} rounds, {options.actions} actions, {-(-n // 5):,} users, {held / 1e9:.2f} GB of input")
-        lines = [("all of these in one call", (*COMMON, *MORE)), ("ips, snips, dm, dr, sndr", COMMON)]
-        lines = [(one, (one,)) for one in (*COMMON, *MORE)] + lines
+        lines = [("ips, snips, dm, dr, sndr", COMMON)]
+        if options.obp is None:
+            alone = [(one, (one,)) for one in (*COMMON, *MORE)]
+            lines = [*alone, ("all of these in one call", (*COMMON, *MORE)), *lines]
         for label, names in lines:
             mine = in_a_process("ours", folder, names, None)
             print(_line(label, mine, n))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluators.estimate import Estimate
-from evaluators.off_policy.estimation import BOUNDED, difference, estimate
+from evaluators.off_policy.estimation import BOUNDED, difference, estimate, kind_of
 from evaluators.off_policy.names import DEFAULTS, Record
 from evaluators.off_policy.reading import read_log, read_policy
-from evaluators.off_policy.records import Rounds, Slates
+from evaluators.off_policy.records import Rounds
+from evaluators.off_policy.reward_model import model_named
 from simulator.errors import InputError
 
 
@@ -108,6 +109,11 @@ def _table(estimates: dict[str, Estimate]) -> list[str]:
         bounded = d.get(BOUNDED)
         if isinstance(bounded, dict) and BOUNDED not in estimates and not any(row[0] == BOUNDED for row in rows):
             rows.append((BOUNDED, f"{bounded['value']:.5g}", _interval(bounded["low"], bounded["high"]), "", "", ""))
+        first = d.get("first_steps")
+        if isinstance(first, dict):
+            rows.append(
+                (first["estimator"], f"{first['value']:.5g}", _interval(first["low"], first["high"]), "", "", "")
+            )
         if e.withheld is not None:
             notes.append(f"{name}: withheld: {e.withheld}")
         elif "forced" in d:
@@ -116,6 +122,10 @@ def _table(estimates: dict[str, Estimate]) -> list[str]:
             notes.append(e.method)
         if "k_hat_warning" in d:
             notes.append(f"{name}: warning: {d['k_hat_warning']}")
+    wrong = next((e.diagnostics["sensitivity"] for e in estimates.values() if "sensitivity" in e.diagnostics), None)
+    if wrong is not None:
+        ranges = ", ".join(f"{factor}: {_interval(*ends)}" for factor, ends in wrong.items())
+        notes.append(f"snips if the odds of each estimated propensity are wrong by up to a factor of {ranges}")
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return lines + notes
@@ -146,6 +156,9 @@ def run_ope(
     *,
     level: float = 0.95,
     seed: int = 0,
+    interval: str = "default",
+    reward_model: str | None = None,
+    q_weights: str | None = None,
 ) -> OpeResult:
     """Estimate a policy's value from a log file.
 
@@ -156,38 +169,52 @@ def run_ope(
         reward_range: lowest and highest possible reward.
         gamma: discount of trajectories; None: the log's own `gamma`, or 1.
         force: show withheld values with their reason.
-        against: another policy's file, or "logged": adds the paired differences.
+        against: another policy's file, or "logged": adds the paired differences. For slates and trajectories the file
+            is the same log under the other policy.
         level: coverage.
         seed: of folds, halves and bootstrap.
+        interval: `bernstein` or `betting` for limits of `ips` that need no large sample.
+        reward_model: name of a scikit-learn regressor (or classifier, for yes/no rewards) for q_hat.
+        q_weights: `importance` or `mrdr`.
 
     Raises:
         InputError: a file, column or value cannot be used; one line says which and what to do.
     """
     record, columns = read_log(Path(log))
-    kind: Record = "bandit" if isinstance(record, Rounds) else "slate" if isinstance(record, Slates) else "trajectory"
+    kind = kind_of(record)
     names = list(dict.fromkeys(estimators or ())) or list(DEFAULTS[kind])
     options: dict[str, Any] = {"reward_range": reward_range, "level": level, "force": force, "seed": seed}
-    if not isinstance(record, Rounds):
+    if reward_model is not None:
+        options["reward_model"] = model_named(reward_model, seed=seed)
+    options["q_weights"] = q_weights
+    pi_e = other = None
+    if isinstance(record, Rounds):
+        pi_e, q_hat = _policy(policy, columns)
+        options["q_hat"] = columns.get("q_hat") if q_hat is None else q_hat
+    else:
         if policy is not None:
             raise InputError(
                 f"--policy: a {kind} log carries the policy in its evaluation_policy_* columns; leave it out"
             )
-        if against is not None:
-            raise InputError(f"--against: a {kind} log carries one policy only; a difference needs bandit rounds")
-        discount = gamma if gamma is not None else float(columns["gamma"]) if "gamma" in columns else 1.0
-        found = estimate(record, estimators=names, gamma=discount, **options)
-        return OpeResult(kind, len(record), record.n_users, found, {})
-    if policy is not None:
-        pi_e, q_hat = read_policy(Path(policy))
-    elif "pi_e" in columns:
-        pi_e, q_hat = columns["pi_e"], None
-    else:
-        raise InputError("--policy: bandit rounds need a policy; give a .npz or .npy file with pi_e [n, n_actions]")
-    q_hat = columns.get("q_hat") if q_hat is None else q_hat
-    found = estimate(record, pi_e, estimators=names, q_hat=q_hat, **options)
+        if q_weights is not None:
+            raise InputError(f"--q-weights: for bandit logs, and this is a {kind} log; leave it out")
+        options["gamma"] = gamma if gamma is not None else float(columns["gamma"]) if "gamma" in columns else 1.0
+    found = estimate(record, pi_e, estimators=names, interval=interval, **options)
     if against is None:
         return OpeResult(kind, len(record), record.n_users, found, {})
+    if interval != "default":
+        raise InputError("--against: a difference has no such limits; leave out --interval")
     logged = str(against) == "logged"
-    other = None if logged else read_policy(Path(against), "--against")[0]
-    apart = difference(record, pi_e, other, estimators=names, q_hat=q_hat, **options)
+    if not logged:
+        other = read_policy(Path(against), "--against")[0] if kind == "bandit" else read_log(Path(against))[0]
+    apart = difference(record, pi_e, other, estimators=names, **options)
     return OpeResult(kind, len(record), record.n_users, found, apart, "logged" if logged else Path(against).name)
+
+
+def _policy(policy: Path | None, columns: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Policy and, where there, model values: from the policy's file, or from the log itself."""
+    if policy is not None:
+        return read_policy(Path(policy))
+    if "pi_e" in columns:
+        return columns["pi_e"], None
+    raise InputError("--policy: bandit rounds need a policy; give a .npz or .npy file with pi_e [n, n_actions]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,8 @@ def read_columns(path: Path, what: str = "LOG") -> dict[str, NDArray[Any]]:
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                mapped = _mapped(path)
+                return {name: mapped[name] if name in mapped else stored[name] for name in stored.files}
         except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise LogError(
                 f"{what}: '{path.name}' cannot be read as numbers ({error}); save it with numpy.savez"
@@ -46,6 +47,36 @@ def read_columns(path: Path, what: str = "LOG") -> dict[str, NDArray[Any]]:
     if path.suffix == ".parquet":
         return _read_parquet(path, what)
     raise LogError(f"{what}: '{path.name}' ends in '{path.suffix}'; give a .npz or .parquet file")
+
+
+LARGE = 1 << 26
+"""Bytes from which an array of a file is mapped and not read."""
+
+
+def _mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """Large arrays of an uncompressed .npz file, mapped in place: they are read a part at a time and never held."""
+    out: dict[str, NDArray[Any]] = {}
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size < LARGE:
+                continue
+            # A local header is 30 bytes, the name and an extra field of its own length; then comes the .npy file.
+            file.seek(member.header_offset + 26)
+            lengths = np.frombuffer(file.read(4), "<u2")
+            file.seek(member.header_offset + 30 + int(lengths.sum()))
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
+                version
+            )
+            if read is None:
+                continue
+            shape, fortran, dtype = read(file)
+            if not dtype.hasobject:
+                order: Literal["F", "C"] = "F" if fortran else "C"
+                out[member.filename.removesuffix(".npy")] = np.memmap(
+                    path, dtype=dtype, mode="r", offset=file.tell(), shape=shape, order=order
+                )
+    return out
 
 
 def _read_parquet(path: Path, what: str) -> dict[str, NDArray[Any]]:
@@ -121,7 +152,7 @@ def read_policy(path: Path, what: str = "--policy") -> tuple[Floats, Floats | No
         if not path.is_file():
             raise LogError(f"{what}: '{path}' is not there; give a .npz or .npy file")
         try:
-            return np.load(path, allow_pickle=False), None
+            return np.load(path, allow_pickle=False, mmap_mode="r"), None
         except (ValueError, OSError) as error:
             raise LogError(
                 f"{what}: '{path.name}' cannot be read as numbers ({error}); save it with numpy.save"

@@ -205,6 +205,18 @@ def _per_slate(name: str, values: Any, slate: Ints, slot: Ints, shape: tuple[int
     return out
 
 
+def _of_slates(name: str, columns: dict[str, Any], n: int, dims: int) -> Floats | None:
+    """[n, ...] one array for each slate, numbered as `slate_id` sorts them; a single one stands for all."""
+    if name not in columns:
+        return None
+    values = _floats(name, columns[name])
+    if values.ndim == dims - 1:
+        values = values[None]
+    if values.ndim != dims or len(values) not in (1, n):
+        raise LogError(f"{name}: shape {values.shape} must begin with {n} slates, or be one array for all of them")
+    return np.broadcast_to(values, (n, *values.shape[1:]))
+
+
 @dataclass(frozen=True, slots=True)
 class Slates:
     """N logged slates of L slots, as matrices; `Slates.from_rows` builds them from one row for each slot.
@@ -220,7 +232,8 @@ class Slates:
         user: [N] cluster; None: slates are assumed independent.
         context: [N, d] for the tree of `aips`.
         gamma_matrix: [N, L*A, L*A] E_pi_b[1_a 1_a'] and target_marginal [N, L*A] E_pi_e[1_a], for `pi` where the
-            logging policy does not factorise over slots.
+            logging policy does not factorise over slots; slot-action (l, a) is entry l*A + a. In a log's columns one
+            array may stand for all slates.
         n_unique_action: A.
     """
 
@@ -282,6 +295,16 @@ class Slates:
         if self.q_hat is not None:
             put(self, "q_hat", _floats("q_hat", self.q_hat))
             _finite("q_hat", self.q_hat)
+        if self.target_marginal is not None and self.gamma_matrix is not None:
+            size = self.target_marginal.shape[-1]
+            if size % slots or self.action.max() >= size // slots or self.gamma_matrix.shape != (n, size, size):
+                raise LogError(
+                    f"gamma_matrix: shape {self.gamma_matrix.shape} must be {(n, size, size)} with {slots} x actions "
+                    f"rows, as target_marginal {self.target_marginal.shape}; mend one"
+                )
+            total = self.target_marginal.reshape(n, slots, -1).sum(axis=2)
+            if not np.all(np.abs(total - 1) <= 1e-6):
+                raise LogError("target_marginal: the chances of a slot do not sum to 1; mend them")
         cluster, n_users = cluster_index(self.user, n)
         put(self, "cluster", cluster)
         put(self, "n_users", n_users)
@@ -340,6 +363,8 @@ class Slates:
             pi_e_action_dist=cube("evaluation_policy_action_dist"),
             user=np.asarray(columns["user"])[first] if "user" in columns else None,
             context=_floats("context", columns["context"])[first] if "context" in columns else None,
+            gamma_matrix=_of_slates("gamma_matrix", columns, n, 3),
+            target_marginal=_of_slates("target_marginal", columns, n, 2),
             n_unique_action=actions,
         )
 

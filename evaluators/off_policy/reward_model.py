@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.off_policy.records import Rounds
-from simulator.errors import InputError, LogError
+from simulator.errors import InputError, LogError, did_you_mean
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -60,6 +60,26 @@ def default_model(*, binary: bool) -> Any:
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500) if binary else Ridge(alpha=1.0))
+
+
+def model_named(name: str, *, seed: int = 0) -> Any:
+    """A scikit-learn regressor or classifier by the name of its class, with its own defaults and this seed.
+
+    Raises:
+        InputError: there is no such class, or it cannot be made without arguments.
+    """
+    from sklearn.utils import all_estimators
+
+    known = dict(all_estimators(type_filter=["regressor", "classifier"]))
+    if name not in known:
+        raise InputError(f"reward_model: '{name}' is no regressor of scikit-learn{did_you_mean(name, known)}")
+    try:
+        model = known[name]()
+    except TypeError as error:
+        raise InputError(
+            f"reward_model: '{name}' needs arguments; give it from Python: reward_model={name}(..)"
+        ) from error
+    return model.set_params(random_state=seed) if "random_state" in model.get_params() else model
 
 
 def _fitted(model: Any, x: Floats, y: Floats, weights: Floats | None, *, binary: bool) -> Any:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.off_policy.names import ESTIMATORS
-from evaluators.off_policy.records import Slates
-from evaluators.off_policy.terms import Terms
+from evaluators.off_policy.records import CHUNK_CELLS, Slates
+from evaluators.off_policy.terms import Terms, slices
 from simulator.errors import LogError
 
 Floats = NDArray[np.float64]
@@ -178,8 +178,15 @@ def pseudo_inverse_weight(slates: Slates) -> Floats:
     actions = size // slots
     indicator = np.zeros((n, size))
     np.put_along_axis(indicator, slates.action + np.arange(slots) * actions, 1.0, axis=1)
-    inverse = np.linalg.pinv(slates.gamma_matrix, hermitian=True)
-    return np.einsum("ni,nij,nj->n", slates.target_marginal, inverse, indicator)
+    gamma = slates.gamma_matrix
+    if gamma.strides[0] == 0:  # one matrix for all slates: inverted once
+        inverse = np.linalg.pinv(gamma[0], hermitian=True)
+        return np.asarray(((slates.target_marginal @ inverse) * indicator).sum(axis=1))
+    w = np.empty(n)
+    for part in slices(n, max(1, CHUNK_CELLS // size**2)):
+        inverse = np.linalg.pinv(gamma[part], hermitian=True)
+        w[part] = np.einsum("ni,nij,nj->n", slates.target_marginal[part], inverse, indicator[part], optimize=True)
+    return w
 
 
 def pi_terms(slates: Slates, *, self_normalised: bool = False) -> Terms:
