@@ -62,16 +62,25 @@ def default_model(*, binary: bool) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500) if binary else Ridge(alpha=1.0))
 
 
+SKLEARN = ("linear_model", "neighbors", "tree", "ensemble", "neural_network", "svm", "kernel_ridge", "gaussian_process")
+MODELS = ("Regressor", "Regression", "Classifier", "Ridge", "Lasso", "ElasticNet", "SVR", "SVC", "CV")
+
+
 def model_named(name: str, *, seed: int = 0) -> Any:
     """A scikit-learn regressor or classifier by the name of its class, with its own defaults and this seed.
 
     Raises:
         InputError: there is no such class, or it cannot be made without arguments.
     """
-    from sklearn.utils import all_estimators
+    from importlib import import_module
 
-    known = dict(all_estimators(type_filter=["regressor", "classifier"]))
-    if name not in known:
+    known: dict[str, Any] = {}
+    for part in SKLEARN:
+        module = import_module(f"sklearn.{part}")
+        known |= {each: getattr(module, each) for each in dir(module) if each.endswith(MODELS)}
+        if name in known:
+            break
+    else:
         raise InputError(f"reward_model: '{name}' is no regressor of scikit-learn{did_you_mean(name, known)}")
     try:
         model = known[name]()

@@ -126,7 +126,7 @@ def test_the_reward_model_may_be_any_of_scikit_learn_and_weighted_towards_the_po
     log, policy = bandit_files(tmp_path)
     line = run_ope(log, policy, ["dr"]).estimates["dr"]
     near = run_ope(log, policy, ["dr"], reward_model="KNeighborsRegressor").estimates["dr"]
-    assert near.high - near.low < 0.9 * (line.high - line.low)  # type: ignore[operator]
+    assert near.high - near.low < 0.95 * (line.high - line.low)  # type: ignore[operator]
     assert "KNeighborsRegressor" in near.diagnostics["q_hat"]
     for how in ("importance", "mrdr"):
         weighted = run_ope(log, policy, ["dr"], q_weights=how).estimates["dr"]
