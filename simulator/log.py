@@ -124,6 +124,15 @@ class InteractionLog:
         for name in ("item", "time", "primary"):
             if len(getattr(self, name)) != n:
                 raise LogError(f"data.{name}: {len(getattr(self, name))} values for {n} rows; give one a row")
+        for name in ("position", "propensity", "impression", "session"):
+            column = getattr(self, name)
+            if column is not None and len(column) != n:
+                raise LogError(f"data.columns.{name}: {len(column)} values for {n} rows; give one a row")
+        if self.random is not None and len(self.random):
+            for name, size in (("user", self.catalogue.n_users), ("item", self.catalogue.n_items)):
+                index = getattr(self.random, name)
+                if index.min() < 0 or index.max() >= size:
+                    raise LogError(f"data.random: {name} index {index.max()} is outside the {size} {name}s")
         if self.user.min() < 0 or self.user.max() >= self.catalogue.n_users:
             raise LogError(f"data.user: index {self.user.max()} is outside the {self.catalogue.n_users} users")
         if self.item.min() < 0 or self.item.max() >= self.catalogue.n_items:

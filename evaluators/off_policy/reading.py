@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evaluators.off_policy.names import Record
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
+from simulator.datasets import DATASETS, read_dataset
 from simulator.errors import LogError, did_you_mean
 
 Floats = NDArray[np.float64]
@@ -121,9 +122,29 @@ def record_kind(columns: dict[str, Any]) -> Record:
     return "bandit"
 
 
+def _of_known_dataset(path: Path) -> dict[str, NDArray[Any]] | None:
+    """Columns of DATASET/POLICY (`obd-women/bts`), or None where no known dataset is named.
+
+    Raises:
+        LogError: the dataset has no rounds of that policy, or is not there.
+    """
+    name, *policy = path.parts or ("",)
+    if name not in DATASETS or path.exists():
+        return None
+    rounds = read_dataset(name).rounds
+    if len(policy) == 1 and policy[0] in rounds:
+        return rounds[policy[0]].columns()
+    if not rounds:
+        raise LogError(f"LOG: '{path}': the dataset '{name}' holds no logged rounds; give a .npz or .parquet file")
+    known = " or ".join(f"'{name}/{one}'" for one in sorted(rounds))
+    raise LogError(f"LOG: '{path}' names no logging policy of '{name}'; give {known}")
+
+
 def read_log(path: Path) -> tuple[Rounds | Slates | Trajectories, dict[str, NDArray[Any]]]:
-    """The record in a log file, and its columns."""
-    columns = read_columns(path)
+    """The record in a log file, or of DATASET/POLICY where a dataset has logged rounds; and its columns."""
+    columns = _of_known_dataset(path)
+    if columns is None:
+        columns = read_columns(path)
     kind = record_kind(columns)
     if kind == "slate":
         return Slates.from_rows(columns), columns

@@ -75,6 +75,7 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         tables,
         items=tables.items if settings.items is None else read_table(folder / settings.items, "data.items"),
         users=tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
+        random=tables.random if settings.random is None else read_table(folder / settings.random, "data.random"),
     )
     return replace(build_log(tables, settings, seed=seed), limits=limits)
 

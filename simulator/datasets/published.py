@@ -292,7 +292,8 @@ DATASETS: Mapping[str, KnownDataset] = {
             GZIPPED,
         ),
         instead=(
-            "holds logged rounds of two policies with their propensities and no user ids; `windtunnel ope` uses them"
+            "holds logged rounds of two policies and no user ids; `windtunnel ope obd-women/random` "
+            "and `.../bts` use them"
         ),
     ),
     "esci-sample": KnownDataset(
@@ -393,7 +394,7 @@ DATASETS: Mapping[str, KnownDataset] = {
             GZIPPED,
         ),
         instead=(
-            "holds a randomised treatment and its outcomes, no items; `windtunnel effect` uses its hillstrom.csv.gz"
+            "holds a randomised treatment and its outcomes, no items; `windtunnel effect` reads its hillstrom.csv.gz"
         ),
     ),
 }

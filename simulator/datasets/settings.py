@@ -51,6 +51,11 @@ class DataSettings(BaseModel):
     users: str | None = Field(
         default=None, description="File with one row a user (.csv, .tsv, .parquet), keyed by the user's id."
     )
+    random: str | None = Field(
+        default=None,
+        description="File with rows like the log's (.csv, .tsv, .parquet) whose items were drawn uniformly at random: "
+        "an unbiased test set. Nothing is fitted on it, and rows of the log that are in it are dropped.",
+    )
     positive: str = Field(
         description='When the primary behaviour occurred: a condition such as "rating >= 4", "click == 1", '
         '"rating >= 4 and watched", or the name of a yes/no column.'

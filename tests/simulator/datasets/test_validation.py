@@ -185,3 +185,32 @@ def test_a_correction_with_another_answer_is_counted_as_one(tmp_path: Path) -> N
     log = load_dataset(settings_of(behaviours=["rating"]), tmp_path)
     assert log.behaviours["rating"][0] == 5
     assert any("1 rows repeat a user, item and time, 1 with another answer" in note for note in log.notes)
+
+
+# ------------------------------------------------------------------------------------------------- the random part
+
+
+def test_rows_of_the_random_part_are_dropped_from_the_log_and_kept_apart(tmp_path: Path) -> None:
+    write(tmp_path, rows())
+    write(
+        tmp_path,
+        {"user": ["u0", "u2", "u9"], "item": ["i1", "i3", "i0"], "rating": [5, 1, 3], "time": [1, 2, 3]},
+        "random.csv",
+    )
+    log = load_dataset(
+        settings_of(random="random.csv", columns={"user": "user", "item": "item"}, behaviours=["rating"]), tmp_path
+    )
+    ids = [(log.catalogue.user_ids[u], log.catalogue.item_ids[i]) for u, i in zip(log.user, log.item, strict=True)]
+    assert len(ids) == 10
+    assert not {("u0", "i1"), ("u2", "i3")} & set(ids)
+    assert log.random is not None
+    assert log.random.behaviours["rating"].tolist() == [5, 1]  # u9 is not in the log
+    assert log.random.primary.tolist() == [1, 0]
+    assert [log.catalogue.user_ids[u] for u in log.random.user] == ["u0", "u2"]
+    assert log.notes == ("2 rows whose user and item are in the random part were dropped",)
+
+
+def test_a_random_part_without_the_logs_columns_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"user": ["u0"], "item": ["i1"], "stars": [5]}, "random.csv")
+    (line,) = mistakes(tmp_path, rows(), random="random.csv", ranges={})
+    assert "'random.csv' has no column 'rating'" in line
