@@ -46,7 +46,7 @@ from simulator.streams import stream, stream_word
 if TYPE_CHECKING:
     from agents.loading import AgentSpec, Trained
     from evaluators.fidelity import CheckedWorld, Fidelity
-    from evaluators.judging import Course, Judged, Sweep
+    from evaluators.judging import Course, Flip, Judged, Sweep
     from evaluators.logged_check import JudgeLog, LoggedCheck
     from evaluators.logged_rounds import LogRounds, OffPolicyEvidence, PolicyOnLog
     from evaluators.picks import Picks
@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 
 FITTING = ("simulator/log.py", "simulator/streams.py", "simulator/encoders", "simulator/preference")
 FLYING = ("simulator", "agents", "evaluators/judging.py", "evaluators/rollout.py", "evaluators/metrics.py",
-          "evaluators/flights.py", "evaluators/slate_distance.py", "evaluators/sessions.py")  # fmt: skip
+          "evaluators/flights.py", "evaluators/fairness/counterfactual.py", "evaluators/slate_distance.py",
+          "evaluators/sessions.py")  # fmt: skip
 CHECKING = ("simulator", "evaluators/fidelity", "evaluators/intervals.py", "evaluators/estimate.py")
 MOST_PICKS = 10
 """Items at the top of an agent's list that the picks check scores; its slate if that is longer."""
@@ -639,7 +640,23 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds) -> Course:
             content=log.catalogue.content,
         ),
         held_out=held_out,
+        flips=_flips(setting, data, worlds),
     )
+
+
+def _flips(setting: Setting, data: Data, worlds: Worlds) -> Mapping[str, Flip]:
+    """Sensitive attributes that users' features carry, so that an agent or a world may read them."""
+    from evaluators.fairness import flipped_world, swap_of
+
+    found = {}
+    world, catalogue = worlds.judges[0], data.log.catalogue
+    for attribute in setting.scenario.evaluate.fairness.attributes:
+        seen = swap_of(world.feature_names, attribute)
+        read = swap_of(catalogue.user_feature_names, attribute)
+        if seen is not None and read is not None:
+            features = catalogue.user_features[world.starts.user].astype(np.float32)
+            found[attribute] = (seen, flipped_world(world, worlds.judge_models[0], features, read))
+    return found
 
 
 def _where(setting: Setting, data: Data, worlds: Worlds) -> tuple[Any, ...]:
@@ -789,6 +806,7 @@ def evaluate(
 ) -> Any:
     """Compare, rank, correct, check for fairness and effect, and decide the gates."""
     from evaluators.findings import AgentFacts, Evidences, find
+    from evaluators.for_whom import Population
 
     log, scenario = data.log, setting.scenario
     users = worlds.judges[0].starts.user
@@ -813,6 +831,7 @@ def evaluate(
             )
         )
     starts = worlds.judges[0].starts
+    train_rows = np.isin(log.user, data.split.users(WORLD_A))
     rows = np.diff(starts.seen.start)
     liked = np.add.reduceat(np.append(starts.seen.primary, 0.0), starts.seen.start[:-1]) * (rows > 0)
     features = np.column_stack([log.catalogue.user_features[users], np.log1p(rows), liked / np.maximum(rows, 1)])
@@ -824,8 +843,16 @@ def evaluate(
                 picks=flown.picks,
                 shifted=flown.shifted,
                 logged=flown.logged,
-                user_features=features.astype(np.float64),
-                groups=dict(log.catalogue.user_attributes),
+                population=Population(
+                    features=features.astype(np.float64),
+                    feature_names=(*log.catalogue.user_feature_names, "history_length", "like_share"),
+                    groups=dict(log.catalogue.user_attributes),
+                    world=worlds.judges[0],
+                    likes=np.bincount(
+                        log.item[train_rows], log.primary[train_rows], minlength=log.catalogue.n_items
+                    ).astype(np.float64),
+                    categories=log.catalogue.item_categories,
+                ),
                 self_selected=log.self_selected,
                 on_log=flown.on_log,
             ),

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators import fairness
-from evaluators.causal import served_effect
 from evaluators.comparison import optimism
 from evaluators.estimate import Estimate
 from evaluators.evidence import Corrections, GroupGaps, SimulatedEvidence
 from evaluators.fidelity import Check, Fidelity
 from evaluators.flights import Flight, Flights, gather
+from evaluators.for_whom import ForWhom, Population, crossed_groups
 from evaluators.gates import GateResult, GateSettings, decide_gates, overall_verdict
 from evaluators.judging import Judged, Sweep
 from evaluators.known import Simulated, agreement_with_known
@@ -32,7 +31,6 @@ from evaluators.report import (
     Curve,
     EstimateModel,
     GateSection,
-    GroupRow,
     OffPolicyCheck,
     PowerRow,
     ProfileSection,
@@ -90,8 +88,7 @@ class Evidences:
         picks: the picks check.
         shifted: for each training seed the flights in B_1 with the shifts of the picks.
         logged: off-policy estimates on rounds logged in B_1.
-        user_features: [U, f] what is known of the judge users before they are served.
-        groups: attribute -> [n_users of the log] group of each user, "" unknown.
+        population: whom and what the agents served.
         self_selected: users chose what to rate.
         on_log: the agents on the log's own rounds.
     """
@@ -100,8 +97,7 @@ class Evidences:
     picks: Mapping[str, Picks]
     shifted: Mapping[str, Sequence[Sequence[tuple[Flight, ...] | None]]]
     logged: Mapping[str, LoggedCheck]
-    user_features: Floats
-    groups: Mapping[str, NDArray[np.str_]]
+    population: Population
     self_selected: bool
     on_log: OffPolicyEvidence
 
@@ -159,7 +155,8 @@ def find(
     swept_keys: list[Sweep] = list(next((one.swept for many in evidence.judged.values() for one in many), {}))
     swept = [(key, table(lambda one, key=key: one.swept[key])) for key in swept_keys]  # type: ignore[misc]
 
-    gaps = GroupGaps(evidence.groups)
+    groups = crossed_groups(evidence.population.groups, evaluate.fairness.intersections)
+    gaps = GroupGaps(groups)
     corrections = _corrections(flights, evidence, evaluate, learners)
     outside = _known_checks(flights, swept, corrections, evidence, evaluate, stream(root, "fidelity", "known"))
     fidelity = fidelity.with_checks(outside)
@@ -171,7 +168,7 @@ def find(
         corrected=corrections.corrected,
         corrected_difference=corrections.difference,
         picks_difference=corrections.picks_difference,
-        fairness=gaps if evidence.groups else None,
+        fairness=gaps if groups else None,
         off_policy=evidence.on_log,
     )
     baselines = list(dict.fromkeys([*evaluate.baseline, *(n for n in BASELINES if any(f.name == n for f in facts))]))
@@ -181,8 +178,10 @@ def find(
 
     comparisons = flights.comparisons(baselines)
     first = next((name for name in evaluate.baseline if name in flights.agents), None)
+    kinds = {one.name: one.kind for one in facts}
+    whom = ForWhom(evidence.population, evidence.judged, flights, evaluate, first, gaps, kinds, root)
     return Findings(
-        agents=[_agent(one, flights, claimed, evidence, evaluate, first, root, gaps, corrections) for one in facts],
+        agents=[_agent(one, flights, claimed, evidence, evaluate, corrections, whom) for one in facts],
         assumptions=[_assumption(a, swept, flights, evaluate.metrics) for a in assumptions],
         comparisons=[
             ComparisonSection(
@@ -277,10 +276,8 @@ def _agent(
     claimed: Flights,
     evidence: Evidences,
     evaluate: EvaluateSettings,
-    baseline: str | None,
-    root: np.random.SeedSequence,
-    gaps: GroupGaps,
     corrections: Corrections,
+    whom: ForWhom,
 ) -> AgentSection:
     role = "bound" if one.bound else "baseline" if one.name in (*evaluate.baseline, *BASELINES) else "policy"
     section: dict[str, Any] = {
@@ -324,19 +321,7 @@ def _agent(
             estimator: OffPolicyCheck(estimate=EstimateModel.of(found), truth=EstimateModel.of(logged.truth))
             for estimator, found in logged.estimates.items()
         }
-    fair, rows = _fairness(name, flights, evidence, evaluate, baseline, gaps)
-    section["fairness"], section["groups"] = estimates(fair), rows
-    if baseline is not None and name != baseline:
-        effect = served_effect(
-            _per_user(flights, metric, name),
-            _per_user(flights, metric, baseline),
-            evidence.user_features,
-            flights.user,
-            {name: values[flights.user] for name, values in evidence.groups.items()},
-            root,
-            metric=metric,
-        )
-        section["causal"], section["causal_exact"] = estimates(effect.estimated), estimates(effect.exact)
+    section |= whom.section(name)
     return AgentSection(**section)
 
 
@@ -356,51 +341,6 @@ def _training(one: AgentFacts) -> TrainingSection | None:
     mean = [(seeds[0].points[k][0], float(np.mean([curve.points[k][1] for curve in seeds]))) for k in range(longest)]
     why = None if one.reproducible else "a budget in seconds ended the training: a second run may differ"
     return TrainingSection(steps=one.steps, curve=mean, seeds=seeds, not_reproducible=why)
-
-
-def _fairness(
-    name: str,
-    flights: Flights,
-    evidence: Evidences,
-    evaluate: EvaluateSettings,
-    baseline: str | None,
-    gaps: GroupGaps,
-) -> tuple[dict[str, Estimate], list[GroupRow]]:
-    metric = evaluate.fairness.metric
-    out: dict[str, Estimate] = {}
-    rows: list[GroupRow] = []
-    for attribute in evaluate.fairness.attributes:
-        if metric not in flights.values or flights.why_not(metric, name) is not None:
-            why = f"fairness: {metric} has no value; name it in evaluate.metrics"
-            out[f"gap({metric}, {attribute})"] = Estimate.withhold("gap between groups", why)
-            continue
-        found = gaps.table(flights, metric, attribute, name)
-        out[f"gap({metric}, {attribute})"] = found.gap
-        out[f"worst_group({metric}, {attribute})"] = found.worst
-        moved = {}
-        if baseline is not None and name != baseline and flights.why_not(metric, baseline) is None:
-            moved = {
-                part.group: part.estimate
-                for part in fairness.difference_by_group(
-                    _per_user(flights, metric, name),
-                    _per_user(flights, metric, baseline),
-                    evidence.groups[attribute][flights.user],
-                    metric=metric,
-                    attribute=attribute,
-                    agents=max(1, len(flights.agents) - 1),
-                )
-            }
-        rows += [
-            GroupRow(
-                attribute=attribute,
-                group=group.name,
-                metric=metric,
-                estimate=EstimateModel.of(group.estimate),
-                difference=EstimateModel.of(moved[group.name]) if group.name in moved else None,
-            )
-            for group in found.groups
-        ]
-    return out, rows
 
 
 def _assumption(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, Observation
 from agents.contract import check_slate
+from evaluators.fairness.counterfactual import FlippedAgent
 from evaluators.flights import Flight, measure
 from evaluators.metrics import Reference
 from evaluators.rollout import fly
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 Sweep = tuple[str, str, float]
 """Assumed part, parameter, value."""
+
+Flip = tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], "World"]
+"""A flip of user features [n, f], and the judge world with every user's state made from flipped features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Course:
         seeds: simulation seeds; sessions: sessions of each user.
         metrics: names, the primary one first.
         reference: what metrics need beside the sessions.
+        flips: attribute -> a flip of it in what agents see, and B_1 with it flipped; only attributes that are read.
         held_out: state of the users held out of every world, for the picks check; its slate size
             is the number of picks. None where there are none.
     """
@@ -47,6 +52,7 @@ class Course:
     metrics: tuple[str, ...]
     reference: Reference
     held_out: Observation | None
+    flips: Mapping[str, Flip] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,9 @@ class Judged:
         swept: in B_1 under each swept value.
         slates: [U, L] items for each held-out user, or None.
         first: the sessions in B_1, for the log on disk.
+        staying: the same where nobody leaves; of the first training alone, else None.
+        flipped: attribute -> flights in B_1 with it flipped in what the agent sees, in the world, in both; of the
+            first training alone.
     """
 
     flights: tuple[Flight, ...]
@@ -66,6 +75,8 @@ class Judged:
     swept: Mapping[Sweep, tuple[Flight, ...]]
     slates: NDArray[np.int64] | None
     first: Sessions
+    staying: Sessions | None = None
+    flipped: Mapping[str, tuple[Flight, Flight, Flight]] = field(default_factory=dict)
 
 
 def fly_course(
@@ -113,7 +124,19 @@ def fly_course(
     if course.held_out is not None and not getattr(agent, "privileged", False):
         rng = stream(root, "picks", name, training_seed)
         slates = check_slate(agent.act(course.held_out, rng), course.held_out)
-    return Judged(tuple(flights), claimed, swept, slates, first)
+    staying, flipped = None, {}
+    if training_seed == 0:
+
+        def once(flown: Agent, world: World) -> Sessions:
+            return fly(flown, world, name=name, world_number=1, seed=course.seeds[0], training_seed=0)
+
+        staying = once(agent, course.worlds[0].without_leaving())
+        for attribute, (flip, other) in course.flips.items():
+            shown = FlippedAgent(agent, flip)
+            cases = ((shown, course.worlds[0]), (agent, other), (shown, other))
+            three = [measure(once(*case), course.reference, course.metrics) for case in cases]
+            flipped[attribute] = (three[0], three[1], three[2])
+    return Judged(tuple(flights), claimed, swept, slates, first, staying, flipped)
 
 
 def fly_shifted(

@@ -287,6 +287,29 @@ class GroupRow(_Part):
     difference: EstimateModel | None = Field(None, description="agent minus baseline in this group, paired users")
 
 
+class EffectMethod(_Part):
+    """One way of estimating the effect of being served by the agent, beside the exact effect."""
+
+    method: str
+    estimate: EstimateModel
+    exact: float
+
+
+class PathCheck(_Part):
+    """Effect not by way of the number of slates: by the plug-in from a log, and by intervention."""
+
+    estimate: EstimateModel
+    exact: float
+
+
+class PriceRow(_Part):
+    """What a constraint costs: the agent minus the one that it wraps."""
+
+    of: str
+    what: str
+    estimate: EstimateModel
+
+
 class AgentSection(_Part):
     """Everything found about one agent; no numbers where it failed."""
 
@@ -308,6 +331,14 @@ class AgentSection(_Part):
     causal_exact: dict[str, EstimateModel] = Field(
         default_factory=dict, description="the exact simulated effect under the key of its estimate in `causal`"
     )
+    effect_methods: list[EffectMethod] = Field(
+        default_factory=list, description="ways of estimating the effect from a targeted log, beside the exact one"
+    )
+    paths: dict[str, EstimateModel] = Field(
+        default_factory=dict, description="agent minus baseline by path: how often, what is shown; exact"
+    )
+    path_check: PathCheck | None = None
+    price: list[PriceRow] = Field(default_factory=list, description="of an agent that wraps another one of the run")
     notes: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -318,7 +349,9 @@ class AgentSection(_Part):
 
     @model_serializer(mode="wrap")
     def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "failed", "groups", "causal_exact", "notes")
+        return _without(
+            handler(self), "failed", "groups", "causal_exact", "effect_methods", "paths", "path_check", "price", "notes"
+        )
 
 
 class AssumptionSection(_Part):

@@ -26,6 +26,19 @@ class FairnessSettings(BaseModel):
     attributes: Names = Field(
         default=(), description="sensitive attributes of data.sensitive by which users are grouped; e.g. [gender, age]"
     )
+    intersections: tuple[Names, ...] = Field(
+        default=(), description="attributes that are crossed, a list each; e.g. [[gender, age]]"
+    )
+    confounders: Names = Field(
+        default=(),
+        description="stated graph: attributes or policy inputs that precede the sensitive attribute's effects; used "
+        "where mediators are named",
+    )
+    mediators: Names = Field(
+        default=(),
+        description="stated graph: attributes, policy inputs, history_length or like_share by way of which a sensitive "
+        "attribute acts; empty: only the gap is given, not its direct, indirect and spurious parts",
+    )
     metric: str = Field(default="click_rate", description="metric compared between groups, by name; see list metrics")
 
 

@@ -112,14 +112,25 @@ def _check_evaluate(evaluate: EvaluateSettings, agents: Sequence[str] | None, da
         except InputError as error:
             mistakes.append(f"evaluate.off_policy: {str(error).removeprefix('estimator: ')}")
     fairness = evaluate.fairness
+    for crossed in fairness.intersections:
+        if len(crossed) < 2:
+            mistakes.append(
+                f"evaluate.fairness.intersections: '{', '.join(crossed)}' crosses nothing; name two or more"
+            )
     if fairness.attributes:
         mistakes += _unknown_names("evaluate.fairness.metric", [fairness.metric], METRICS, "a metric", "metrics")
     if data is not None:
         known = data.sensitive
-        for name in fairness.attributes:
+        named = [("attributes", name) for name in fairness.attributes]
+        named += [("intersections", name) for crossed in fairness.intersections for name in crossed]
+        for key, name in named:
             if name not in known:
                 hint = did_you_mean(name, known) or "; add it there"
-                mistakes.append(f"evaluate.fairness.attributes: '{name}' is not among data.sensitive{hint}")
+                mistakes.append(f"evaluate.fairness.{key}: '{name}' is not among data.sensitive{hint}")
+        usable = [*known, *data.policy_inputs, "history_length", "like_share"]
+        for key in ("confounders", "mediators"):
+            names = getattr(fairness, key)
+            mistakes += _unknown_names(f"evaluate.fairness.{key}", names, usable, "a column that the graph may name")
     for at, value in enumerate(evaluate.known):
         where = f"evaluate.known[{at}]"
         mistakes += _unknown_names(f"{where}.metric", [value.metric], METRICS, "a metric", "metrics")

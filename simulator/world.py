@@ -196,6 +196,13 @@ class World:
         """
         return replace(self, assumptions=replace_parameter(self.assumptions, part, parameter, value))
 
+    def without_leaving(self) -> World:
+        """The same world in which nobody leaves before the horizon; users meet the same luck, and click alike."""
+        world = self.with_parameter("leave", "base_rate", 1e-9)
+        for parameter in ("satisfaction", "repetition", "step"):
+            world = world.with_parameter("leave", parameter, 0.0)
+        return world
+
     def with_appeal_shift(self, shift: float) -> World:
         """The same world with `shift` logits added to every appeal, on top of the present shift."""
         return replace(self, appeal_shift=self.appeal_shift + float(shift))

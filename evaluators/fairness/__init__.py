@@ -7,15 +7,17 @@ Statements are about the simulator or the log named in `method`, never about int
 from evaluators.fairness.counterfactual import (
     CounterfactualFlip,
     FlippedAgent,
+    SwapColumns,
     counterfactual_flip,
     flipped_world,
-    swap_columns,
+    swap_of,
 )
 from evaluators.fairness.decomposition import Decomposition, decompose
 from evaluators.fairness.exposure import (
     amortised_rank_unfairness,
     exposure_by_user,
     exposure_gini,
+    exposure_share,
     gini,
     provider_ratio,
 )
@@ -32,6 +34,7 @@ from evaluators.fairness.groups import (
     intersection,
     ratio_interval,
 )
+from evaluators.fairness.items import item_fairness, item_groups, merit_of
 
 __all__ = [
     "FEWEST_USERS",
@@ -42,6 +45,7 @@ __all__ = [
     "Group",
     "GroupDifference",
     "GroupTable",
+    "SwapColumns",
     "amortised_rank_unfairness",
     "by_group",
     "counterfactual_flip",
@@ -49,12 +53,16 @@ __all__ = [
     "difference_by_group",
     "exposure_by_user",
     "exposure_gini",
+    "exposure_share",
     "flipped_world",
     "gap_change",
     "gap_interval",
     "gini",
     "intersection",
+    "item_fairness",
+    "item_groups",
+    "merit_of",
     "provider_ratio",
     "ratio_interval",
-    "swap_columns",
+    "swap_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,21 +39,35 @@ class FlippedAgent:
     def __init__(self, agent: Any, flip: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
         self._agent = agent
         self._flip = flip
+        self.privileged = bool(getattr(agent, "privileged", False))
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The agent's slates for the same users with their features flipped."""
         return self._agent.act(replace(observation, user_features=self._flip(observation.user_features)), rng)
 
 
-def swap_columns(first: int, second: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """A flip of a one-hot attribute: users of the first value get the second and the other way round."""
+@dataclass(frozen=True, slots=True)
+class SwapColumns:
+    """A flip of a one-hot attribute: users of the first value get the second and the other way round.
 
-    def flip(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    Attributes:
+        first, second: columns of the two values.
+    """
+
+    first: int
+    second: int
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features [n, f] with the attribute flipped."""
         flipped = features.copy()
-        flipped[:, first], flipped[:, second] = features[:, second], features[:, first]
+        flipped[:, self.first], flipped[:, self.second] = features[:, self.second], features[:, self.first]
         return flipped
 
-    return flip
+
+def swap_of(names: Sequence[str], attribute: str) -> SwapColumns | None:
+    """The flip of an attribute that stands one-hot in named features; None where it does not, or has not two values."""
+    columns = [j for j, name in enumerate(names) if name.startswith(f"{attribute}=")]
+    return SwapColumns(columns[0], columns[1]) if len(columns) == 2 else None
 
 
 def flipped_world(
@@ -111,13 +125,14 @@ def counterfactual_flip(
         "both": (fly(shown, flipped_world), "flipped in both"),
     }
     out: Mapping[str, Estimate] = {
-        name: _effect(after - before, user, level, f"{metric}, {attribute} {how}, same noise, scope: simulator")
+        name: flip_effect(after - before, user, f"{metric}, {attribute} {how}, same noise, scope: simulator", level)
         for name, (after, how) in cases.items()
     }
     return CounterfactualFlip(**out)
 
 
-def _effect(difference: Floats, user: Ints, level: float, method: str) -> Estimate:
+def flip_effect(difference: Floats, user: Ints, method: str, level: float = 0.95) -> Estimate:
+    """Mean over users of what a flip changed; exactly 0 where it changed nothing for anybody."""
     _, index = np.unique(user, return_inverse=True)
     of_user = np.bincount(index, difference) / np.bincount(index)
     n = len(of_user)

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from evaluators.estimate import Estimate
 from evaluators.intervals import (
+    Ratios,
     recentred_interval,
+    standard_error,
+    t_quantile,
 )
 from evaluators.sessions import Sessions
 
@@ -96,9 +99,26 @@ def exposure_gini(
     )
     value = gini(np.asarray(chosen.sum(0)).ravel()) - by_chance
     weight = rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples).astype(np.float64)
-    drawn = np.array([gini(np.asarray(chosen.T @ w).ravel()) for w in weight]) - by_chance
+    drawn = np.array([gini(of_item) for of_item in np.asarray(chosen.T @ weight.T).T]) - by_chance
     low, high = recentred_interval(value, drawn, level)
     return Estimate(value, low, high, level, n_users, method, diagnostics={"by_chance": by_chance})
+
+
+def exposure_share(exposure: Any, chosen: NDArray[np.bool_], *, level: float = 0.95) -> Estimate:
+    """Share of all attention that a group of items gets: a ratio of user sums, delta-method interval.
+
+    Args:
+        exposure: [U, I] sparse, from `exposure_by_user`.
+        chosen: [I] True for the items of the group.
+        level: of the interval.
+    """
+    mine = np.asarray(exposure[:, np.flatnonzero(chosen)].sum(1)).ravel()
+    ratios = Ratios(mine[None], np.asarray(exposure.sum(1)).ravel()[None])
+    method = "share of attention, ratio of user sums, user t"
+    if not ratios.defined:
+        return Estimate.withhold(method, "exposure: nothing was shown", n=ratios.n_users, level=level)
+    half = t_quantile(level, ratios.n_users - 1) * standard_error(ratios.scores())
+    return Estimate(ratios.value, ratios.value - half, ratios.value + half, level, ratios.n_users, method)
 
 
 def provider_ratio(
@@ -167,9 +187,8 @@ def amortised_rank_unfairness(
         np.mean([np.abs(rng.multinomial(impressions, share) / impressions - share).sum() for _ in range(20)])
     )
     value = float(np.abs(attention / attention.sum() - share).sum()) - by_chance
-    drawn = []
-    for w in rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples):
-        a, r = np.asarray(exposure.T @ w).ravel(), np.asarray(relevance.T @ w).ravel()
-        drawn.append(float(np.abs(a / a.sum() - r / r.sum()).sum()) - by_chance)
-    low, high = recentred_interval(value, np.array(drawn), level)
+    weight = rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples).astype(np.float64)
+    a, r = (np.asarray(table.T @ weight.T) for table in (exposure, relevance))  # [I, resamples]
+    drawn = np.abs(a / a.sum(axis=0) - r / r.sum(axis=0)).sum(axis=0) - by_chance
+    low, high = recentred_interval(value, drawn, level)
     return Estimate(value, low, high, level, n_users, method, diagnostics={"by_chance": by_chance})

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 
 from agents.base import Observation
 from evaluators.fairness import (
+    SwapColumns,
     amortised_rank_unfairness,
     by_group,
     counterfactual_flip,
@@ -27,7 +28,6 @@ from evaluators.fairness import (
     intersection,
     provider_ratio,
     ratio_interval,
-    swap_columns,
 )
 from evaluators.rollout import fly
 from evaluators.sessions import Sessions
@@ -250,7 +250,7 @@ def test_a_flip_moves_only_what_reads_the_attribute(
     )
     settings = SimulatorSettings(slate_size=4, horizon=6)
     world = World.build(model, log, split, np.arange(80), settings, name="w")
-    flip: Callable[[NDArray[np.float32]], NDArray[np.float32]] = swap_columns(0, 1)
+    flip: Callable[[NDArray[np.float32]], NDArray[np.float32]] = SwapColumns(0, 1)
     other = flipped_world(world, model, one_hot, flip)
 
     def clicks(flown: Blind, where: World) -> Floats:
