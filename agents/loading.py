@@ -66,6 +66,37 @@ KINDS: dict[str, Kind] = {
         "the items that most users of the train rows liked",
         "baseline",
     ),
+    "recent": Kind(
+        "agents.rankings:Recent",
+        "agents.rankings:RecentSettings",
+        "what was liked lately in the train rows",
+        "baseline",
+    ),
+    "segment_popularity": Kind(
+        "agents.rankings:SegmentPopularity",
+        "agents.rankings:SegmentPopularitySettings",
+        "what users with alike public features liked, shrunk to what everyone liked",
+        "baseline",
+        learns=True,
+    ),
+    "cooccurrence": Kind(
+        "agents.rankings:Cooccurrence",
+        "agents.rankings:CooccurrenceSettings",
+        "what others liked who liked the user's newest likes",
+        "baseline",
+    ),
+    "content": Kind(
+        "agents.rankings:Content",
+        "agents.rankings:ContentSettings",
+        "items whose text is nearest to that of the user's newest likes",
+        "baseline",
+    ),
+    "logged": Kind(
+        "agents.rankings:Logged",
+        "agents.rankings:LoggedSettings",
+        "each item as often as the log showed it; needs a log of exposure",
+        "baseline",
+    ),
     "oracle": Kind(
         "agents.baselines:Oracle",
         "agents.baselines:NoSettings",

@@ -36,8 +36,8 @@ SMALL: dict[str, dict[str, object]] = {
     "rerank:linucb": {"params": {"num_envs": 64}, "strength": 0.5},
     "recbole:BPR": {"epochs": 60, "options": {"train_batch_size": 256}},
 }
-EVERY = ("random", "popularity", "oracle", "linucb", "dqn", "ppo", "recbole:EASE", "recbole:BPR",
-         "uplift", "debiased", "rerank:linucb")  # fmt: skip
+EVERY = ("random", "popularity", "recent", "segment_popularity", "cooccurrence", "content", "logged", "oracle",
+         "linucb", "dqn", "ppo", "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,9 @@ def trained(world_and_log: tuple[World, InteractionLog]) -> dict[str, Trained]:
 
 def teach(kind: str, world_and_log: tuple[World, InteractionLog], *, seed: int = 5, budget: int | None) -> Trained:
     settings = AgentSettings.model_validate({"name": "one", "kind": kind, "params": SMALL.get(kind, {})})
+    world, log = world_and_log
+    if kind == "logged":
+        world_and_log = world, replace(log, self_selected=False)
     return train(settings, training_in(*world_and_log, seed=seed, budget=budget), Path())
 
 
@@ -159,7 +162,19 @@ def test_learners_that_read_the_log_alone_beat_random(
     trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
 ) -> None:
     lanes = Lanes(training_in(*world_and_log), 256, seed=99)
-    names = ("random", "popularity", "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb")
+    names = (
+        "random",
+        "popularity",
+        "recent",
+        "segment_popularity",
+        "cooccurrence",
+        "content",
+        "recbole:EASE",
+        "recbole:BPR",
+        "uplift",
+        "debiased",
+        "rerank:linucb",
+    )
     values = {name: session_value(lanes, trained[name].agent.act) for name in names}
     lanes.close()
     assert min(values[name] for name in names[1:]) > 1.15 * values["random"], values
