@@ -79,3 +79,12 @@ def test_logged_rounds_of_a_dataset_are_named_like_a_file(tmp_path: Path, capfd:
         needs(wrong.split("/")[0])
         assert cli.main(["ope", wrong, *policy]) == 2
         assert mend in capfd.readouterr().err
+
+
+def test_the_page_on_datasets_lists_them_all_and_its_example_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    page = (Path(cli.__file__).parent / "docs" / "datasets.md").read_text(encoding="utf-8")
+    named = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(named) == sorted(DATASETS)
+    needs("obd-women")
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    assert capfd.readouterr().out.startswith("10000 46 0.96")
