@@ -273,12 +273,12 @@ def main() -> None:
     recipe = {name: getattr(changes, name) for name in changes.model_fields_set}
     robustness = RobustnessSettings.model_validate(dict(pair.split("=") for pair in args.robust))
     plan = Plan(args.validation, args.folds, recipe, robustness, args.adaptation)
-    rows = [row for name in args.measures for row in MEASURES[name](plan)]
-    if not plan.validation:
-        print("| data | measure | frozen | tuned | difference | seconds frozen / tuned |")
-        print("| --- | --- | --- | --- | --- | --- |")
-        for row in rows:
-            print(row.line())
+    print("| data | measure | frozen | tuned | difference | seconds frozen / tuned |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name in args.measures:
+        rows = MEASURES[name](plan)
+        for row in rows if not plan.validation else []:
+            print(row.line(), flush=True)
 
 
 if __name__ == "__main__":

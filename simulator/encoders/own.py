@@ -57,13 +57,22 @@ def learn_pieces(texts: Sequence[str], size: int) -> Any:
     import transformers
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False)
+    normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    words = pre_tokenizers.BertPreTokenizer()
+    # The trainer numbers the letters inside words in the order of a hash table, and settles ties by number: given as
+    # special tokens they have numbers of their own, so that equal texts give equal pieces.
+    inside = {
+        letter for text in texts for word, _ in words.pre_tokenize_str(normalizer.normalize_str(text))
+        for letter in word[1:]
+    }  # fmt: skip
+    learning = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learning.normalizer, learning.pre_tokenizer = normalizer, words
+    fixed = [*SPECIAL, *(f"##{letter}" for letter in sorted(inside))]
+    learning.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=fixed, show_progress=False)
     )
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(learning.get_vocab(), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, words, decoders.WordPiece()
     first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", first), ("[SEP]", last)]
