@@ -191,6 +191,60 @@ def reliability(bins: Sequence[ReliabilityBin]) -> Markup:
     return _svg(parts, "chart square", words, f"0 0 {side} {side - BOTTOM + 20}")
 
 
+@dataclass(frozen=True, slots=True)
+class TwoSides:
+    """One agent on a chart of two sides.
+
+    Attributes:
+        name: of the agent.
+        items: what it means for items: the horizontal place.
+        users: what it means for users: the vertical place.
+    """
+
+    name: str
+    items: EstimateModel
+    users: EstimateModel
+
+
+def trade_off(sides: Sequence[TwoSides], items: str, users: str) -> Markup:
+    """What each agent does for users against what it does for items, with both intervals; nothing for under two."""
+    known = [s for s in sides if s.items.value is not None and s.users.value is not None]
+    if len(known) < 2:
+        return Markup("")
+    across, up = axis_over(s.items for s in known), axis_over(s.users for s in known)
+    assert across is not None
+    assert up is not None
+    wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    parts = []
+    for share, text, _ in _ticks(up):
+        at = TOP + (1 - share) * tall
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + wide}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{text}</text>')
+    for share, text, _ in _ticks(across):
+        parts.append(f'<text x="{LEFT + share * wide:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{text}</text>')
+
+    def x(value: float | None, else_: float) -> float:
+        return LEFT + across.share(else_ if value is None else value) * wide
+
+    def y(value: float | None, else_: float) -> float:
+        return TOP + (1 - up.share(else_ if value is None else value)) * tall
+
+    for s in known:
+        a, b = s.items.value, s.users.value
+        assert a is not None
+        assert b is not None
+        at_x, at_y = x(a, a), y(b, b)
+        parts.append(
+            f'<line class="whisker" x1="{x(s.items.low, a):.1f}" x2="{x(s.items.high, a):.1f}" y1="{at_y:.1f}" '
+            f'y2="{at_y:.1f}"/><line class="whisker" x1="{at_x:.1f}" x2="{at_x:.1f}" y1="{y(s.users.low, b):.1f}" '
+            f'y2="{y(s.users.high, b):.1f}"/><circle class="point" cx="{at_x:.1f}" cy="{at_y:.1f}" r="3"/>'
+        )
+        anchor, shift = ("end", -5) if at_x > LEFT + 0.75 * wide else ("start", 5)
+        parts.append(f'<text x="{at_x + shift:.1f}" y="{at_y - 4:.1f}" text-anchor="{anchor}">{escape(s.name)}</text>')
+    each = "; ".join(f"{s.name}: {users} {with_interval(s.users)}, {items} {with_interval(s.items)}" for s in known)
+    return _svg(parts, "chart", f"Users against items. {each}", f"0 0 {WIDTH} {HEIGHT}")
+
+
 def learning(curves: Sequence[Curve], axis: Axis, name: str) -> Markup:
     """Value against steps, one line a training seed; a dashed line where a prior starts."""
     points = [point for curve in curves for point in curve.points]

@@ -248,6 +248,10 @@ def render_page(report: Report) -> str:
         "fairness_panels": _named_panels(report, "fairness"),
         "group_tables": _group_tables(report),
         "causal_panels": _causal_panels(report),
+        "method_panels": _method_panels(report),
+        "path_panels": _path_panels(report),
+        "price_panels": _price_panels(report),
+        "trade_offs": _trade_offs(report),
         "not_reproducible": [
             f"{agent.name}: {agent.training.not_reproducible}"
             for agent in report.agents
@@ -284,7 +288,7 @@ def _sentence(text: str) -> str:
 def _sections(report: Report, content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Anchor and title of the sections that the page has."""
     off_policy = content["off_policy_notes"] or content["off_policy_panels"] or content["check_panels"]
-    groups = content["fairness_panels"] or content["group_tables"] or content["causal_panels"]
+    groups = any(content[name] for name in ("fairness_panels", "group_tables", "causal_panels", "trade_offs"))
     everything = (
         ("gates", "Gates", report.gates),
         ("agents", "Agents", report.agents),
@@ -679,6 +683,79 @@ def _causal_row(agent: AgentSection, key: str) -> Row:
         else f"exact withheld: {exact.withheld}"
     )
     return Row(agent.name, agent.causal[key], "", exact.value, note)
+
+
+def _method_panels(report: Report) -> list[Panel]:
+    """Each way of estimating the effect beside the exact one, with a count of the intervals that hold it."""
+    panels = []
+    for method in dict.fromkeys(one.method for agent in report.agents for one in agent.effect_methods):
+        rows, inside, with_interval = [], 0, 0
+        for agent in report.ordered_agents():
+            for one in (m for m in agent.effect_methods if m.method == method):
+                e = one.estimate
+                rows.append(Row(agent.name, e, "", one.exact, f"exact {wording.number(one.exact, 3)}"))
+                if e.low is not None and e.high is not None:
+                    with_interval += 1
+                    inside += e.low <= one.exact <= e.high
+        about = (
+            f"{inside} of {wording.counted(with_interval, 'interval')} hold the exact effect" if with_interval else ""
+        )
+        panels.append(_panel(method, rows, about=about or "no valid interval", line=0.0, signed=True))
+    return panels
+
+
+def _path_panels(report: Report) -> list[Panel]:
+    """Agent minus baseline by path, and the direct effect as a log would give it."""
+    panels = []
+    for path in dict.fromkeys(name for agent in report.agents for name in agent.paths):
+        rows = [Row(a.name, a.paths[path]) for a in report.ordered_agents() if path in a.paths]
+        panels.append(_panel(path, rows, line=0.0, signed=True))
+    checked = [(a.name, a.path_check) for a in report.ordered_agents() if a.path_check is not None]
+    if checked:
+        rows = [
+            Row(name, check.estimate, "", check.exact, f"exact {wording.number(check.exact, 3)}")
+            for name, check in checked
+        ]
+        title = "not by way of the number of slates, from a log"
+        panels.append(_panel(title, rows, about="plug-in, users dealt by a coin", line=0.0, signed=True))
+    return panels
+
+
+def _price_panels(report: Report) -> list[Panel]:
+    """What a constraint costs and whom: one panel for each number, agents minus the ones that they wrap."""
+    panels = []
+    for what in dict.fromkeys(row.what for agent in report.agents for row in agent.price):
+        rows = [
+            Row(f"{agent.name} minus {row.of}", row.estimate)
+            for agent in report.ordered_agents()
+            for row in agent.price
+            if row.what == what
+        ]
+        panels.append(_panel(what, rows, line=0.0, signed=True))
+    return panels
+
+
+ITEM_SIDE = {
+    "exposure_share(head)": "share of attention that the head items get",
+    "exposure_per_merit(tail / head)": "exposure per merit, tail over head; 1 is even",
+    "attention_unfairness": "attention against relevance; 0 is fair",
+}
+
+
+def _trade_offs(report: Report) -> list[tuple[str, Markup]]:
+    """Users against items, one chart for each item-side number that two agents have."""
+    metric = report.primary_metric
+    found = []
+    for key, words in ITEM_SIDE.items():
+        sides = [
+            charts.TwoSides(a.name, a.fairness[key], a.simulated[metric])
+            for a in report.ordered_agents()
+            if metric is not None and key in a.fairness and metric in a.simulated
+        ]
+        chart = charts.trade_off(sides, words, str(metric))
+        if chart:
+            found.append((f"{metric} against {words}", chart))
+    return found
 
 
 def _scenario_text(scenario: Mapping[str, JsonValue]) -> str:

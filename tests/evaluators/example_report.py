@@ -14,14 +14,17 @@ from evaluators.report import (
     ComparisonSection,
     Curve,
     DataSection,
+    EffectMethod,
     EstimateModel,
     FidelityCheck,
     FidelitySection,
     GateSection,
     GroupRow,
     OffPolicyCheck,
+    PathCheck,
     PowerRow,
     PreferenceSection,
+    PriceRow,
     RankingRow,
     ReferenceComparison,
     ReliabilityBin,
@@ -143,6 +146,8 @@ def agent_section(name: str) -> AgentSection:
                 estimate=withheld("users: measured 4, needs 30; merge the group by hand or log more users"),
             )
         )
+        fairness["exposure_share(head)"] = about(0.5 + (mean - 24) / 100, 0.02, "ratio of user sums; judge world 1")
+        fairness["attention_unfairness"] = about(0.4 + (mean - 24) / 60, 0.05, "user bootstrap; judge world 1")
         if name not in {"random", "popularity"}:
             for key, offset in (
                 ("effect(reward)", 0.0),
@@ -151,6 +156,18 @@ def agent_section(name: str) -> AgentSection:
             ):
                 causal[key] = about(mean - 44.8 + offset + float(rng.normal(0, 0.4)), 2.4, "cross-fitted DR scores")
                 exact[key] = about(mean - 44.8 + offset, 0.9)
+    methods, paths, price = [], {}, []
+    if name not in {"random", "popularity"} and name in MEANS:
+        gain = mean - 44.8
+        naive, robust = about(gain + 3, 1.0, "no adjustment"), about(gain + 0.3, 1.2, "doubly robust")
+        methods = [
+            EffectMethod(method="difference of means", estimate=naive, exact=gain),
+            EffectMethod(method="doubly robust", estimate=robust, exact=gain),
+        ]
+        paths = {"agent - baseline": about(gain, 0.8), "how often: number of slates": about(0.4 * gain, 0.5)}
+    if name == "bpr":  # as if it wrapped ease
+        price = [PriceRow(of="ease", what="reward", estimate=about(-1.2, 0.5)),
+                 PriceRow(of="ease", what="reward, gender = F", estimate=about(-2.0, 0.9))]  # fmt: skip
     return AgentSection(
         name=name,
         kind=KINDS.get(name, name),
@@ -166,6 +183,10 @@ def agent_section(name: str) -> AgentSection:
         groups=groups,
         causal=causal,
         causal_exact=exact,
+        effect_methods=methods,
+        paths=paths,
+        path_check=PathCheck(estimate=about(0.7 * (mean - 44.8), 1.5), exact=0.6 * (mean - 44.8)) if paths else None,
+        price=price,
         training=training,
     )
 

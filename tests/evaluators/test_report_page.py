@@ -285,3 +285,26 @@ def test_values_of_the_data_card_are_words() -> None:
     assert in_words([True, None, 0.5, "x"]) == "yes, none, 0.5, x"
     assert in_words([]) == "none"
     assert in_words(float(np.float64(0.5538))) == "0.5538"
+
+
+def test_effects_by_path_methods_beside_the_truth_and_the_price_of_a_constraint_are_on_the_page(page: str) -> None:
+    for words in (
+        "how often: number of slates",
+        "Ways of estimating it beside the exact effect",
+        "intervals hold the exact effect",
+        "What a constraint costs, and whom",
+        "bpr minus ease",
+        "not by way of the number of slates, from a log",
+    ):
+        assert words.lower() in page.lower(), words
+
+
+def test_users_against_items_has_a_point_for_each_agent_and_says_its_numbers(page: str) -> None:
+    assert "Users against items" in page
+    assert "reward against share of attention that the head items get" in page
+    sides = [charts.TwoSides(f"<{k}>", about(0.1 * k, 0.01), about(float(k), 1.0)) for k in range(1, 4)]
+    chart = str(charts.trade_off(sides, "share", "reward"))
+    assert chart.count("<circle") == 3
+    assert "&lt;2&gt;" in chart
+    assert "<2>" not in chart
+    assert charts.trade_off(sides[:1], "share", "reward") == ""
