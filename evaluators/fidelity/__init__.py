@@ -14,6 +14,7 @@ from evaluators.fidelity.calibration import (
     reliability_curve,
 )
 from evaluators.fidelity.checks import FUTURE_ROWS, HELD_OUT_USERS, Check, Floats, Ints, judged, not_made, ratio_by_user
+from evaluators.fidelity.environment import check_environment
 from evaluators.fidelity.prediction import (
     compare_predictions,
     discrimination,
@@ -73,6 +74,7 @@ __all__ = [
     "calibration_floor",
     "calibration_in_the_large",
     "calibration_slope",
+    "check_environment",
     "check_world",
     "compare_predictions",
     "conclude",

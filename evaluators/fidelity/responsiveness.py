@@ -12,6 +12,7 @@ from scipy.special import ndtri
 
 from evaluators.estimate import Estimate
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made, ratio_by_user
+from evaluators.fidelity.environment import environment_checks
 from simulator.streams import stream_word
 
 if TYPE_CHECKING:
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
 
 
 def behaviour_checks(world: World, root: np.random.SeedSequence, *, longer_is_better: bool = True) -> tuple[Check, ...]:
-    """Responsiveness and determinism of one world."""
+    """Responsiveness and determinism of one world, and of its environment what learning rests on."""
     seed = stream_word(root, "fidelity", "behaviour", bits=63)
-    return (*responsiveness(world, seed=seed, longer_is_better=longer_is_better), determinism(world, seed=seed))
+    return (
+        *responsiveness(world, seed=seed, longer_is_better=longer_is_better),
+        determinism(world, seed=seed),
+        *environment_checks(world, seed=seed),
+    )
 
 
 @dataclass(frozen=True, slots=True)

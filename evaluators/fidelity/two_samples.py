@@ -70,7 +70,7 @@ def two_sample_classifier(
             StandardScaler(),
             PolynomialFeatures(2, include_bias=False),
             StandardScaler(),
-            LogisticRegression(C=0.1, max_iter=500),
+            LogisticRegression(C=0.1, solver="newton-cholesky"),
         )
         model.fit(features[train], label[train])
         value, psi = _auc_placements(model.decision_function(features[test]), label[test])

@@ -406,7 +406,8 @@ def test_an_assumed_leave_effect_is_printed_and_not_counted_and_a_fitted_one_cou
 
 def test_a_world_answers_to_what_it_is_shown_and_repeats_itself_to_the_last_bit(root: np.random.SeedSequence) -> None:
     world = small_world(0, users=120, items=150, slate_size=5, horizon=8)
-    clicks, length, same = behaviour_checks(world, root)
+    clicks, length, same, *environment = behaviour_checks(world, root)
+    assert all(check.passed for check in environment)
     assert clicks.passed
     assert length.passed is None  # the leave effect is assumed
     assert same.passed
