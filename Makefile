@@ -8,7 +8,7 @@ PIP_ARGS ?=
 WORKERS ?= 2
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup run test test-all check bench bench-coverage docs clean
+.PHONY: setup run test test-all check bench bench-coverage bench-fidelity docs clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -37,6 +37,9 @@ check: setup
 
 bench: setup
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+bench-fidelity: setup
+	PYTHONPATH=. $(BIN)/python benchmarks/bench_fidelity.py --seeds 2000
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
