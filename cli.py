@@ -189,6 +189,25 @@ def fidelity(
     raise typer.Exit(0 if report.fidelity.trusted else UNDECIDED)
 
 
+@app.command(epilog="Example: windtunnel ablation scenarios/ablation_preference.yaml")
+def ablation(
+    scenario: Scenario,
+    seed: Seed = None,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """What does each preference model buy? One table for every combination of the scenario's `ablation:`."""
+    with _stdout_is_for_the_result() as result:
+        import pipeline
+
+        found = pipeline.ablation(
+            scenario, seed=seed, workers=workers, engine=engine, overrides=overrides or (), progress=_progress()
+        )
+        _print_result(found, as_json, result)
+
+
 @app.command(epilog="Example: windtunnel validate scenarios/*.yaml")
 def validate(
     scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files.", show_default=False)],

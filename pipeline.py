@@ -45,6 +45,7 @@ from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
     from agents.loading import AgentSpec, Trained
+    from evaluators.ablation import Ablation
     from evaluators.fidelity import CheckedWorld, Fidelity
     from evaluators.judging import Course, Flip, Judged, Sweep
     from evaluators.logged_check import JudgeLog, LoggedCheck
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from evaluators.picks import Picks
     from evaluators.report import Report
     from evaluators.speed import Speed
+    from simulator.preference.continual import Forgetting, SavedModel
     from simulator.preference.fitting import TextTower
     from simulator.preference.model import PreferenceModel
     from simulator.world import World
@@ -114,6 +116,8 @@ class Worlds:
     a: World
     a_on_judge_users: World
     judges: tuple[World, ...]
+    explained: tuple[str, ...] = ()
+    forgotten: Forgetting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,24 +193,59 @@ def _fit(
     root: Any,
     architecture: str,
     bootstrap: int | None,
+    saved: SavedModel | None,
+    folder: Path,
+    vectors: Path,
     *,
     report: Callable[[float, str], None],
 ) -> PreferenceModel:
     from simulator.preference import fit_preference
 
     return fit_preference(
-        log, split, role, tower, settings, root, architecture=architecture, bootstrap=bootstrap, progress=report
-    )
+        log, split, role, tower, settings, root,
+        architecture=architecture, bootstrap=bootstrap, saved=saved, cache=vectors, folder=folder,
+        progress=report,
+    )  # fmt: skip
+
+
+def _explain(
+    model: PreferenceModel,
+    log: InteractionLog,
+    split: Split,
+    tower: TextTower,
+    settings: Any,
+    root: Any,
+    folder: Path,
+    vectors: Path,
+    *,
+    report: Callable[[float, str], None],
+) -> tuple[str, ...]:
+    from simulator.preference.explaining import examples
+
+    return examples(model, log, split, JUDGE, tower, settings, root, cache=vectors, folder=folder)
+
+
+def load_saved(setting: Setting) -> dict[int, SavedModel]:
+    """The models that `preference.update` goes on from, by role; none where it is left out."""
+    from simulator.preference.continual import file_name, load
+
+    update = setting.scenario.preference.update
+    if update is None:
+        return {}
+    folder = setting.folder / Path(update.model).expanduser()
+    return {role: load(folder / file_name(role)) for role in (WORLD_A, JUDGE)}
 
 
 def fit_worlds(setting: Setting, data: Data) -> Worlds:
     """Fine-tune one encoder on world A's users and one on the judge users; fit world A and the judge worlds."""
+    from simulator.preference.continual import forgetting
     from simulator.world import World
 
     scenario, root = setting.scenario, setting.root
     log, split, settings = data.log, data.split, scenario.preference
     bare = replace(log, catalogue=replace(log.catalogue, content=None))
-    shared = (data.digest, scenario.seed, settings)
+    saved = load_saved(setting)
+    shared = (data.digest, scenario.seed, settings, *(one.model.seen for one in saved.values()))
     vectors = setting.engine.cache.folder / "vectors"
     names = {WORLD_A: "world A", JUDGE: "judge worlds"}
     tuning = [
@@ -217,7 +256,19 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
     towers = dict(zip((WORLD_A, JUDGE), setting.map("fine-tune", tuning), strict=True))
 
     def fit(name: str, role: int, architecture: str, bootstrap: int | None = None) -> Task:
-        inputs = (bare, split, role, towers[role], settings, root, architecture, bootstrap)
+        inputs = (
+            bare,
+            split,
+            role,
+            towers[role],
+            settings,
+            root,
+            architecture,
+            bootstrap,
+            saved.get(role),
+            setting.folder,
+            vectors,
+        )
         return Task("fit", name, _fit, inputs, (*shared, role, architecture, bootstrap), FITTING)
 
     m = scenario.evaluate.worlds
@@ -231,6 +282,10 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
     tasks = [fit("world A", WORLD_A, own), *judges, *(fit(f"reference {name}", JUDGE, name) for name in references)]
     model_a, *fitted = setting.map("fit worlds", tasks)
     judge_models = tuple(fitted[: len(judges)])
+    explained: tuple[str, ...] = ()
+    if settings.examples:
+        inputs = (judge_models[0], bare, split, towers[JUDGE], settings, root, setting.folder, vectors)
+        [explained] = setting.map("explain", [Task("explain", "examples", _explain, inputs, shared, FITTING)])
 
     judge_users = split.users(JUDGE)
     most = scenario.evaluate.users
@@ -245,6 +300,8 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         references=dict(zip(references, fitted[len(judges) :], strict=True)),
         a=World.build(model_a, log, split, split.users(WORLD_A), scenario.simulator, name="A"),
         **_judged_on(setting, data, model_a, judge_models, judge_users),
+        explained=explained,
+        forgotten=None if not saved else forgetting(judge_models[0], saved[JUDGE], log, split),
     )
 
 
@@ -982,6 +1039,16 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
             method="log-loss a row, frozen control minus fine-tuned, tuning users, user-cluster t",
         )  # fmt: skip
         gain = EstimateModel.of(found)
+    more: dict[str, Any] = {}
+    if worlds.explained:
+        more["examples"] = list(worlds.explained)
+    if worlds.forgotten is not None:
+        lost = worlds.forgotten
+        found = ratio_by_user(
+            lost.after - lost.before, np.ones(len(lost.user)), lost.user,
+            method="log-loss a row after the update minus before it, older rows that neither model saw, user-cluster t",
+        )  # fmt: skip
+        more["forgetting"] = EstimateModel.of(found).model_dump(mode="json")
     comparisons = []
     for name, estimate in fidelity_block["comparisons"].items():
         reference, _, rows_of = name.partition(", ")
@@ -998,6 +1065,7 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
             "world A": {"chosen": worlds.tower_a.chosen, **worlds.model_a.summary()},
             "tuning loss by pass": list(tower.curve),
             "calibration floor": fidelity_block["calibration_floor"],
+            **more,
         },
     }
 
@@ -1066,7 +1134,7 @@ def run(
         setting.progress.seconds["total"] = time.monotonic() - began
         report = assemble(setting, data, worlds, believed, findings)
         with setting.progress.stage("report"):
-            write(report, out, flown)
+            save_models(write(report, out, flown) / "preference", data, worlds)
         setting.progress.say(
             f"{sum(setting.progress.cpu_seconds.values()):.0f} processor seconds, by task in report.json"
         )
@@ -1110,6 +1178,62 @@ def fidelity(
     return report
 
 
+def _ablate(
+    log: InteractionLog,
+    split: Split,
+    settings: Any,
+    root: Any,
+    folder: Path,
+    vectors: Path,
+    rows: NDArray[np.int64],
+    *,
+    report: Callable[[float, str], None],
+) -> Any:
+    from evaluators.ablation import fit_variant
+
+    return fit_variant(log, split, JUDGE, settings, root, rows, cache=vectors, folder=folder, progress=report)
+
+
+def ablation(
+    scenario: Path,
+    *,
+    seed: int | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Ablation:
+    """Fit the preference model once for every combination of `ablation:`, and score all on the same unseen rows.
+
+    Raises:
+        InputError: the scenario has no `ablation:`, or one of its combinations is no preference model.
+    """
+    from evaluators.ablation import scored_rows, tabulate, variants
+    from scenarios.checking import prepare_scenario
+
+    prepared = prepare_scenario(scenario, overrides=overrides, seed=seed)
+    chosen = variants(prepared.scenario.preference, prepared.scenario.ablation)
+    with _setting(
+        prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine
+    ) as setting:
+        data = load(setting)
+        log = replace(data.log, catalogue=replace(data.log.catalogue, content=None))
+        rows = scored_rows(log, data.split, split_users_to_score(data.split), stream(setting.root, "ablation"))
+        vectors = setting.engine.cache.folder / "vectors"
+        tasks = [
+            Task("ablation", label, _ablate, (log, data.split, one, setting.root, setting.folder, vectors, rows),
+                 (data.digest, setting.scenario.seed, one), (*FITTING, "evaluators/ablation.py"))
+            for label, one in chosen.items()
+        ]  # fmt: skip
+        fitted = dict(zip(chosen, setting.map("ablation", tasks), strict=True))
+        return tabulate(setting.scenario.name, log, rows, fitted, setting.root)
+
+
+def split_users_to_score(split: Split) -> NDArray[np.int64]:
+    """Users whose late rows nobody fitted: the judge's fitting users, and those held out."""
+    return np.concatenate(_scored_users(split))
+
+
 def write(report: Report, out: Path, flown: Flown) -> Path:
     """Write the run's folder, `out/<name>/<digest12>/`, and return it."""
     from evaluators.run_folder import write_run
@@ -1117,6 +1241,14 @@ def write(report: Report, out: Path, flown: Flown) -> Path:
     folder = out / report.name / report.digest[:12]
     write_run(folder, report, flown.judged, scenario_text=resolved(Scenario.model_validate(report.scenario)))
     return folder
+
+
+def save_models(folder: Path, data: Data, worlds: Worlds) -> None:
+    """Keep world A's model and the first judge world's, for `preference.update` of a later run."""
+    from simulator.preference.continual import file_name, save
+
+    for role, model in ((WORLD_A, worlds.model_a), (JUDGE, worlds.judge_models[0])):
+        save(model, data.log.catalogue, folder / file_name(role))
 
 
 def report_again(folder: Path) -> Path:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from agents.settings import AgentSettings
 from evaluators.gates import GateSettings, check_rule
@@ -45,6 +45,10 @@ class Scenario(BaseModel):
     )
     agents: tuple[AgentSettings, ...] = Field(min_length=1, description="The policies that are flown.")
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="How they are compared.")
+    ablation: dict[str, tuple[JsonValue, ...]] = Field(
+        default={},
+        description="Keys of `preference` and the values of each: `windtunnel ablation` fits every combination.",
+    )
     stress: None = Field(default=None, description="Reserved; leave it out.")
     gates: tuple[GateSettings, ...] = Field(
         default=(), description="Rules that an agent must pass; none: no verdict but pass."

@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simulator.preference.fitting import ARCHITECTURES, Gain, TextTower, fine_tune, fit_preference
+    from simulator.preference.architectures import ARCHITECTURES
+    from simulator.preference.fitting import Gain, TextTower, fine_tune, fit_preference
     from simulator.preference.model import Member, PreferenceModel, UserStates, row_hashes
     from simulator.preference.settings import PreferenceSettings, TuningSettings
 
@@ -25,7 +26,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "fitting": ("ARCHITECTURES", "Gain", "TextTower", "fine_tune", "fit_preference"),
+    "architectures": ("ARCHITECTURES",),
+    "fitting": ("Gain", "TextTower", "fine_tune", "fit_preference"),
     "model": ("Member", "PreferenceModel", "UserStates", "row_hashes"),
     "settings": ("PreferenceSettings", "TuningSettings"),
 }

@@ -99,7 +99,11 @@ class Objective:
             target = target * torch.from_numpy(self.weight[group.row])
         if self.imputation is not None:
             return self._doubly_robust(group, target)
-        each = functional.binary_cross_entropy_with_logits(group.logit, group.outcome, reduction="none")
+        outcome = group.outcome
+        if self.problem.taught is not None:
+            taught = torch.from_numpy(self.problem.taught[group.row])
+            outcome = torch.where(torch.isnan(taught), outcome, (outcome + taught) / 2)
+        each = functional.binary_cross_entropy_with_logits(group.logit, outcome, reduction="none")
         return (each * target).sum(), float(target.sum())
 
     def _doubly_robust(self, group: Group, target: torch.Tensor) -> tuple[torch.Tensor, float]:

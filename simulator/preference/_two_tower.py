@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from simulator.preference.calibration import regression
 from simulator.preference.model import ItemMap, Member
 from simulator.preference.problem import Problem
 from simulator.preference.settings import PreferenceSettings
+
+Kept = TypeVar("Kept")
 
 NEWTON_STEPS = 2
 LEAST_STEPS = 12
@@ -311,13 +313,55 @@ def heads_pass(
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
-    """The best pass so far: its number, model, heads and text vectors."""
+class Passes(Generic[Kept]):
+    """Result of training pass by pass.
 
-    epoch: int
-    member: Member
-    heads: Heads
-    vectors: NDArray[np.float32] | None
+    Attributes:
+        kept: what was kept of the best pass.
+        best: number of that pass, 0 for the start.
+        losses: [passes + 1, T] summed log-loss of each tuning user before training and after each pass.
+        training: [passes] mean training loss.
+    """
+
+    kept: Kept
+    best: int
+    losses: NDArray[np.float64]
+    training: list[float]
+
+
+def keep_best(
+    one_pass: Callable[[], float],
+    tuning_losses: Callable[[], NDArray[np.float64]],
+    keep: Callable[[], Kept],
+    *,
+    epochs: int,
+    patience: int | None,
+    targets: int,
+    progress: Callable[[float, str], None] | None = None,
+) -> Passes[Kept]:
+    """Train pass by pass, and keep what is best on the tuning users; the loop of every architecture.
+
+    Args:
+        one_pass: trains for a pass; its mean training loss.
+        tuning_losses: [T] summed log-loss of each tuning user as the model is now.
+        keep: copies what is to be kept of the model as it is now.
+        epochs: passes at most.
+        patience: passes without a better loss before stopping; None never stops early.
+        targets: rows that the tuning losses are summed over.
+        progress: told the fraction done.
+    """
+    losses, training = [tuning_losses()], []
+    best, kept = 0, keep()
+    for epoch in range(1, epochs + 1):
+        training.append(one_pass())
+        losses.append(tuning_losses())
+        if losses[-1].sum() < losses[best].sum():
+            best, kept = epoch, keep()
+        if progress is not None:
+            progress(epoch / epochs, f"round {epoch}, tuning log-loss {losses[-1].sum() / targets:.4f}")
+        if patience is not None and epoch - best >= patience:
+            break
+    return Passes(kept, best, np.array(losses), training)
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,22 +436,23 @@ def train(
         heads = copy.deepcopy(start)
     averaged = Averaged.of(heads, settings.averaging)
     optimiser = torch.optim.AdamW(heads.parameters(), lr=learning_rate, weight_decay=0.0)
-    member = averaged.module.export(features)
-    losses = [problem.tuning_loss(comparable(problem, member, settings))]
-    best = Best(0, member, copy.deepcopy(averaged.module), None if encode is None else encode.vectors())
-    training = []
-    for epoch in range(1, epochs + 1):
+
+    def one_pass() -> float:
+        nonlocal features
         if encode is not None:
             features = encode.train_pass(averaged.module, features, rng)
         for _ in range(heads_passes):
             loss = heads_pass(heads, averaged, optimiser, problem, features, settings, rng, imputation, anchor)
-        training.append(loss)
-        member = averaged.module.export(features)
-        losses.append(problem.tuning_loss(comparable(problem, member, settings)))
-        if losses[-1].sum() < losses[best.epoch].sum():
-            best = Best(epoch, member, copy.deepcopy(averaged.module), None if encode is None else encode.vectors())
-        if progress is not None:
-            progress(epoch / epochs, f"round {epoch}, tuning log-loss {losses[-1].sum() / len(problem.target):.4f}")
-        if patience is not None and epoch - best.epoch >= patience:
-            break
-    return Trained(best.member, best.heads, best.vectors, np.array(losses), best.epoch, training)
+        return loss
+
+    def tuning_losses() -> NDArray[np.float64]:
+        return problem.tuning_loss(comparable(problem, averaged.module.export(features), settings))
+
+    def keep() -> tuple[Member, Heads, NDArray[np.float32] | None]:
+        module = averaged.module
+        return module.export(features), copy.deepcopy(module), None if encode is None else encode.vectors()
+
+    found = keep_best(
+        one_pass, tuning_losses, keep, epochs=epochs, patience=patience, targets=len(problem.target), progress=progress
+    )
+    return Trained(*found.kept, found.losses, found.best, found.training)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.log import Catalogue, Histories
+from simulator.log import Catalogue, Histories, InteractionLog, Split
 from simulator.preference.model import Member, PreferenceModel
+from simulator.preference.settings import PreferenceSettings
+from simulator.streams import stream
+
+if TYPE_CHECKING:
+    from simulator.preference.fitting import TextTower
 
 HISTORY_STEPS, WORD_STEPS = 32, 64
 """Points of the Gauss-Legendre rule along the path: the head's logit is smooth in a row's weight, words are less so."""
@@ -70,6 +76,60 @@ class Explanation:
         return "; ".join(lines)
 
 
+def examples(
+    model: PreferenceModel,
+    log: InteractionLog,
+    split: Split,
+    role: int,
+    tower: TextTower,
+    settings: PreferenceSettings,
+    root: np.random.SeedSequence,
+    *,
+    cache: Path | None = None,
+    folder: Path = Path(),
+) -> tuple[str, ...]:
+    """A few users of a role, each with the late item that the model thinks most likely, explained in words.
+
+    The words of the text are attributed where the model reads the pretrained encoder; a fine-tuned encoder's weights
+    are not kept.
+
+    Args:
+        model: the role's model.
+        log: the log.
+        split: late rows are what is explained, early ones the history.
+        role: WORLD_A or JUDGE.
+        tower: the role's text vectors.
+        settings: `examples` says how many, `encoder` by what.
+        root: root of the scenario's streams.
+        cache: folder for encoders made here, or None.
+        folder: of the scenario.
+    """
+    from simulator.encoders.text import encoder_for, load_encoder
+
+    rng = stream(root, "preference", "examples")
+    rows = split.rows(log, split.users(role, tuning=False), late=True)
+    users = np.unique(log.user[rows])
+    catalogue = log.catalogue
+    text = None
+    if tower.chosen == "pretrained" and model.members[0].item_map is not None:
+        made = encoder_for(settings.encoder, catalogue.item_text, folder, cache=cache, own=settings.own, root=root)
+        tokenizer, encoder = load_encoder(made)
+        both = settings.categories and catalogue.item_categories.shape[1] > 0
+        text = TextScore(encoder, tokenizer, tower.vectors, np.sqrt(0.5) if both else 1.0, settings.max_tokens)
+    names = {
+        name: f"'{words.strip()[:60]}'"
+        for name, words in zip(catalogue.item_ids, catalogue.item_text, strict=True)
+        if words.strip()
+    }
+    told = []
+    for user in np.sort(rng.choice(users, min(settings.examples, len(users)), replace=False)):
+        mine = rows[log.user[rows] == user]
+        best = mine[np.argmax(model.predict(log, split, mine))]
+        history = split.histories(log, np.array([user]))
+        told.append(explain(model, catalogue, history, int(user), int(log.item[best]), text=text).as_text(names))
+    return tuple(told)
+
+
 def explain(
     model: PreferenceModel,
     catalogue: Catalogue,
@@ -117,12 +177,7 @@ def explain(
         column += width
         direction += scale * (member.item_map.vector[: text.width] @ theta + member.item_map.offset[: text.width])
     words, word, moved = text.attribute(catalogue.item_text[item], direction)
-    return Explanation(
-        **{name: getattr(explanation, name) for name in Explanation.__dataclass_fields__ if "word" not in name},
-        words=words,
-        word=word,
-        without_words=logit - moved,
-    )
+    return replace(explanation, words=words, word=word, without_words=logit - moved)
 
 
 def _history_of(member: Member, history: Histories, features: NDArray[np.float32], item: int) -> NDArray[np.float64]:

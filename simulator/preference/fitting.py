@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,14 @@ from numpy.typing import NDArray
 from simulator.encoders.text import encoder_for
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Catalogue, InteractionLog, Split
+from simulator.preference.architectures import ARCHITECTURES, WITHOUT_TEXT, Fit, Progress, Start
 from simulator.preference.calibration import calibrate, drift_of, platt
-from simulator.preference.continual import SavedModel, weigh_older
+from simulator.preference.continual import SavedModel
 from simulator.preference.debiasing import weigh
-from simulator.preference.model import Member, PreferenceModel, row_hashes
+from simulator.preference.model import PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem, build_problem
-from simulator.preference.references import fit_bias, fit_matrix_factorisation
-from simulator.preference.settings import PreferenceSettings, UpdateSettings
+from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream, stream_word
-
-Progress = Callable[[float, str], None]
 
 
 def _silent(fraction: float, text: str) -> None:
@@ -130,12 +127,12 @@ def fine_tune(
     from simulator.encoders.text import encode_texts
 
     began = time.process_time()
-    if settings.architecture != "two_tower" or not any(text.strip() for text in log.catalogue.item_text):
+    if settings.architecture in WITHOUT_TEXT or not any(text.strip() for text in log.catalogue.item_text):
         return TextTower(np.zeros((log.catalogue.n_items, 0), np.float32), "ids only")
     encoder = encoder_for(settings.encoder, log.catalogue.item_text, folder, cache=cache, own=settings.own, root=root)
     pretrained = encode_texts(log.catalogue.item_text, encoder, cache=cache, max_tokens=settings.max_tokens)
     seconds = {"encode": time.process_time() - began}
-    if settings.adaptation == "frozen" and settings.pretraining == "none":
+    if settings.architecture != "two_tower" or (settings.adaptation == "frozen" and settings.pretraining == "none"):
         return TextTower(pretrained, "pretrained", seconds=seconds)
     return _tune_encoder(
         log, pretrained, encoder, build_problem(log, split, role), settings, root, role, folder, progress, seconds
@@ -276,6 +273,8 @@ def fit_preference(
     architecture: str | None = None,
     bootstrap: int | None = None,
     saved: SavedModel | None = None,
+    cache: Path | None = None,
+    folder: Path = Path(),
     progress: Progress = _silent,
 ) -> PreferenceModel:
     """Fit a calibrated preference model on a role's fitting users.
@@ -289,12 +288,36 @@ def fit_preference(
         root: root of the scenario's streams.
         architecture: a key of `ARCHITECTURES`; the settings' own where left out.
         saved: model to go on from (`preference.update`); the references are fitted from nothing all the same.
+        cache: folder for encoders made here, or None.
+        folder: folder of the scenario, for an encoder named by a relative path.
         bootstrap: number of a refit: fit on the fitting users drawn with replacement, from other seeds.
         progress: told the fraction done and a few words.
 
     Raises:
         InputError: the architecture is not known, or the role has no rows to fit or to tune on.
     """
+    return fit_with_pairs(
+        log, split, role, tower, settings, root,
+        architecture=architecture, bootstrap=bootstrap, saved=saved, cache=cache, folder=folder, progress=progress,
+    )[0]  # fmt: skip
+
+
+def fit_with_pairs(
+    log: InteractionLog,
+    split: Split,
+    role: int,
+    tower: TextTower,
+    settings: PreferenceSettings,
+    root: np.random.SeedSequence,
+    *,
+    architecture: str | None = None,
+    bootstrap: int | None = None,
+    saved: SavedModel | None = None,
+    cache: Path | None = None,
+    folder: Path = Path(),
+    progress: Progress = _silent,
+) -> tuple[PreferenceModel, Any]:
+    """As `fit_preference`, and the pair encoder that taught the model (for `predict_pairs`), or None."""
     architecture = architecture or settings.architecture
     if architecture not in ARCHITECTURES:
         raise InputError(
@@ -312,7 +335,9 @@ def fit_preference(
     if saved is not None and settings.update is not None and architecture == "two_tower":
         start = Start.of(saved, problem, log, features, settings.update)
         problem = start.problem
-    members, measures = ARCHITECTURES[architecture](problem, features, settings, root, name, count, start, progress)
+    fit = Fit(problem, features, settings, root, name, count, start, log.catalogue, cache, folder, progress)
+    made = ARCHITECTURES[architecture](fit)
+    members = made.members
     logit = np.mean([problem.tuning_logit(member) for member in members], axis=0)
     drift = drift_of(*problem.second_half(members))
     ranked = architecture == "two_tower" and settings.loss != "cross_entropy"
@@ -325,7 +350,7 @@ def fit_preference(
     tuned = np.zeros(log.catalogue.n_users, bool)
     tuned[problem.tuning_users] = True
     seen = (fitted[log.user] & ~split.late) | tuned[log.user]
-    return PreferenceModel.assemble(
+    model = PreferenceModel.assemble(
         architecture,
         members,
         slope=calibration.slope,
@@ -335,167 +360,11 @@ def fit_preference(
         seen=row_hashes(log)[seen],
         measures={
             "role": ROLE_NAMES[role],
-            "encoder": tower.chosen if architecture == "two_tower" else None,
+            "encoder": None if architecture in WITHOUT_TEXT else tower.chosen,
             "rows_fitted": len(problem.histories.item),
             "tuning_log_loss": float(problem.tuning_loss(logit).sum() / len(problem.target)),
             "drift": drift,
-            **measures,
+            **made.measures,
         },
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A saved model to go on from.
-
-    Attributes:
-        members: its members; training member m goes on from number m, round and round.
-        known: [I] row of each item in them, -1 for an item that they do not know.
-        problem: the rows to fit, older ones weighed by `replay`.
-        older: the same with older rows alone.
-        update: how to go on.
-    """
-
-    members: tuple[Member, ...]
-    known: NDArray[np.int64]
-    problem: Problem
-    older: Problem
-    update: UpdateSettings
-
-    @classmethod
-    def of(
-        cls,
-        saved: SavedModel,
-        problem: Problem,
-        log: InteractionLog,
-        features: NDArray[np.float32],
-        update: UpdateSettings,
-    ) -> Start:
-        """Check that the saved model fits this log's features.
-
-        Raises:
-            InputError: it does not, or the log has no newer rows.
-        """
-        wrong = None
-        if any(one.item_map is None for one in saved.model.members):
-            wrong = f"is a {saved.model.architecture} model"
-        elif any(len(one.item_map.offset) != features.shape[1] for one in saved.model.members if one.item_map):
-            wrong = "was fitted on other item features"
-        elif saved.feature_names != log.catalogue.user_feature_names:
-            wrong = "was fitted on other user features"
-        if wrong is not None:
-            raise InputError(
-                f"preference.update.model: '{update.model}' {wrong}; go on from a two_tower model of this encoder, "
-                "these categories and these policy_inputs, or leave update out"
-            )
-        weighed, older = weigh_older(problem, log, saved, update.replay)
-        return cls(saved.model.members, saved.known(log.catalogue), weighed, older, update)
-
-
-def _go_on(start: Start, m: int, known: Any, settings: PreferenceSettings, rng: np.random.Generator) -> tuple[Any, Any]:
-    """Heads that begin where a saved member ended, and what holds them there."""
-    import torch
-
-    from simulator.preference import _two_tower as towers
-
-    member = start.members[m % len(start.members)]
-    heads = towers.Heads(start.problem, known.shape[1], member.item_vectors.shape[1], 0.0, torch.Generator())
-    heads.take(member, known, start.known)
-    anchor = None
-    if start.update.elastic > 0:
-        anchor = towers.Anchor.of(heads, start.older, known, settings, start.update.elastic, rng)
-    return heads, anchor
-
-
-def _two_tower(
-    problem: Problem,
-    features: NDArray[np.float32],
-    settings: PreferenceSettings,
-    root: np.random.SeedSequence,
-    name: tuple[str | int, ...],
-    count: int,
-    start: Start | None,
-    progress: Progress,
-) -> tuple[tuple[Member, ...], dict[str, Any]]:
-    import torch
-
-    from simulator.encoders.tuning import one_thread
-    from simulator.preference import _two_tower as towers
-
-    known = torch.from_numpy(features)
-    imputation = None
-    if settings.debias == "doubly_robust":
-        assert problem.weight is not None
-        # More robust doubly robust: the imputation is fitted where a wrong one costs variance, (1 - p) / p^2.
-        squared = problem.weight**2
-        most_variance = replace(problem, weight=(squared / squared.mean()).astype(np.float32))
-        with one_thread(stream_word(root, *name, "imputation", "torch", bits=62)):
-            imputation = towers.train(
-                most_variance,
-                known,
-                settings,
-                stream(root, *name, "imputation"),
-                dim=settings.dims[0],
-                learning_rate=settings.learning_rate,
-                epochs=settings.epochs,
-                patience=settings.patience,
-            ).member
-    members, epochs = [], []
-    for m in range(count):
-
-        def tell(fraction: float, words: str, m: int = m) -> None:
-            progress((m + fraction) / count, f"member {m + 1} of {count}, {words}")
-
-        with one_thread(stream_word(root, *name, m, "torch", bits=62)):
-            heads, anchor = None, None
-            if start is not None:
-                heads, anchor = _go_on(start, m, known, settings, stream(root, *name, m, "importance"))
-            trained = towers.train(
-                problem,
-                known,
-                settings,
-                stream(root, *name, m),
-                dim=settings.dims[m % len(settings.dims)],
-                start=heads,
-                anchor=anchor,
-                learning_rate=settings.learning_rate if start is None else start.update.learning_rate,
-                epochs=settings.epochs,
-                patience=settings.patience,
-                imputation=imputation,
-                progress=tell,
-            )
-        members.append(trained.member)
-        epochs.append(trained.best)
-    return tuple(members), {"epochs": epochs}
-
-
-def _matrix_factorisation(
-    problem: Problem,
-    features: NDArray[np.float32],
-    settings: PreferenceSettings,
-    root: np.random.SeedSequence,
-    name: tuple[str | int, ...],
-    count: int,
-    start: Start | None,
-    progress: Progress,
-) -> tuple[tuple[Member, ...], dict[str, Any]]:
-    fit = fit_matrix_factorisation(problem, settings.factors, stream(root, *name))
-    return (fit.member,), {"chosen": fit.chosen, "candidates": fit.candidates}
-
-
-def _bias(
-    problem: Problem,
-    features: NDArray[np.float32],
-    settings: PreferenceSettings,
-    root: np.random.SeedSequence,
-    name: tuple[str | int, ...],
-    count: int,
-    start: Start | None,
-    progress: Progress,
-) -> tuple[tuple[Member, ...], dict[str, Any]]:
-    fit = fit_bias(problem, stream(root, *name))
-    return (fit.member,), {"chosen": fit.chosen, "candidates": fit.candidates}
-
-
-ARCHITECTURES = {"two_tower": _two_tower, "matrix_factorisation": _matrix_factorisation, "bias": _bias}
-"""How the members of each architecture are made; all come out in the same bilinear form."""
+    return model, made.pairs

@@ -242,6 +242,16 @@ class PreferenceModel:
                 "or tuned on; score late rows of fitting users (tuning=False) or held-out users"
             )
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights that the fit chose."""
+        count = 0
+        for one in self.members:
+            count += one.item_vectors.size + one.item_offset.size + one.feature_weights.size + 1
+            if one.item_map is not None:
+                count += one.item_map.vector.size + one.item_map.offset.size + 2
+        return count
+
     def summary(self) -> dict[str, Any]:
         """JSON-ready description: architecture, sizes, calibration and the measures of the fit."""
         return {

@@ -33,6 +33,8 @@ class Problem:
         target: [k] 1.0 where the primary behaviour occurred.
         fitted_users, tuning_users: log indices, each once.
         rows, target_rows: [m], [k] row numbers in the log of the rows to fit and of the targets.
+        taught: [m] probability that another model gives a row to fit, NaN where it says nothing; None: nowhere. Half
+            of what such a row is fitted to.
         weight, target_weight: [m], [k] weight of each of them in the loss, of mean 1; None where all weigh the same.
     """
 
@@ -53,6 +55,7 @@ class Problem:
     target_rows: NDArray[np.int64]
     weight: NDArray[np.float32] | None = None
     target_weight: NDArray[np.float32] | None = None
+    taught: NDArray[np.float32] | None = None
 
     @property
     def base_logit(self) -> float:

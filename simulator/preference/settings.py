@@ -16,10 +16,33 @@ from simulator.encoders.settings import (
     TuningSettings,
 )
 
-Architecture = Literal["two_tower", "matrix_factorisation", "bias"]
+Architecture = Literal["two_tower", "cross_encoder", "prompt", "matrix_factorisation", "bias"]
 Loss = Literal["cross_entropy", "pairwise", "sampled_softmax"]
 Debias = Literal["none", "ips", "doubly_robust"]
 Propensities = Literal["logged", "popularity", "fitted"]
+
+
+class PairSettings(BaseModel):
+    """How cross_encoder and prompt read a user and an item as one text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    titles: Positive = Field(default=6, description="Texts of the latest history items, liked and not, in the pair.")
+    max_tokens: Annotated[int, Field(ge=16, le=512)] = Field(default=96, description="Word pieces kept of a pair.")
+    rows: Positive = Field(default=1000, description="Rows that are read in a pass; prompt does with few.")
+    passes: Positive = Field(default=3, description="Passes at most; the best by the tuning users is kept.")
+    batch_pairs: Positive = Field(default=16, description="Pairs in one step.")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, lt=1, description="Rate of the encoder's top layer, after warm-up."
+    )
+    tuning_rows: Positive = Field(default=300, description="Rows of tuning users that choose the pass, at most.")
+    distilled: Positive = Field(
+        default=1000,
+        description="Rows whose probability the item and user vectors of a world are taught from the pairs.",
+    )
+    words: tuple[str, str] = Field(
+        default=("good", "bad"), description="Masked words that stand for liked and not liked, for prompt."
+    )
 
 
 class UpdateSettings(BaseModel):
@@ -69,8 +92,9 @@ class PreferenceSettings(BaseModel):
     )
     architecture: Architecture = Field(
         default="two_tower",
-        description="two_tower: item text and id against a user head over the history; matrix_factorisation and bias: "
-        "the references, without text.",
+        description="two_tower: item text and id against a user head over the history; cross_encoder: one BERT reads "
+        "history titles and item together; prompt: the same with the label as a masked word, for few labels (a world "
+        "is built of vectors that are taught by either); matrix_factorisation and bias: the references, without text.",
     )
     loss: Loss = Field(
         default="cross_entropy",
@@ -126,9 +150,13 @@ class PreferenceSettings(BaseModel):
         description="Penalty on squared item vectors, per item; left out: 40 where items have text or categories, "
         "16 from ids alone.",
     )
+    examples: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=3, description="Users for whom the report says which history items and words moved a score."
+    )
     update: UpdateSettings | None = Field(
         default=None, description="Saved model to go on from; left out, the model is fitted from nothing."
     )
+    pairs: PairSettings = Field(default=PairSettings(), description="How cross_encoder and prompt read their pairs.")
     tuning: TuningSettings = Field(
         default=TuningSettings(), description="Fine-tuning of the encoder; unused where it is frozen."
     )
