@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +198,17 @@ def test_vet_answers_for_the_candidate_alone_and_names_a_failing_one(
 
 
 def test_agents_learn_from_the_train_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The training log holds every row of world A's users, none of another's, and no sensitive attribute."""
+    """The training log holds every row of world A's users, none of another's, and no sensitive attribute or random row."""
     import pipeline
     from simulator.datasets import DataSettings, load_dataset
-    from simulator.log import split_users
+    from simulator.log import RandomRows, split_users
 
     folder = write_scenario(tmp_path / "s").parent
     log = load_dataset(DataSettings(source="log.csv", positive="liked", users="users.csv", sensitive=["side"]), folder)
+    log = replace(log, random=RandomRows(log.user[:3], log.item[:3], log.primary[:3]))
     split = split_users(log, np.random.SeedSequence(3))
     seen = pipeline.training_log(log, split)
+    assert seen.random is None
     assert set(np.unique(seen.user)) == set(split.users(WORLD_A))
     assert not set(np.unique(seen.user)) & {*split.users(JUDGE), *split.users(HELD_OUT)}
     assert len(seen) == np.isin(log.user, split.users(WORLD_A)).sum()
