@@ -198,7 +198,7 @@ def test_vet_answers_for_the_candidate_alone_and_names_a_failing_one(
 
 
 def test_agents_learn_from_the_train_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The training log holds every row of world A's users, none of another's, and no sensitive attribute or random row."""
+    """The training log holds every row of world A's users and no other: no sensitive attribute, no random row."""
     import pipeline
     from simulator.datasets import DataSettings, load_dataset
     from simulator.log import RandomRows, split_users
