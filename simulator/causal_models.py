@@ -260,11 +260,15 @@ def effect_drivers(x: Floats, score: Floats, *, trees: bool, seed: int) -> Float
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what the learners say of their own insides: renamed arguments, lost feature names, progress."""
-    level = logging.getLogger("causalml").level
-    logging.getLogger("causalml").setLevel(logging.WARNING)
+    # duecredit is an optional citation recorder of causalml's forests, whose absence it logs as an error.
+    levels = {"causalml": logging.WARNING, "duecredit": logging.CRITICAL}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logging.getLogger("causalml").setLevel(level)
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
