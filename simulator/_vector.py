@@ -1,7 +1,7 @@
-"""Eight or sixteen float32 at a time inside numba functions: what the compiler cannot be trusted to find by itself.
+"""Eight to thirty-two float32 at a time inside numba functions: what the compiler cannot be trusted to find by itself.
 
 A loop over rows of several arrays is vectorised by LLVM only behind run-time tests for overlap, which cost more than
-the loop where rows are short; and a sum only under `fastmath`. These say it outright. A sum is always of eight lanes
+the loop where rows are short; and a sum only under `fastmath`. These say it outright. A sum is always of sixteen lanes
 in the same order, so results do not depend on batch, thread or optimiser. Arrays are C-contiguous, [rows, columns];
 nothing is checked.
 
@@ -40,7 +40,7 @@ class _FloatVectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _kind(fe_type.width))
 
 
-float8, float16 = FloatVector(8), FloatVector(16)
+float16, float32 = FloatVector(16), FloatVector(32)
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any, column: Any, vector: ir.VectorType) -> Any:
@@ -115,46 +115,66 @@ def _make_mad(vector: FloatVector) -> Callable[..., Any]:
     return mad
 
 
-load8, store8, fill8, mad8 = _make_load(float8), _make_store(float8), _make_fill(float8), _make_mad(float8)
 load16, store16, fill16, mad16 = _make_load(float16), _make_store(float16), _make_fill(float16), _make_mad(float16)
+load32, store32, fill32, mad32 = _make_load(float32), _make_store(float32), _make_fill(float32), _make_mad(float32)
+
+
+def _make_pair(vector: FloatVector, operation: str) -> Callable[..., Any]:
+    @_intrinsic
+    def pair(typing: Any, a: Any, b: Any) -> Any:
+        """Sum or product of two vectors, lane by lane."""
+
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, operation)(*args)
+
+        return vector(vector, vector), lower
+
+    return pair
+
+
+add16, add32, mul32 = _make_pair(float16, "fadd"), _make_pair(float32, "fadd"), _make_pair(float32, "fmul")
 
 
 @_intrinsic
-def add8(typing: Any, a: Any, b: Any) -> Any:
-    """Sum of two vectors, lane by lane."""
+def keep32(typing: Any, bits: Any, a: Any) -> Any:
+    """Lane j of the vector where bit j is set, 0 elsewhere."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(*args)
+        mask = builder.bitcast(builder.trunc(args[0], _INDEX), ir.VectorType(ir.IntType(1), 32))
+        return builder.select(mask, args[1], ir.Constant(_kind(32), [0.0] * 32))
 
-    return float8(float8, float8), lower
+    return float32(types.uint64, float32), lower
+
+
+def _halves_added(builder: Any, vector: Any) -> Any:
+    lanes = vector.type.count // 2
+    low = ir.Constant(ir.VectorType(_INDEX, lanes), list(range(lanes)))
+    high = ir.Constant(ir.VectorType(_INDEX, lanes), list(range(lanes, 2 * lanes)))
+    nothing = ir.Constant(vector.type, ir.Undefined)
+    return builder.fadd(builder.shuffle_vector(vector, nothing, low), builder.shuffle_vector(vector, nothing, high))
 
 
 @_intrinsic
-def mul8(typing: Any, a: Any, b: Any) -> Any:
-    """Product of two vectors, lane by lane."""
+def half32(typing: Any, a: Any) -> Any:
+    """The first sixteen lanes plus the last."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fmul(*args)
+        return _halves_added(builder, args[0])
 
-    return float8(float8, float8), lower
+    return float16(float32), lower
 
 
 @_intrinsic
-def sum8(typing: Any, a: Any) -> Any:
-    """Sum of the eight lanes: halves first, then quarters, then the two left."""
+def sum16(typing: Any, a: Any) -> Any:
+    """Sum of the sixteen lanes: halves first, then quarters, and so on."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector, lanes = args[0], 8
-        while lanes > 1:
-            lanes //= 2
-            low = ir.Constant(ir.VectorType(_INDEX, lanes), list(range(lanes)))
-            high = ir.Constant(ir.VectorType(_INDEX, lanes), list(range(lanes, 2 * lanes)))
-            nothing = ir.Constant(vector.type, ir.Undefined)
-            first = builder.shuffle_vector(vector, nothing, low)
-            vector = builder.fadd(first, builder.shuffle_vector(vector, nothing, high))
+        vector = args[0]
+        while vector.type.count > 1:
+            vector = _halves_added(builder, vector)
         return builder.extract_element(vector, _INDEX(0))
 
-    return types.float32(float8), lower
+    return types.float32(float16), lower
 
 
 @_intrinsic
@@ -200,6 +220,111 @@ def move8(typing: Any, array: Any, row: Any, source: Any, target: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64, types.int64), lower
+
+
+@_intrinsic
+def count_bits(typing: Any, bits: Any) -> Any:
+    """How many bits are set."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), lower
+
+
+def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    found = builder.module.globals.get(name)
+    return found or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+@_intrinsic
+def record16(
+    typing: Any,
+    rows: Any,
+    b: Any,
+    k: Any,
+    empty: Any,
+    clicked: Any,
+    places: Any,
+    shown: Any,
+    clicks: Any,
+    past: Any,
+    user: Any,
+    written: Any,
+) -> Any:
+    """Sixteen places of a slate, k and following, into the outputs [user, k:] and the history [user, written:].
+
+    rows, clicked: [.., L] uint64 and float32, of row b: item (`empty` where there is none) and 1 or 0. places: bits of
+    the places that exist. shown, clicks: int32 item or -1, uint8. past: int32, 2 item + click of those that are there,
+    one after the other. Returns the bits of the places that are there, and from bit 16 on of those that were clicked.
+    """
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        wide, numbers, bytes_ = (ir.VectorType(ir.IntType(bits), 16) for bits in (64, 32, 8))
+        flags, nothing = ir.VectorType(ir.IntType(1), 16), ir.VoidType()
+
+        def at(array: int, row: int, column: int, kind: Any) -> Any:
+            return _address(context, builder, kinds[array], args[array], args[row], args[column], kind)
+
+        def spread(number: Any, kind: Any) -> Any:
+            one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _INDEX(0))
+            return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), _constant(16, 0))
+
+        found = builder.load(at(0, 1, 2, wide), align=8)
+        exists = builder.bitcast(builder.trunc(args[5], ir.IntType(16)), flags)
+        there = builder.and_(builder.icmp_unsigned("<", found, spread(args[3], wide)), exists)
+        item = builder.select(there, builder.trunc(found, numbers), _constant(16, -1))
+        hit = builder.fcmp_ordered(
+            ">", builder.load(at(4, 1, 2, _kind(16)), align=4), ir.Constant(_kind(16), [0.0] * 16)
+        )
+        hit = builder.and_(hit, there)
+        click = builder.zext(hit, numbers)
+        entry = builder.add(builder.shl(item, _constant(16, 1)), click)
+        for name, values, place in (
+            ("llvm.masked.store.v16i32.p0", item, at(6, 9, 2, numbers)),
+            ("llvm.masked.store.v16i8.p0", builder.zext(hit, bytes_), at(7, 9, 2, bytes_)),
+        ):
+            store = _declared(builder, name, nothing, [values.type, place.type, _INDEX, flags])
+            builder.call(store, [values, place, _INDEX(1), exists])
+        place = builder.bitcast(at(8, 9, 10, numbers), ir.IntType(32).as_pointer())
+        pack = _declared(builder, "llvm.masked.compressstore.v16i32", nothing, [numbers, place.type, flags])
+        builder.call(pack, [entry, place, there])
+        low = builder.zext(builder.bitcast(there, ir.IntType(16)), ir.IntType(64))
+        high = builder.zext(builder.bitcast(hit, ir.IntType(16)), ir.IntType(64))
+        return builder.or_(low, builder.shl(high, ir.IntType(64)(16)))
+
+    signature = types.uint64(
+        rows,
+        types.int64,
+        types.int64,
+        types.uint64,
+        clicked,
+        types.uint64,
+        shown,
+        clicks,
+        past,
+        types.int64,
+        types.int64,
+    )
+    return signature, lower
+
+
+@_intrinsic
+def equal16(typing: Any, array: Any, row: Any, column: Any, odd: Any) -> Any:
+    """Bits of the sixteen int32 of array[row, column : column + 16] that are `odd` or one less."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        numbers = ir.VectorType(_INDEX, 16)
+        vector = builder.load(
+            _address(context, builder, signature.args[0], args[0], args[1], args[2], numbers), align=4
+        )
+        nothing = ir.Constant(numbers, ir.Undefined)
+        wanted = builder.shuffle_vector(builder.insert_element(nothing, args[3], _INDEX(0)), nothing, _constant(16, 0))
+        same = builder.icmp_signed("==", builder.or_(vector, _constant(16, 1)), wanted)
+        return builder.zext(builder.bitcast(same, ir.IntType(16)), ir.IntType(64))
+
+    return types.uint64(array, types.int64, types.int64, types.int32), lower
 
 
 def _make_prefetch(for_writing: int) -> Callable[..., Any]:

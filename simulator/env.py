@@ -22,6 +22,9 @@ ACTIONS: tuple[str, ...] = get_args(Action)
 PROTO_WIDTH = 32
 """Dimensions of a proto-action at most: principal components of the items' content vectors."""
 
+_BITS_AT_ONCE = 1 << 27
+"""Lanes times items of whose masks the bits are laid out together (16 MiB)."""
+
 FIELDS = ("user_features", "history_items", "history_feedback", "step")
 """Names of an observation's parts; those of `agents.base.Observation`."""
 
@@ -55,7 +58,13 @@ class _Actions:
         if self._scorer is None:
             return np.ascontiguousarray(actions, np.int64).reshape(users.n, self.slate_size)
         wanted = np.asarray(actions, np.float32).reshape(users.n, self._scorer.width)
-        return self._scorer.top_k(wanted, self.slate_size, blocked=users.seen)
+        out = np.empty((users.n, self.slate_size), np.int64)
+        together = max(1, _BITS_AT_ONCE // (64 * (users.world.n_items // 64 + 1)))
+        for first in range(0, users.n, together):
+            part = slice(first, min(first + together, users.n))
+            blocked = users.blocked(first, part.stop - first)
+            out[part] = self._scorer.top_k(wanted[part], self.slate_size, blocked=blocked)
+        return out
 
 
 def proto_vectors(content: NDArray[np.float32], width: int = PROTO_WIDTH) -> NDArray[np.float32]:

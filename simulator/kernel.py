@@ -4,36 +4,43 @@ Every draw is a hash of (seed, stream, real user, session, step, position), so t
 size, order or thread. No array is allocated here; callers pass all outputs and scratch. The functions release the GIL.
 
 Users are stepped in blocks, one phase at a time over the block: rows stay in cache, and branches that no processor can
-predict (how many places of a slate are looked at) do not interrupt the arithmetic. No `fastmath`: sums run over eight
-lanes in one order (`simulator._vector`). `error_model="numpy"` because Python's test for division by zero keeps loops
-from being vectorised; indices that are not counted by `range` are unsigned for the same reason (no test for negatives).
+predict (how many places of a slate are looked at) do not interrupt the arithmetic. No `fastmath`: sums run over sixteen
+lanes in one order (`simulator._vector`). Indices that are not counted by `range` are unsigned, because numba's test for
+negative ones keeps loops from being vectorised.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from simulator._vector import (
-    FloatVector,
     above16,
-    add8,
-    fill8,
+    add16,
+    add32,
+    count_bits,
+    equal16,
     fill16,
-    load8,
+    fill32,
+    half32,
+    keep32,
     load16,
+    load32,
     lowest_bit,
-    mad8,
     mad16,
+    mad32,
     max16,
     move8,
-    mul8,
+    mul32,
     prefetch_read,
     prefetch_write,
-    store8,
+    record16,
     store16,
-    sum8,
+    store32,
+    sum16,
     unpack8,
 )
 
@@ -41,14 +48,19 @@ F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
 U8 = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
+
+_PLAIN: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+"""How the functions are compiled. Division by zero is not tested for: the test keeps loops from being vectorised.
+Arrays are borrowed from the caller, without numba's count of references, which costs some thousand cycles a call."""
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 _0, _1, _6, _16, _27, _30, _31, _32, _40, _63 = (np.uint64(s) for s in (0, 1, 6, 16, 27, 30, 31, 32, 40, 63))
-_LOW24 = np.uint64(0xFFFFFF)
+_LOW16, _LOW24 = np.uint64(0xFFFF), np.uint64(0xFFFFFF)
 _ULP24 = np.float32(2.0**-24)
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
@@ -67,11 +79,15 @@ BIAS, SATISFACTION = np.uint64(0), np.uint64(1)
 """Columns of `mood`: the user's own logit; running satisfaction in [0, 1]."""
 LEFT, DONE = 0, 1
 """Columns of `flags`."""
+ITEM_BIAS, SHARE = np.uint64(0), np.uint64(1)
+"""Columns of `traits`: the item's own logit; 1 / number of its categories."""
 
 _AHEAD = 3
 """Rows are asked for this many items before they are used."""
 _LARGE = 1 << 20
 """Words of `seen` that no cache holds: with more, they are asked for four users ahead."""
+_USERS_AHEAD = 6
+"""The history of a user is asked for so many users before it is needed."""
 BLOCK = 128
 """Users stepped together."""
 _STAGGER = 24
@@ -131,7 +147,7 @@ _MANTISSA = np.int32(23)
 _BITS_OF_ONE = np.int32(0x3F800000)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always", **_PLAIN)
 def sigma(z: np.float32) -> np.float32:
     """1 / (1 + exp(-z)) within 2e-7 of the value, by Cephes' polynomial: vectorises, and is the same on any libm."""
     x = -z
@@ -145,21 +161,37 @@ def sigma(z: np.float32) -> np.float32:
     return _ONE / (_ONE + (y * r * r + r + _ONE) * power)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
-def _logit(state: F32, user: np.uint64, table: F32, row: np.uint64, loss: FloatVector, width: int) -> np.float32:
-    """<taste, vector> - strength <exposure, shares>."""
-    taste = fill8(_ZERO)
+@njit(inline="always", **_PLAIN)
+def _logit(
+    state: F32, user: np.uint64, table: F32, groups: U32, traits: F32, row: np.uint64, strength: np.float32
+) -> np.float32:
+    """<taste, vector> + bias - strength <exposure, shares>."""
+    width = table.shape[1]
+    taste = fill16(_ZERO)
     other = taste  # two sums side by side: an addition need not wait for the one before
-    exposure = taste
-    for c in range(0, width, 16):
-        taste = mad8(load8(state, user, c), load8(table, row, c), taste)
-        other = mad8(load8(state, user, c + 8), load8(table, row, c + 8), other)
-    for c in range(width, state.shape[1], 8):
-        exposure = mad8(load8(state, user, c), load8(table, row, c), exposure)
-    return sum8(mad8(loss, exposure, add8(taste, other)))
+    for c in range(0, width - 16, 32):
+        taste = mad16(load16(state, user, c), load16(table, row, c), taste)
+        other = mad16(load16(state, user, c + 16), load16(table, row, c + 16), other)
+    for c in range(width & -32, width, 16):
+        taste = mad16(load16(state, user, c), load16(table, row, c), taste)
+    exposed = fill32(_ZERO)
+    for word in range(groups.shape[1]):
+        own = load32(state, user, width + 32 * word)
+        exposed = add32(exposed, keep32(np.uint64(groups[row, np.uint64(word)]), own))
+    taste = mad16(fill16(-strength * traits[row, SHARE]), half32(exposed), add16(taste, other))
+    return sum16(taste) + traits[row, ITEM_BIAS]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(inline="always", **_PLAIN)
+def _draw(moment: np.uint64, looks: F32, lucks: F32, b: int) -> None:
+    """The uniforms of a slate's places: is it looked at, is it clicked."""
+    for k in range(looks.shape[1]):
+        bits = mix64((moment ^ ACTS) + GOLDEN * np.uint64(k + 1))
+        looks[b, k] = high_uniform(bits)
+        lucks[b, k] = low_uniform(bits)
+
+
+@njit(**_PLAIN)
 def _fetch(slate: I64, seen: U64, count: I64, begin: int, end: int, n_items: int) -> None:
     """Ask for the words of `seen` that the slates of these users will touch."""
     for b in range(begin, end):
@@ -168,7 +200,7 @@ def _fetch(slate: I64, seen: U64, count: I64, begin: int, end: int, n_items: int
             prefetch_write(seen, count[b, _USER], np.int64(item >> _6))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
 def _place(
     slate: I64,
     seen: U64,
@@ -189,11 +221,7 @@ def _place(
     n = np.uint64(count[begin, _FIRST])
     for b in range(begin, end):
         user = np.uint64(count[b, _USER])
-        acts = fold(clock[user, KEY], clock[user, STEP]) ^ ACTS
-        for k in range(looks.shape[1]):
-            bits = mix64(acts + GOLDEN * np.uint64(k + 1))
-            looks[b, k] = high_uniform(bits)
-            lucks[b, k] = low_uniform(bits)
+        _draw(fold(clock[user, KEY], clock[user, STEP]), looks, lucks, b)
         count[b, _FIRST] = np.int64(n)
         n_shown = 0
         for k in range(slate.shape[1]):
@@ -210,10 +238,128 @@ def _place(
     count[end, _FIRST] = np.int64(n)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
+def _listed(item: np.uint64, known_item: I32, start: np.uint64, end: np.uint64) -> bool:
+    """Whether the sorted known_item[start:end] holds the item; how often it loops depends on the length alone."""
+    number, at, left = np.int32(item), start, end - start
+    while left > _1:
+        half = left >> _1
+        at += half if known_item[at + half] <= number else _0
+        left -= half
+    return bool(left > _0 and known_item[at] == number)
+
+
+@njit(**_PLAIN)
+def _find_repeats(
+    past: I32, rows: U64, b: int, user: np.uint64, slate_size: int, length: int, written: int, n_items: int
+) -> None:
+    """Empty the places of a slate whose item the session or a place above has shown."""
+    empty = np.uint64(n_items)
+    for k in range(slate_size - 1, -1, -1):  # from below, so that the places above are still whole
+        found = False
+        for place in range(length, written):
+            found |= past[user, np.uint64(place)] >> 1 == np.int32(rows[b, k])
+        for above in range(k):
+            found |= rows[b, above] == rows[b, k]
+        if found:
+            rows[b, k] = empty
+
+
+@njit(**_PLAIN)
+def _place_listed(
+    slate: I64,
+    known: U64,
+    known_start: I64,
+    known_item: I32,
+    start_row: I64,
+    past: I32,
+    clock: U64,
+    parameters: F32,
+    looks: F32,
+    lucks: F32,
+    odd: I32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    m: int,
+    n_items: int,
+    length: int,
+    shift: np.uint64,
+) -> None:
+    """The same as `_place` for a large catalogue: what the session has shown is looked up in `past`, not in a mask."""
+    empty, slate_size = np.uint64(n_items), slate.shape[1]
+    masked = known.shape[1] > 0
+    n = _0
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        later = np.uint64(count[min(b + _USERS_AHEAD, m - 1), _USER])
+        for place in range(length, np.int64(clock[later, WRITTEN]) + 1, 16):
+            prefetch_write(past, later, place)
+        _draw(fold(clock[user, KEY], clock[user, STEP]), looks, lucks, b)
+        row, written = np.uint64(start_row[user]), np.int64(clock[user, WRITTEN])
+        for k in range(slate_size):
+            item = min(np.uint64(slate[user, k]), empty)  # negative numbers wrap to large ones
+            if masked:
+                met = (known[row, item >> _6] >> (item & _63)) & _1 != _0
+            else:
+                start, end = np.uint64(known_start[row]), np.uint64(known_start[row + _1])
+                met = _listed(item, known_item, start, end)
+            rows[b, k] = empty if met else item
+            odd[b, k] = np.int32(2 * item + _1)
+        hits = _0  # of any place with anything shown before
+        for place in range(length, written, 16):
+            same = _0
+            for k in range(slate_size):
+                same |= equal16(past, user, place, odd[b, k])
+            hits |= same & ~(~_0 << np.uint64(min(int(written) - place, 16)))
+        for k in range(1, slate_size):
+            for place in range(0, k, 16):
+                hits |= equal16(odd, b, place, odd[b, k]) & ~(~_0 << np.uint64(min(k - place, 16)))
+        if hits:
+            _find_repeats(past, rows, b, user, slate_size, length, written, n_items)
+        count[b, _FIRST] = np.int64(n)
+        n_shown = 0
+        for k in range(slate_size):
+            there = rows[b, k] < empty
+            n_shown += there
+            examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
+            n += np.uint64(there & (looks[b, k] < parameters[N_PARAMETERS + k]))
+        count[b, _SHOWN] = n_shown
+    count[m, _FIRST] = np.int64(n)
+
+
+@njit(**_PLAIN)
+def _drift(table: F32, state: F32, flat: F32, examined: U64, count: I64, m: int) -> None:
+    """Taste moves by weight times vector of each examined item, eight items at a time (most slates have no more)."""
+    for b in range(m):
+        user, end = np.uint64(count[b, _USER]), count[b + 1, _FIRST]
+        for p in range(count[b, _FIRST], end, 8):
+            i0, i1, i2, i3 = examined[1, p], examined[1, p + 1], examined[1, p + 2], examined[1, p + 3]
+            i4, i5, i6, i7 = examined[1, p + 4], examined[1, p + 5], examined[1, p + 6], examined[1, p + 7]
+            w0 = fill16(flat[0, p])
+            w1 = fill16(flat[0, p + 1] if p + 1 < end else _ZERO)
+            w2 = fill16(flat[0, p + 2] if p + 2 < end else _ZERO)
+            w3 = fill16(flat[0, p + 3] if p + 3 < end else _ZERO)
+            w4 = fill16(flat[0, p + 4] if p + 4 < end else _ZERO)
+            w5 = fill16(flat[0, p + 5] if p + 5 < end else _ZERO)
+            w6 = fill16(flat[0, p + 6] if p + 6 < end else _ZERO)
+            w7 = fill16(flat[0, p + 7] if p + 7 < end else _ZERO)
+            for j in range(0, table.shape[1], 16):
+                moved = mad16(w0, load16(table, i0, j), load16(state, user, j))
+                moved = mad16(w1, load16(table, i1, j), moved)
+                moved = mad16(w2, load16(table, i2, j), moved)
+                moved = mad16(w3, load16(table, i3, j), moved)
+                moved = mad16(w4, load16(table, i4, j), moved)
+                moved = mad16(w5, load16(table, i5, j), moved)
+                moved = mad16(w6, load16(table, i6, j), moved)
+                store16(state, user, j, mad16(w7, load16(table, i7, j), moved))
+
+
+@njit(**_PLAIN)
 def _click(
     table: F32,
-    item_bias: F32,
+    groups: U32,
+    traits: F32,
     parameters: F32,
     state: F32,
     mood: F32,
@@ -224,19 +370,18 @@ def _click(
     examined: U64,
     count: I64,
     m: int,
-    width: int,
     shift: np.uint64,
 ) -> None:
     """Clicks on the examined items, and each one's weight rate * (click - p) in the drift."""
     n, low = count[m, _FIRST], (_1 << shift) - _1
-    loss, rate = fill8(-parameters[STRENGTH]), parameters[RATE]
+    strength, rate = parameters[STRENGTH], parameters[RATE]
     for p in range(n):
         ahead = examined[0, p + _AHEAD]
         for c in range(0, table.shape[1], 16):
             prefetch_read(table, rows[ahead >> shift, ahead & low], c)
         b, k = examined[0, p] >> shift, examined[0, p] & low
         user, row = np.uint64(count[b, _USER]), rows[b, k]
-        flat[0, p] = _logit(state, user, table, row, loss, width) + (mood[user, BIAS] + item_bias[row])
+        flat[0, p] = _logit(state, user, table, groups, traits, row, strength) + mood[user, BIAS]
         flat[1, p] = lucks[b, k]
         examined[1, p] = row
     for p in range(n):
@@ -246,10 +391,11 @@ def _click(
         flat[1, p] = clicked
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
 def _cascade(
     table: F32,
-    item_bias: F32,
+    groups: U32,
+    traits: F32,
     parameters: F32,
     clock: U64,
     state: F32,
@@ -261,12 +407,11 @@ def _cascade(
     examined: U64,
     count: I64,
     m: int,
-    width: int,
     slate_size: int,
     shift: np.uint64,
 ) -> None:
     """The same as `_click` where the user reads from the top and each look depends on what was clicked above."""
-    loss, rate, empty = fill8(-parameters[STRENGTH]), parameters[RATE], np.uint64(table.shape[0] - 1)
+    strength, rate, empty = parameters[STRENGTH], parameters[RATE], np.uint64(table.shape[0] - 1)
     n = _0
     for b in range(m):
         user = np.uint64(count[b, _USER])
@@ -278,7 +423,7 @@ def _cascade(
             row = rows[b, k]
             if row == empty:
                 continue
-            chance = sigma(_logit(state, user, table, row, loss, width) + (mood[user, BIAS] + item_bias[row]))
+            chance = sigma(_logit(state, user, table, groups, traits, row, strength) + mood[user, BIAS])
             clicked = _ONE if lucks[b, k] < chance else _ZERO
             examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
             examined[1, n] = row
@@ -292,45 +437,38 @@ def _cascade(
     count[m, _FIRST] = np.int64(n)
 
 
-@njit(cache=True, error_model="numpy")
-def _drift(table: F32, state: F32, flat: F32, examined: U64, count: I64, m: int, width: int) -> None:
-    """Taste moves by weight times vector of each examined item, four items at a time."""
-    for b in range(m):
-        user, end = np.uint64(count[b, _USER]), count[b + 1, _FIRST]
-        for p in range(count[b, _FIRST], end, 4):
-            i0, i1, i2, i3 = examined[1, p], examined[1, p + 1], examined[1, p + 2], examined[1, p + 3]
-            w0 = fill8(flat[0, p])
-            w1 = fill8(flat[0, p + 1] if p + 1 < end else _ZERO)
-            w2 = fill8(flat[0, p + 2] if p + 2 < end else _ZERO)
-            w3 = fill8(flat[0, p + 3] if p + 3 < end else _ZERO)
-            for j in range(0, width, 8):
-                moved = mad8(w0, load8(table, i0, j), load8(state, user, j))
-                moved = mad8(w1, load8(table, i1, j), moved)
-                moved = mad8(w2, load8(table, i2, j), moved)
-                store8(state, user, j, mad8(w3, load8(table, i3, j), moved))
-
-
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
 def _expose(
-    table: F32, state: F32, memory: np.float32, overlap: F32, rows: U64, count: I64, m: int, width: int, slate_size: int
+    groups: U32,
+    traits: F32,
+    state: F32,
+    memory: np.float32,
+    overlap: F32,
+    rows: U64,
+    count: I64,
+    m: int,
+    width: int,
+    slate_size: int,
 ) -> None:
     """Exposure moves towards the slate's mean categories; `overlap` is what the two had in common before."""
+    keep = fill32(memory)
     for b in range(m):
         user = np.uint64(count[b, _USER])
         share = _ONE / np.float32(max(count[b, _SHOWN], 1))
-        gain, keep = fill8((_ONE - memory) * share), fill8(memory)
-        both = fill8(_ZERO)
-        for j in range(width, state.shape[1], 8):
-            total = load8(table, rows[b, 0], j)
-            for k in range(1, slate_size):
-                total = add8(total, load8(table, rows[b, k], j))
-            before = load8(state, user, j)
-            both = mad8(before, total, both)
-            store8(state, user, j, mad8(gain, total, mul8(keep, before)))
-        overlap[b] = sum8(both) * share
+        gain = fill32((_ONE - memory) * share)
+        both = fill32(_ZERO)
+        for word in range(groups.shape[1]):
+            total = fill32(_ZERO)
+            for k in range(slate_size):
+                row = rows[b, k]
+                total = add32(total, keep32(np.uint64(groups[row, np.uint64(word)]), fill32(traits[row, SHARE])))
+            before = load32(state, user, width + 32 * word)
+            both = mad32(before, total, both)
+            store32(state, user, width + 32 * word, mad32(gain, total, mul32(keep, before)))
+        overlap[b] = sum16(half32(both)) * share
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
 def _make_room(clock: U64, past: I32, count: I64, m: int, slate_size: int, length: int) -> None:
     """Where a slate would not fit behind the history, the newest H entries move to the front."""
     full = np.uint64(past.shape[1] - slate_size)
@@ -345,7 +483,7 @@ def _make_room(clock: U64, past: I32, count: I64, m: int, slate_size: int, lengt
             clock[user, WRITTEN] = np.uint64(length)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
 def _record(
     clock: U64,
     mood: F32,
@@ -366,7 +504,7 @@ def _record(
     shift: np.uint64,
 ) -> int:
     """Outputs, history, satisfaction and leaving; returns how many are done."""
-    empty, low = np.uint64(n_items), (_1 << shift) - _1
+    empty, low, slate_size = np.uint64(n_items), (_1 << shift) - _1, shown.shape[1]
     for b in range(m):
         for k in range(clicked.shape[1]):
             clicked[b, k] = _ZERO
@@ -375,20 +513,18 @@ def _record(
     n_done = 0
     for b in range(m):
         user = np.uint64(count[b, _USER])
+        later = np.uint64(count[min(b + _USERS_AHEAD, m - 1), _USER])
+        prefetch_write(past, later, np.int64(clock[later, WRITTEN]))
         written = clock[user, WRITTEN]
-        n_clicks = _ZERO
-        for k in range(shown.shape[1]):
-            there = rows[b, k] < empty
-            item = np.int32(rows[b, k]) if there else np.int32(-1)
-            click = np.int32(clicked[b, k])
-            shown[user, k] = item
-            clicks[user, k] = click
-            # An entry holds item and click in one number. What an empty place writes, the next entry overwrites.
-            past[user, written] = np.int32(item * 2 + click)
-            written += np.uint64(there)
-            n_clicks += clicked[b, k]
+        n_clicks, n_shown = _0, _0
+        for k in range(0, slate_size, 16):
+            places = ~(~_0 << np.uint64(min(slate_size - k, 16)))
+            there = record16(rows, b, k, empty, clicked, places, shown, clicks, past, user, written + n_shown)
+            n_shown += count_bits(there & _LOW16)
+            n_clicks += count_bits(there >> _16)
+        written += n_shown
         clock[user, WRITTEN] = written
-        pleased = min(_ONE, n_clicks / parameters[TWICE_USUAL])
+        pleased = min(_ONE, np.float32(np.int64(n_clicks)) / parameters[TWICE_USUAL])
         keep, step = parameters[SATISFACTION_MEMORY], clock[user, STEP]
         satisfaction = keep * mood[user, SATISFACTION] + (_ONE - keep) * pleased
         hazard = sigma(
@@ -403,19 +539,24 @@ def _record(
         clock[user, STEP] = step + _1
         flags[user, LEFT] = left
         flags[user, DONE] = done
-        reward[user] = n_clicks
+        reward[user] = np.float32(np.int64(n_clicks))
         n_done += 1 if done else 0
     return n_done
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
 def _step_block(
     first: int,
     end: int,
     slate: I64,
     table: F32,
-    item_bias: F32,
+    groups: U32,
+    traits: F32,
     parameters: F32,
+    known: U64,
+    known_start: I64,
+    known_item: I32,
+    start_row: I64,
     clock: U64,
     state: F32,
     mood: F32,
@@ -433,7 +574,6 @@ def _step_block(
     rows: U64,
     examined: U64,
     count: I64,
-    width: int,
     length: int,
 ) -> int:
     """One step of users first to end, at most BLOCK of them; returns how many are done."""
@@ -455,26 +595,33 @@ def _step_block(
             count[m, _USER] = user
             m += 1
     count[0, _FIRST] = 0
-    far = seen.size > _LARGE
-    together = 4 if far else BLOCK
-    for b in range(0, m, together):  # one call of _place, so that it is compiled into this loop
-        if far:
-            _fetch(slate, seen, count, min(b + 4, m), min(b + 8, m), n_items)
-        stop = min(b + together, m)
-        _place(slate, seen, clock, parameters, looks, lucks, rows, examined, count, b, stop, n_items, shift)
+    if seen.shape[1]:
+        far = seen.size > _LARGE
+        together = 4 if far else BLOCK
+        for b in range(0, m, together):  # one call of _place, so that it is compiled into this loop
+            if far:
+                _fetch(slate, seen, count, min(b + 4, m), min(b + 8, m), n_items)
+            stop = min(b + together, m)
+            _place(slate, seen, clock, parameters, looks, lucks, rows, examined, count, b, stop, n_items, shift)
+    else:
+        _place_listed(
+            slate, known, known_start, known_item, start_row, past, clock, parameters, looks, lucks,
+            clicked.view(np.int32), rows, examined, count, m, n_items, length, shift,
+        )  # fmt: skip
     if parameters[CASCADE] > _ZERO:
         _cascade(
-            table, item_bias, parameters, clock, state, mood, looks, lucks, flat, rows, examined, count, m, width,
+            table, groups, traits, parameters, clock, state, mood, looks, lucks, flat, rows, examined, count, m,
             slate_size, shift,
         )  # fmt: skip
     else:
-        _click(
-            table, item_bias, parameters, state, mood, looks, lucks, flat, rows, examined, count, m, width, shift
-        )  # fmt: skip
+        _click(table, groups, traits, parameters, state, mood, looks, lucks, flat, rows, examined, count, m, shift)
     if parameters[RATE] > _ZERO:
-        _drift(table, state, flat, examined, count, m, width)
-    _expose(table, state, parameters[EXPOSURE_MEMORY], overlap, rows, count, m, width, slate_size)
-    _make_room(clock, past, count, m, slate_size, length)
+        _drift(table, state, flat, examined, count, m)
+    _expose(
+        groups, traits, state, parameters[EXPOSURE_MEMORY], overlap, rows, count, m, table.shape[1], slate_size
+    )  # fmt: skip
+    if past.shape[1] < length + np.int64(parameters[HORIZON]) * slate_size:
+        _make_room(clock, past, count, m, slate_size, length)
     n_done += _record(
         clock, mood, past, shown, clicks, reward, flags, parameters, overlap, flat, clicked, rows, examined, count,
         m, n_items, shift,
@@ -482,7 +629,7 @@ def _step_block(
     return n_done
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always", **_PLAIN)
 def _scratch(floats: F32, words: U64, numbers: I64) -> tuple[F32, F32, F32, F32, U64, U64, F32, I64]:
     """The working arrays of a block, out of three: each argument of a kernel costs a tenth of a microsecond a call."""
     size = words.shape[0] // 3
@@ -499,12 +646,17 @@ def _scratch(floats: F32, words: U64, numbers: I64) -> tuple[F32, F32, F32, F32,
     return looks, lucks, flat, overlap, shown, examined, clicked, count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, **_PLAIN)
 def step_users(
     slate: I64,
     table: F32,
-    item_bias: F32,
+    groups: U32,
+    traits: F32,
     parameters: F32,
+    known: U64,
+    known_start: I64,
+    known_item: I32,
+    start_row: I64,
     clock: U64,
     state: F32,
     mood: F32,
@@ -517,35 +669,40 @@ def step_users(
     floats: F32,
     words: U64,
     numbers: I64,
-    width: int,
     length: int,
 ) -> int:
     """One step of n users in place; returns how many are done. Users done before are left as they are.
 
     slate: [n, K]; a place is empty (no item's number, in `seen`, or a repetition) or shown.
-    table, item_bias: [I + 1, width + C], [I + 1] vector, category shares (sum 1 or 0) and bias; the last row is zero.
+    table: [I + 1, width] vectors, width a multiple of 16; the last row is zero, as it is of the next two.
+    groups, traits: [I + 1, C / 32] and [I + 1, 2] categories of each item as bits; its bias and 1 / their number.
     parameters: [12 + K] in the order of the constants above, then the examination curve.
+    known: [U, V] what users had met before the session, by row of the starts: bits as in `seen`. With V = 0
+        known_item[known_start[u] : known_start[u + 1]], sorted, is searched instead. Not used where W > 0.
+    start_row: [n] row of the starts that a lane's user is.
     clock, state, mood: [n, 3], [n, width + C], [n, 2] state: taste and exposure by category; columns as above.
-    seen: [n, W] bit i of a row is set where item i may not be shown; bit I is always set.
+    seen: [n, W] bit i of a row is set where item i may not be shown; bit I is always set. With W = 0 `known` and the
+        session's part of `past` are searched instead.
     past: [n, P] history, the newest H = `length` entries end at column WRITTEN; 2 item + click, -2 where empty.
-        P >= H + K; the larger, the more seldom it is moved to the front.
+        The session's own entries begin at column H where P >= H + horizon K + 16. Otherwise P >= H + K, W is not 0, and
+        the newest H entries are moved to the front when it is full (the larger, the more seldom).
     shown, clicks, reward: [n, K], [n, K], [n] outputs. flags: [n, 2] left and done, in and out.
     floats, words, numbers: what `new_scratch` returns.
-    width: columns of the vectors, a multiple of 16; C is a multiple of 8.
     """
     looks, lucks, flat, overlap, rows, examined, clicked, count = _scratch(floats, words, numbers)
     n_done = 0
     for first in range(0, slate.shape[0], BLOCK):
         end = min(first + BLOCK, slate.shape[0])
         n_done += _step_block(
-            first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown,
-            clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined, count, width, length,
+            first, end, slate, table, groups, traits, parameters, known, known_start, known_item, start_row, clock,
+            state, mood, seen, past, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined,
+            count, length,
         )  # fmt: skip
     return n_done
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def pack_rows(start: I64, item: I64, last: int, out: U64) -> None:
+@njit(nogil=True, **_PLAIN)
+def pack_rows(start: I64, item: I32, last: int, out: U64) -> None:
     """Bits of ragged rows, item[start[u] : start[u + 1]], and of `last`, in out [U, W]."""
     for row in range(out.shape[0]):
         out[row, :] = _0
@@ -555,7 +712,14 @@ def pack_rows(start: I64, item: I64, last: int, out: U64) -> None:
             out[row, bit >> _6] |= _1 << (bit & _63)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True)
+def sort_rows(start: I64, item: I32) -> None:
+    """Sort each of the ragged rows item[start[u] : start[u + 1]], in place."""
+    for row in range(len(start) - 1):
+        item[start[row] : start[row + 1]].sort()
+
+
+@njit(inline="always", **_PLAIN)
 def _start(
     lane: np.uint64,
     row: np.uint64,
@@ -577,28 +741,28 @@ def _start(
     clock[lane, KEY] = fold(fold(mix64(seed[lane] + GOLDEN), np.uint64(start_user[row])), session[lane])
     clock[lane, STEP] = _0
     clock[lane, WRITTEN] = np.uint64(length)
-    for j in range(0, state.shape[1], 8):
-        store8(state, lane, j, load8(start_state, row, j))
+    for j in range(0, state.shape[1], 16):
+        store16(state, lane, j, load16(start_state, row, j))
     mood[lane, BIAS] = start_bias[row]
     mood[lane, SATISFACTION] = _HALF
     for word in range(seen.shape[1]):
-        seen[lane, word] = start_seen[row, word]
+        seen[lane, np.uint64(word)] = start_seen[row, np.uint64(word)]
     for j in range(length):
-        past[lane, j] = start_past[row, j]
+        past[lane, np.uint64(j)] = start_past[row, np.uint64(j)]
     flags[lane, LEFT] = False
     flags[lane, DONE] = False
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always", **_PLAIN)
 def _features(row: np.uint64, at: int, start_features: F32, features: F32) -> None:
     width = features.shape[1]
-    for j in range(0, width - 7, 8):
-        store8(features, at, j, load8(start_features, row, j))
-    for j in range(width - width % 8, width):
+    for j in range(0, width - 15, 16):
+        store16(features, at, j, load16(start_features, row, j))
+    for j in range(width - width % 16, width):
         features[at, np.uint64(j)] = start_features[row, np.uint64(j)]
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always", **_PLAIN)
 def _observe(
     lane: np.uint64,
     at: int,
@@ -620,7 +784,7 @@ def _observe(
         history_feedback[at, np.uint64(j)] = np.float32(entry & 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, **_PLAIN)
 def start_users(
     rows: I64,
     start_user: I64,
@@ -645,25 +809,31 @@ def start_users(
         lane = np.uint64(at)
         row = np.uint64(rows[lane])
         _start(
-            lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session, clock,
+            lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session,
+            clock,
             state, mood, seen, past, flags,
         )  # fmt: skip
         _features(row, at, start_features, features)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, **_PLAIN)
 def observe_users(clock: U64, past: I32, history_items: I64, history_feedback: F32, step: I64) -> None:
     """Write what every lane's user has done into outputs [n, H], [n, H], [n]; newest last."""
     for at in range(step.shape[0]):
         _observe(np.uint64(at), at, clock, past, history_items, history_feedback, step)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, **_PLAIN)
 def advance_users(
     slate: I64,
     table: F32,
-    item_bias: F32,
+    groups: U32,
+    traits: F32,
     parameters: F32,
+    known: U64,
+    known_start: I64,
+    known_item: I32,
+    start_row: I64,
     clock: U64,
     state: F32,
     mood: F32,
@@ -676,7 +846,6 @@ def advance_users(
     floats: F32,
     words: U64,
     numbers: I64,
-    width: int,
     length: int,
     start_user: I64,
     start_state: F32,
@@ -686,7 +855,6 @@ def advance_users(
     start_features: F32,
     seed: U64,
     episode: I64,
-    rows_of_starts: I64,
     session: U64,
     terminated: Flags,
     truncated: Flags,
@@ -704,7 +872,7 @@ def advance_users(
 
     The next user and session of a lane depend on its seed, its number and its episode only. Returns m, how many ended.
 
-    seed, episode, rows_of_starts, session: [n]; episode is counted up. terminated, truncated: [n] outputs.
+    seed, episode, start_row, session: [n]; episode is counted up. terminated, truncated: [n] outputs.
     ended, last_*: [n], ... outputs whose first m rows are the lanes that ended and their last observations.
     features: [n, f], written where a session starts.
     history_items, history_feedback, step: [n, H], [n, H], [n] outputs.
@@ -715,12 +883,13 @@ def advance_users(
     for first in range(0, slate.shape[0], BLOCK):
         end = min(first + BLOCK, slate.shape[0])
         _step_block(
-            first, end, slate, table, item_bias, parameters, clock, state, mood, seen, past, shown,
-            clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined, count, width, length,
+            first, end, slate, table, groups, traits, parameters, known, known_start, known_item, start_row, clock,
+            state, mood, seen, past, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined,
+            count, length,
         )  # fmt: skip
         for at in range(first, end):
             lane = np.uint64(at)
-            row = np.uint64(rows_of_starts[lane])
+            row = np.uint64(start_row[lane])
             terminated[lane] = flags[lane, LEFT]
             truncated[lane] = flags[lane, DONE] and not flags[lane, LEFT]
             if flags[lane, DONE]:
@@ -731,11 +900,12 @@ def advance_users(
                 session[lane] = (lane << _32) | np.uint64(episode[lane])
                 bits = fold(mix64(seed[lane] ^ NEXT_USER), session[lane])
                 row = ((bits >> _32) * n_starts) >> _32
-                rows_of_starts[lane] = np.int64(row)
+                start_row[lane] = np.int64(row)
                 episode[lane] += 1
                 _start(
                     lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session,
-                    clock, state, mood, seen, past, flags,
+            clock,
+                    state, mood, seen, past, flags,
                 )  # fmt: skip
                 _features(row, at, start_features, features)
             if at + 2 < end:
@@ -747,12 +917,40 @@ def advance_users(
     return m
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def unpack_candidates(seen: U64, out: NDArray[np.bool_]) -> None:
-    """Mask of the items that may be shown: out [n, I] from the bits of seen [n, W]."""
+@njit(nogil=True, **_PLAIN)
+def block_met(
+    first: int,
+    known: U64,
+    known_start: I64,
+    known_item: I32,
+    start_row: I64,
+    clock: U64,
+    past: I32,
+    length: int,
+    out: U64,
+) -> None:
+    """What `seen` would hold for users `first` and following, where it has no words: out [m, W], zeros."""
+    for at in range(out.shape[0]):
+        user = np.uint64(first + at)
+        row = np.uint64(start_row[user])
+        if known.shape[1]:
+            for word in range(known.shape[1]):
+                out[at, word] = known[row, np.uint64(word)]
+        else:
+            for place in range(known_start[row], known_start[row + _1]):
+                bit = np.uint64(known_item[place])
+                out[at, bit >> _6] |= _1 << (bit & _63)
+        for place in range(length, np.int64(clock[user, WRITTEN])):
+            bit = np.uint64(past[user, np.uint64(place)] >> 1)
+            out[at, bit >> _6] |= _1 << (bit & _63)
+
+
+@njit(nogil=True, **_PLAIN)
+def unpack_candidates(blocked: U64, out: NDArray[np.bool_]) -> None:
+    """Mask of the items that may be shown: out [n, I] from the bits of blocked [n, W]."""
     for user in range(out.shape[0]):
         for item in range(out.shape[1]):
-            out[user, item] = (seen[user, item >> 6] >> (np.uint64(item) & _63)) & _1 == np.uint64(0)
+            out[user, item] = (blocked[user, item >> 6] >> (np.uint64(item) & _63)) & _1 == np.uint64(0)
 
 
 _SLACK, _TINY = np.float32(1e-6), np.float32(1e-30)
@@ -775,7 +973,7 @@ def tiles_of(item_vectors: F32, item_bias: F32 | None) -> tuple[F32, F32]:
     return np.ascontiguousarray(tiles).reshape(n_tiles, 32 * width), bias
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
 def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, scores: F32) -> None:
     """Scores [4, end - start] of items start to end for four users from `first` on (the last one fills up the four).
 
@@ -805,7 +1003,7 @@ def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, 
         store16(scores, 3, at + 16, b3)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, **_PLAIN)
 def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out: F32) -> None:
     """Scores out [n, I] = <users, items> + bias + offset [n].
 
@@ -822,7 +1020,7 @@ def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out
                     out[user, i] = scores[user - first, i - start] + offset[user]
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(inline="always", **_PLAIN)
 def _insert(score: np.float32, item: int, best: F32, out: I64, user: int) -> None:
     """Put an item among the best K of a user, where it belongs; it is better than the last of them."""
     place = out.shape[1] - 1
@@ -834,7 +1032,7 @@ def _insert(score: np.float32, item: int, best: F32, out: I64, user: int) -> Non
     out[user, place] = item
 
 
-@njit(cache=True, error_model="numpy")
+@njit(**_PLAIN)
 def _keep_best(
     scores: F32, row: int, start: int, end: int, blocked: U64, who: int, best: F32, out: I64, user: int
 ) -> None:
@@ -875,7 +1073,7 @@ def _keep_best(
         limit = max16(limit, fill16(best[user, k - 1]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, **_PLAIN)
 def top_items(users: F32, table: F32, bias: F32, blocked: U64, scores: F32, best: F32, out: I64) -> None:
     """The K items of highest <users, items> + bias for each user: out [n, K], best first, ties to the smaller number.
 

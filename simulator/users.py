@@ -13,10 +13,15 @@ from simulator.world import World
 
 _TILE = 16
 """Vectors are padded with zeros to a multiple of this many floats, so that no loop has a remainder."""
-
-
+_GROUP = 32
+"""Categories in one word of bits."""
 _ROOM = 6
-"""Slates that a history takes before it is moved to the front of its buffer."""
+"""Slates that a history takes before it is moved to the front of its buffer, where a session's entries do not fit."""
+_MASK_WORDS, _LISTED = 512, 4096
+"""A lane has a mask of the catalogue. Where that is larger than 512 words (from 32,768 items on), it has a list of what
+its session has shown, unless there may be more than 4,096 places in a session."""
+_KNOWN_WORDS = 1 << 23
+"""Words that the masks of all starts may take where lanes have none (64 MiB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +155,30 @@ class SimulatedUsers:
         self.slate_size = slots = world.slate_size if slate_size is None else slate_size
         starts, n_items = world.starts, world.n_items
         self.width = -(-world.item_vectors.shape[1] // 16) * 16
-        shares = world.category_shares
-        self._table = _aligned((n_items + 1, self.width + -(-shares.shape[1] // 8) * 8))
+        categories = world.item_categories > 0
+        self._table = _aligned((n_items + 1, self.width))
         self._table[:-1, : world.item_vectors.shape[1]] = world.item_vectors
-        self._table[:-1, self.width : self.width + shares.shape[1]] = shares
-        self._item_bias = np.append(world.item_bias, 0).astype(np.float32)
+        self._groups = np.zeros((n_items + 1, -(-categories.shape[1] // _GROUP)), np.uint32)
+        packed = np.packbits(categories, axis=1, bitorder="little")
+        self._groups[:-1].view(np.uint8)[:, : packed.shape[1]] = packed
+        self._traits = np.zeros((n_items + 1, 2), np.float32)
+        self._traits[:-1, kernel.ITEM_BIAS] = world.item_bias
+        self._traits[:-1, kernel.SHARE] = 1 / np.maximum(categories.sum(axis=1), 1)
         self._parameters = np.concatenate([self._parameter_array(), world.examination_curve(slots)])
-        self._start_state = _aligned((len(starts), self._table.shape[1]))
+        self._start_state = _aligned((len(starts), self.width + _GROUP * self._groups.shape[1]))
         self._start_state[:, : starts.vector.shape[1]] = starts.vector
         self._start_bias = (starts.bias + np.float32(world.appeal_shift)).astype(np.float32)
         length = world.history_length
         self._start_past = (2 * starts.history_items + (starts.history_feedback > 0.5)).astype(np.int32)
-        self._start_seen = np.zeros((len(starts), n_items // 64 + 1), np.uint64)
-        kernel.pack_rows(starts.seen.start, starts.seen.item, n_items, self._start_seen)
+        words, places = n_items // 64 + 1, world.horizon * slots
+        listed = words > _MASK_WORDS and places <= _LISTED
+        known_item = starts.seen.item.astype(np.int32)
+        masked = not listed or len(starts) * words <= _KNOWN_WORDS
+        self._known = np.zeros((len(starts), words if masked else 0), np.uint64)
+        if masked:
+            kernel.pack_rows(starts.seen.start, known_item, n_items, self._known)
+        else:
+            kernel.sort_rows(starts.seen.start, known_item)
         self._seeds = np.full(n, seed % 2**64, np.uint64)
 
         self.rows = np.zeros(n, np.int64)
@@ -170,10 +186,13 @@ class SimulatedUsers:
         self.user_features = np.zeros((n, starts.user_features.shape[1]), np.float32)
         self._clock = np.zeros((n, 3), np.uint64)
         self._clock[:, int(kernel.WRITTEN)] = length  # an empty history before the first start
-        self._state = _aligned((n, self._table.shape[1]))
+        self._state = _aligned((n, self._start_state.shape[1]))
         self._mood = np.zeros((n, 2), np.float32)
-        self.seen = np.zeros((n, n_items // 64 + 1), np.uint64)
-        self._past = np.full((n, length + _ROOM * slots), -2, np.int32)
+        self._seen = np.zeros((n, 0 if listed else words), np.uint64)
+        # An odd number of cache lines a lane: a power of two would put all lanes into a few places of a cache.
+        lines = (-(-(length + (places if places <= _LISTED else _ROOM * slots)) // 16) + 1) | 1
+        self._past = np.empty((n, 16 * lines), np.int32)
+        self._past[:, :length] = -2
         self._flags = np.ones((n, 2), np.bool_)
         self._last: tuple[NDArray[np.int64], NDArray[np.float32], *RawObservation] | None = None
         self.outcome = Outcome(
@@ -189,26 +208,28 @@ class SimulatedUsers:
             starts.user,
             self._start_state,
             self._start_bias,
-            self._start_seen,
+            self._known,
             self._start_past,
             starts.user_features,
         )
-        self._state_arguments = (self._clock, self._state, self._mood, self.seen, self._past, self._flags)
+        self._known_arguments = (self._known, starts.seen.start, known_item, self.rows)
+        self._state_arguments = (self._clock, self._state, self._mood, self._seen, self._past, self._flags)
         self._step_arguments = (
             self._table,
-            self._item_bias,
+            self._groups,
+            self._traits,
             self._parameters,
+            *self._known_arguments,
             self._clock,
             self._state,
             self._mood,
-            self.seen,
+            self._seen,
             self._past,
             self.outcome.shown,
             self.outcome.clicks,
             self.outcome.reward,
             self._flags,
             *kernel.new_scratch(slots),
-            self.width,
             length,
         )
 
@@ -293,7 +314,6 @@ class SimulatedUsers:
             *self._start_arguments,
             self._seeds,
             episode,
-            self.rows,
             self.session,
             terminated,
             truncated,
@@ -326,18 +346,29 @@ class SimulatedUsers:
         kernel.step_users(slate, *self._step_arguments)
         return self.outcome
 
+    def blocked(self, first: int = 0, count: int | None = None) -> NDArray[np.uint64]:
+        """[count, I // 64 + 1] bits of the items that may not be shown to these lanes (all from `first` on)."""
+        count = self.n - first if count is None else count
+        if self._seen.shape[1]:
+            return self._seen[first : first + count]
+        out = np.zeros((count, self.world.n_items // 64 + 1), np.uint64)
+        kernel.block_met(first, *self._known_arguments, self._clock, self._past, self.world.history_length, out)
+        return out
+
     def candidates(self) -> NDArray[np.bool_]:
         """[n, I] items that may be shown now."""
         out = np.empty((self.n, self.world.n_items), np.bool_)
-        kernel.unpack_candidates(self.seen, out)
+        kernel.unpack_candidates(self.blocked(), out)
         return out
 
     def appeal(self) -> NDArray[np.float32]:
         """[n, I] logit of a click on each item, were it examined now, satiation included."""
         if self._scorer is None:
-            scaled = self._table[:-1].copy()
-            scaled[:, self.width :] *= -self._parameters[kernel.STRENGTH]
-            self._scorer = ItemScorer(scaled, self._item_bias[:-1])
+            shares = self.world.category_shares
+            scaled = np.zeros((self.world.n_items, self._state.shape[1]), np.float32)
+            scaled[:, : self.width] = self._table[:-1]
+            scaled[:, self.width : self.width + shares.shape[1]] = -self._parameters[kernel.STRENGTH] * shares
+            self._scorer = ItemScorer(scaled, self._traits[:-1, kernel.ITEM_BIAS])
         return self._scorer.scores(self._state, self._mood[:, kernel.BIAS])
 
 

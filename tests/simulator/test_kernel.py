@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from simulator import kernel
+from simulator import users as users_module
 from simulator.users import ItemScorer, SimulatedUsers, pack_mask
 from simulator.world import World
 from tests.simulator.plain_users import PlainUser
@@ -112,6 +113,57 @@ def flight(world: World, rows: NDArray[np.int64], seed: int, slates: NDArray[np.
         appeal = users.appeal()[:, :7].copy().view(np.uint8)
         out.append(np.hstack([o.clicks, o.shown.view(np.uint8), o.left[:, None], o.done[:, None], appeal]))
     return np.array(out)
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    items=st.integers(30, 300),
+    horizon=st.integers(1, 12),
+    slate_size=st.integers(1, 21),
+    history=st.integers(1, 30),
+    cascade=st.booleans(),
+    known_masks=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_lists_of_what_was_shown_and_masks_of_the_catalogue_are_the_same_world(
+    items: int, horizon: int, slate_size: int, history: int, cascade: bool, known_masks: bool, seed: int
+) -> None:
+    """Large catalogues have lists. Slates repeat items within, across steps, out of the history, and hold strangers."""
+    behaviour = {"examination": {"model": "cascade"}} if cascade else {}
+    world = small_world(
+        seed, users=20, items=items, slate_size=slate_size, horizon=horizon, history_length=history, **behaviour
+    )
+    n = kernel.BLOCK + 9
+    rng = np.random.default_rng(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        masks = SimulatedUsers(world, n, seed=seed)
+        patch.setattr(users_module, "_MASK_WORDS", 0)
+        patch.setattr(users_module, "_KNOWN_WORDS", 1 << 23 if known_masks else 0)
+        lists = SimulatedUsers(world, n, seed=seed)
+    assert masks._seen.shape[1] > 0 == lists._seen.shape[1]
+    dense = np.zeros((n, items), bool)
+    for session in range(2):  # the second begins over what the first left behind
+        rows = rng.integers(0, 20, n)
+        masks.start(rows, session)
+        lists.start(rows, session)
+        seen = world.starts.seen
+        dense[:] = False
+        for lane, row in enumerate(rows):
+            dense[lane, seen.item[seen.start[row] : seen.start[row + 1]]] = True
+        for _ in range(horizon):
+            slate = rng.integers(-2, items + 3, (n, slate_size))
+            slate[:, -1] = slate[:, 0]
+            active = ~masks.outcome.done.copy()
+            one, other = masks.step(slate), lists.step(slate)
+            for name in ("shown", "clicks", "reward", "left", "done"):
+                assert np.array_equal(getattr(one, name), getattr(other, name)), name
+            for lane in np.flatnonzero(active):
+                inside = slate[lane][(slate[lane] >= 0) & (slate[lane] < items)]
+                fresh = [i for place, i in enumerate(inside) if not dense[lane, i] and i not in inside[:place]]
+                assert one.shown[lane][one.shown[lane] >= 0].tolist() == fresh
+                dense[lane, inside] = True
+            assert np.array_equal(masks.candidates(), ~dense)
+            assert np.array_equal(lists.candidates(), ~dense)
 
 
 def test_batch_size_order_and_threads_change_no_bit() -> None:
