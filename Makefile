@@ -6,6 +6,8 @@ SCENARIO ?= scenarios/movielens.yaml
 # e.g. make setup PIP_ARGS="--extra-index-url URL" where another index has a CPU build of torch
 PIP_ARGS ?=
 WORKERS ?= 2
+# e.g. make bench-coverage COVERAGE=--full, or COVERAGE="--table 4"
+COVERAGE ?=
 export OMP_NUM_THREADS = 1
 
 .PHONY: setup run test test-all check bench bench-coverage bench-fidelity docs clean
@@ -40,6 +42,9 @@ bench: setup
 
 bench-fidelity: setup
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_fidelity.py --seeds 2000
+
+bench-coverage: setup
+	@$(BIN)/python -m benchmarks.coverage $(COVERAGE)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

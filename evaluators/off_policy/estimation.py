@@ -259,6 +259,8 @@ def estimate_prepared(name: EstimatorName, prepared: Prepared, *, force: bool = 
         return _settle(name, prepared, method, sums.ratios.value, None, None, reasons, base, force=force)
     if prepared.estimated and (name.base not in WITH_ESTIMATED or name.shrunk):
         reasons.insert(0, NEEDS_PROPENSITIES)
+    if prepared.rests_on_estimated_ratios(name):
+        reasons.append(ESTIMATED_RATIOS)
     weight_reason = _weight_reason(facts, estimated=prepared.estimated)
     reasons += [weight_reason] if weight_reason else []
     if sums.family == "shrunk":
@@ -267,6 +269,10 @@ def estimate_prepared(name: EstimatorName, prepared: Prepared, *, force: bool = 
 
 
 NO_OVERLAP = "W4: the policy never takes an action that was logged, so there is no overlap; log its actions"
+ESTIMATED_RATIOS = (
+    "marginal ratios: estimated on this log, and no interval of this estimator holds their error; use its dr form, "
+    "where errors of ratios and model multiply, or give the ratios"
+)
 NEEDS_PROPENSITIES = (
     "estimated propensities: that weights average 1 is then not known, and this estimator rests on it; "
     "use snips, sndr or dr, or log propensities"
@@ -499,6 +505,8 @@ def difference_prepared(
     reasons = list(first.reasons)
     if first.estimated and (name.base not in WITH_ESTIMATED or name.shrunk):
         reasons.insert(0, NEEDS_PROPENSITIES)
+    if first.rests_on_estimated_ratios(name):
+        reasons.append(ESTIMATED_RATIOS)
     reasons += [why for why in (_weight_reason(f, estimated=first.estimated) for f in facts) if why]
     if one.family == "shrunk":
         low = high = None

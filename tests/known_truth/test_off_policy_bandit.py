@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
+from benchmarks.coverage import by_doors, grid_counts
+from benchmarks.processes import p1_rows, p1_sums
 from evaluators import off_policy
 from evaluators.estimate import Estimate
 from evaluators.off_policy.bandit import Weighted, bandit_terms, reduce_policy
@@ -37,28 +38,16 @@ def p1(rng: np.random.Generator, users: int, f: float, p: float, family: str) ->
     The estimators take policies, so each weight is laid out over two actions, both of them logged: pi_e gives the
     logged one w * pscore and the other the rest.
     """
-    rounds = rng.geometric(0.2, users)
-    user = np.repeat(np.arange(users), rounds)
-    n = len(user)
-    base = p * (rng.uniform(0.6, 1.4, users) if p == 0.5 else rng.exponential(1.0, users))
-    if family == "logn":
-        s = math.sqrt(math.log(1 / f))
-        x = rng.normal(size=n)
-        w, h = np.exp(s * x - s * s / 2), 0.6 + 0.8 * ndtr(x - s / 2)
-        truth = p * (0.6 + 0.8 * float(ndtr(s / math.sqrt(8))))
-    else:
-        w = np.where(rng.random(n) < f, 1 / f, 0.0)
-        h, truth = np.where(w > 0, 1.4, 0.9), 1.4 * p
-    reward = (rng.random(n) < np.minimum(base[user] * h, 1.0)).astype(float)
+    rows = p1_rows(rng, users, f, p, family)
+    user, w, reward, n = rows.user, rows.w, rows.r, len(rows.user)
     pscore = 0.5 / max(w.max(), 1.0) * np.ones(n)
     action = rng.integers(0, 2, n)
     chosen = w * pscore
     pi_e = np.empty((n, 2))
     pi_e[np.arange(n), action], pi_e[np.arange(n), 1 - action] = chosen, 1 - chosen
-    q, v = 0.9 * p * h, 0.9 * truth
     q_hat = np.empty((n, 2))
-    q_hat[np.arange(n), action], q_hat[np.arange(n), 1 - action] = q, (v - chosen * q) / (1 - chosen)
-    return P1(off_policy.Rounds(action, reward, pscore, user=user), pi_e, q_hat, truth)
+    q_hat[np.arange(n), action], q_hat[np.arange(n), 1 - action] = rows.q, (rows.v - chosen * rows.q) / (1 - chosen)
+    return P1(off_policy.Rounds(action, reward, pscore, user=user), pi_e, q_hat, rows.truth)
 
 
 def coverage(
@@ -119,19 +108,34 @@ def test_02_rows_as_units_would_be_too_narrow() -> None:
 
 @pytest.mark.slow
 def test_03_published_estimates_cover_over_the_whole_grid() -> None:
-    """Every cell with 300 published covers .90, pooled .935: without W1 or W2 the pool covers .71 to .76."""
-    total = [0, 0]
-    for users in (20, 100, 400, 2000):
-        for f in (1.0, 0.3, 0.05, 0.01):
-            for p in (0.005, 0.05, 0.5):
-                for family in ("logn", "det"):
-                    name = f"3 {users} {f} {p} {family}"
-                    found = coverage(400, ["ips", "snips", "dr"], name=name, users=users, f=f, p=p, family=family)
-                    for e, (published, covered) in found.items():
-                        total = [total[0] + published, total[1] + covered]
-                        if published >= 300:
-                            assert covered / published >= 0.90, (name, e, covered / published)
-    assert total[1] / total[0] >= 0.935
+    """162 cells x 400 logs: each with 300 published covers .90, all together .935; without the rule .71 to .76."""
+    found = grid_counts(400, by_doors, "test 3")
+    assert len(found) == 3 * 162
+    for cell, (published, covered) in found.items():
+        if published >= 300:
+            # A cell of 300 to 400 whose true coverage is the document's worst, .916, falls below .90 in one of eight.
+            assert covered / published >= 0.90 - 2 * math.sqrt(0.09 / published), cell
+    published, covered = (sum(count[i] for count in found.values()) for i in (0, 1))
+    assert covered / published >= 0.935
+    worst = [c / a for a, c in found.values() if a >= 300]
+    assert np.mean(np.array(worst) >= 0.90) >= 0.99
+
+
+def test_03_the_grid_is_judged_by_what_the_product_gives() -> None:
+    """The vectorised logs of the grid and `estimate` on the same rounds: equal doors and limits."""
+    doors = set()
+    for users, f, p, family in ((100, 1.0, 0.5, "logn"), (1000, 0.3, 0.5, "det"), (300, 0.01, 0.5, "det")):
+        log = p1(stream(ROOT, "3 same", users, str(f)), users, f, p, family)
+        logs = p1_sums(p1_rows(stream(ROOT, "3 same", users, str(f)), users, f, p, family), 1, users)
+        found = off_policy.estimate(log.rounds, log.pi_e, estimators=["ips", "snips", "dr"], q_hat=log.q_hat)
+        for name, e in found.items():
+            scores, binding = logs.ratios(name, 0).scores(), logs.ratios("ips", 0).scores()
+            limits = by_doors(logs, name, 0, scores, binding)
+            assert (limits is None) == (e.value is None), (name, users)
+            doors.add(e.diagnostics["door"])
+            if limits is not None and e.diagnostics["door"] != 3:  # the hull's resamples differ
+                assert (e.low, e.high) == pytest.approx(limits, rel=1e-9)
+    assert doors >= {1, None}
 
 
 def softmax_log(
@@ -355,19 +359,20 @@ def test_18_right_propensities_are_not_accused() -> None:
 
 @pytest.mark.slow
 def test_19_estimated_propensities_are_nearly_unbiased_and_plain_ips_is_withheld() -> None:
-    errors, covered = [], 0
-    truth = 0.0
-    for k in range(40):
+    """|bias| < .02 V and cover >= .9 over 60 logs, five actions, ESS a third: the document's own tolerances."""
+    errors, covered, values = [], 0, []
+    for k in range(60):
         rounds, pi_e, truth = softmax_log(stream(ROOT, "19", k), 3000, actions=5, target=0.8)
+        values.append(truth)
         dropped = off_policy.Rounds(rounds.action, rounds.reward, user=rounds.user, context=rounds.context)
-        found = off_policy.estimate(dropped, pi_e, estimators=["snips", "ips", "ips(clip=10)"], force=False)
-        assert "estimated propensities" in reason(found["ips"])
-        assert "estimated propensities" in reason(found["ips(clip=10)"])
-        snips = off_policy.estimate(dropped, pi_e, estimators=["snips"], force=True)["snips"]
+        found = off_policy.estimate(dropped, pi_e, estimators=["snips", "ips", "ips(clip=10)"], force=True)
+        assert "estimated propensities" in found["ips"].diagnostics["forced"]
+        assert "estimated propensities" in found["ips(clip=10)"].diagnostics["forced"]
+        snips = found["snips"]
         errors.append(snips.value - truth)  # type: ignore[operator]
         covered += snips.low <= truth <= snips.high  # type: ignore[operator]
-    assert abs(np.mean(errors)) < 0.02 * truth + 4 * np.std(errors) / math.sqrt(40)
-    assert covered >= 34
+    assert abs(np.mean(errors)) < 0.02 * np.mean(values)
+    assert covered >= 54
 
 
 def test_19_propensities_that_are_not_logged_are_estimated_and_said_so() -> None:

@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from evaluators import off_policy
+from evaluators.off_policy.distribution import value_and_interval
 from evaluators.off_policy.names import parse
 from evaluators.off_policy.state_models import fitted_q, marginal_ratios
+from evaluators.off_policy.terms import Units
 from evaluators.off_policy.trajectory import Stepped, reduce_steps, trajectory_terms
 from simulator.streams import stream
 
@@ -110,17 +112,21 @@ def log_of(n: int, name: str) -> off_policy.Trajectories:
 
 
 def test_14_tabular_fitted_q_evaluation_finds_the_value() -> None:
-    """Within 4 standard errors at n = 20,000; a target under pi_b would give the logged value, far away."""
+    """Mean of 8 logs of 20,000 within 4 of its own standard errors; a target under pi_b gives the logged value."""
     truth, q, _ = exact()
-    log = log_of(20000, "14")
-    fitted = fitted_q(log, GAMMA, stream(ROOT, "14 folds"))
-    assert abs(fitted.bellman_residual) <= 4 * fitted.bellman_error
-    x = reduce_steps(log, GAMMA, fitted.q_hat)
-    found = trajectory_terms(parse("dm", "trajectory"), x).per_unit().mean()
-    pdis = trajectory_terms(parse("pdis", "trajectory"), x).per_unit()
-    assert abs(found - truth) <= 4 * pdis.std() / math.sqrt(20000)
-    assert abs(float((log.reward @ GAMMA ** np.arange(STEPS)).mean()) - truth) > 0.1
-    assert np.abs(fitted.q_hat[:, 0] - q[0][log.state[:, 0]]).max() < 0.15  # type: ignore[index]
+    found, logged = [], []
+    for k in range(8):
+        log = log_of(20000, f"14 {k}")
+        fitted = fitted_q(log, GAMMA, stream(ROOT, "14 folds", k))
+        assert abs(fitted.bellman_residual) <= 4 * fitted.bellman_error
+        found.append(
+            trajectory_terms(parse("dm", "trajectory"), reduce_steps(log, GAMMA, fitted.q_hat)).per_unit().mean()
+        )
+        logged.append(float((log.reward @ GAMMA ** np.arange(STEPS)).mean()))
+        assert np.abs(fitted.q_hat[:, 0] - q[0][log.state[:, 0]]).max() < 0.15  # type: ignore[index]
+    error = np.std(found, ddof=1) / math.sqrt(8)
+    assert abs(np.mean(found) - truth) <= 4 * error
+    assert abs(np.mean(logged) - truth) > 20 * error
 
 
 def test_14_marginal_ratios_by_counts_approach_the_exact_ones() -> None:
@@ -134,35 +140,45 @@ def test_14_marginal_ratios_by_counts_approach_the_exact_ones() -> None:
 
 
 def test_14_a_log_with_states_alone_is_estimated_whole() -> None:
+    """60 logs of 500: each interval covers at least .87 (a right one fails so once in 500).
+
+    That of `sam_is` on ratios from the same log does not (.70): it is withheld.
+    """
     truth, _, _ = exact()
-    found = off_policy.estimate(
-        log_of(4000, "14 whole"), estimators=["dm", "pdis", "dr", "sam_is", "sam_dr"], gamma=GAMMA
-    )
-    for name in ("pdis", "dr", "sam_is", "sam_dr"):
-        e = found[name]
-        assert e.low is not None
-        assert e.high is not None
-        assert e.low - 0.05 <= truth <= e.high + 0.05, name
+    names = ("pdis", "dr", "sam_dr", "drl")
+    covered = dict.fromkeys(names, 0)
+    runs = 60
+    for k in range(runs):
+        found = off_policy.estimate(
+            log_of(500, f"14 whole {k}"), estimators=["dm", *names, "sam_is"], gamma=GAMMA, force=True, seed=k
+        )
+        for name in names:
+            covered[name] += found[name].low <= truth <= found[name].high  # type: ignore[operator]
+    assert all(count >= 0.87 * runs for count in covered.values()), covered
     assert "fitted-Q" in found["dm"].diagnostics["q_hat"]
     assert found["dm"].low is None
+    assert "marginal ratios: estimated" in found["sam_is"].diagnostics["forced"]
 
 
-@pytest.mark.parametrize("f", [1.0, 0.3])
-def test_15_median_quantile_and_cvar_are_covered(f: float) -> None:
-    """Lognormal reward whose log mean moves with the weight's normal: under pi_e it is shifted by a known amount."""
-    names = {"quantile(q=0.5)": "median", "quantile(q=0.1)": "q10", "cvar(alpha=0.1)": "cvar"}
+def tail_of(f: float) -> tuple[float, dict[str, float]]:
+    """Spread of the weight's logarithm, and true median, 10 % quantile and CVaR under the policy."""
     s = math.sqrt(math.log(1 / f))
-    spread = math.sqrt(1 + 0.25)
-    centre = 0.5 * s  # under pi_e the weight's normal has mean s, half of which enters the log reward
-    z10 = -1.2815515655446004
+    spread, centre, z10 = math.sqrt(1 + 0.25), 0.5 * s, -1.2815515655446004
     shift = float(0.5 * (1 + math.erf((z10 - spread) / math.sqrt(2))))
-    truth = {
-        "median": math.exp(centre),
-        "q10": math.exp(centre + spread * z10),
-        "cvar": math.exp(centre + spread**2 / 2) * shift / 0.1,
+    return s, {
+        "quantile(q=0.5)": math.exp(centre),
+        "quantile(q=0.1)": math.exp(centre + spread * z10),
+        "cvar(alpha=0.1)": math.exp(centre + spread**2 / 2) * shift / 0.1,
     }
-    hit = dict.fromkeys(names, 0)
-    runs = 25
+
+
+# Table D's own figures are .92 to .96 (+- .015): a band that ends at .92 would fail right code every other time.
+@pytest.mark.parametrize("f", [1.0, 0.3])
+@pytest.mark.parametrize(("runs", "least"), [(25, 0.8), pytest.param(300, 0.9, marks=pytest.mark.slow)])
+def test_15_median_quantile_and_cvar_are_covered(f: float, runs: int, least: float) -> None:
+    """Lognormal reward whose log mean moves with the weight's normal: under pi_e it is shifted by a known amount."""
+    s, truth = tail_of(f)
+    hit = dict.fromkeys(truth, 0)
     for k in range(runs):
         rng = stream(ROOT, "15", str(f), k)
         n = 1500
@@ -174,7 +190,21 @@ def test_15_median_quantile_and_cvar_are_covered(f: float) -> None:
         pi_e = np.empty((n, 2))
         pi_e[np.arange(n), action], pi_e[np.arange(n), 1 - action] = w * pscore, 1 - w * pscore
         rounds = off_policy.Rounds(action, reward, pscore, user=np.arange(n) // 3)
-        found = off_policy.estimate(rounds, pi_e, estimators=names, force=True, seed=k)
-        for name, key in names.items():
-            hit[name] += found[name].low <= truth[key] <= found[name].high  # type: ignore[operator]
-    assert all(count >= 20 for count in hit.values()), hit
+        found = off_policy.estimate(rounds, pi_e, estimators=truth, force=True, seed=k)
+        for name, value in truth.items():
+            hit[name] += found[name].low <= value <= found[name].high  # type: ignore[operator]
+    assert runs < 100 or all(count <= 0.99 * runs for count in hit.values()), hit
+    assert all(count >= least * runs for count in hit.values()), hit
+
+
+def test_15_without_its_weights_the_distribution_is_that_of_the_log() -> None:
+    """The median of the log lies far outside the interval of the policy's."""
+    s, truth = tail_of(0.3)
+    rng = stream(ROOT, "15 unweighted")
+    x = rng.normal(size=3000)
+    reward, w = np.exp(0.5 * x + rng.normal(size=3000)), np.exp(s * x - s * s / 2)
+    units = Units.of(None, 3000, 3000)
+    value, (low, high), _ = value_and_interval("quantile", 0.5, reward, w, units, 0.95, rng)
+    assert low <= truth["quantile(q=0.5)"] <= high
+    assert not low <= np.median(reward) <= high
+    assert value != np.median(reward)
