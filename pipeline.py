@@ -1064,6 +1064,11 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
             "judge world 1": worlds.judge_models[0].summary(),
             "world A": {"chosen": worlds.tower_a.chosen, **worlds.model_a.summary()},
             "tuning loss by pass": list(tower.curve),
+            "fine-tuning": {
+                "trained parameters": tower.trained_parameters,
+                "seconds": tower.seconds,
+                "peak MB": tower.peak_memory,
+            },
             "calibration floor": fidelity_block["calibration_floor"],
             **more,
         },
