@@ -23,6 +23,8 @@ LEAST_USERS = 20
 """Users on whom a comparison must rest; the t interval of fewer skewed users covers too little."""
 LEAST_ITEMS = 10
 """Items on which each side of a comparison of items must rest."""
+MOST_GROUPS = 20
+"""Groups of one attribute that are shown by name."""
 FIFTH = 0.2
 _QUANTILES = (0.0, 0.5, 1.0)
 
@@ -300,12 +302,17 @@ def _rate(log: InteractionLog, rows: Mask, level: float) -> Estimate:
 
 
 def _groups(log: InteractionLog, per_user: Ints, level: float) -> Iterable[GroupFacts]:
+    """Groups of each attribute, unknown first; beyond the largest `MOST_GROUPS` the others count as one."""
     for name, values in sorted(log.catalogue.user_attributes.items()):
-        for group in np.unique(values):
-            members = values == group
+        groups, number, sizes = np.unique(values, return_inverse=True, return_counts=True)
+        named = np.sort(np.argsort(-sizes, kind="stable")[:MOST_GROUPS])
+        parts = [(str(groups[at]) or "unknown", number == at) for at in named]
+        if len(groups) > len(named):
+            parts.append((f"{len(groups) - len(named)} smaller groups", ~np.isin(number, named)))
+        for group, members in parts:
             yield GroupFacts(
                 attribute=name,
-                group=str(group) or "unknown",
+                group=group,
                 users=int(members.sum()),
                 rows=int(per_user[members].sum()),
                 base_rate=_rate(log, members[log.user], level),

@@ -74,6 +74,17 @@ def test_counts_of_a_small_log_are_those_of_its_rows() -> None:
     assert (card.notes, card.limits) == (("a note",), ("a limit",))
 
 
+def test_many_groups_are_the_largest_by_name_and_the_others_together() -> None:
+    user = np.arange(200)
+    log = log_of(user, user % 3, user % 2)
+    side = np.array([f"g{min(at // 5, 30)}" for at in user])  # g30 has 50 users, the 30 others 5 each
+    card = data_card(replace(log, catalogue=replace(log.catalogue, user_attributes={"side": side})))
+    assert len(card.groups) == 21
+    assert sum(one.users for one in card.groups) == sum(one.rows for one in card.groups) == 200
+    assert {one.group: one.users for one in card.groups}["g30"] == 50
+    assert (card.groups[-1].group, card.groups[-1].users) == ("11 smaller groups", 55)
+
+
 def test_times_are_days_where_they_can_be_and_bursts_are_counted() -> None:
     user, item = np.repeat(np.arange(2), 4), np.tile(np.arange(4), 2)
     time = np.tile([0.0, 0.0, 30.0, 90_000.0], 2)
