@@ -1,4 +1,10 @@
-"""Bandits that learn online in the train world, many users at a time."""
+"""Linear bandits that learn online in the train world, many users at a time.
+
+They share one model, the click at each place of a slate regressed on features of user, item, pair and place, and
+differ in how they explore with it and which places teach them. All users of a step are served by one posterior and
+update it together. They explore in the train world only: a trained agent shows the items of highest mean and, as `act`
+must, learns nothing more. Untrained, it has no preference and shows any.
+"""
 
 from __future__ import annotations
 
@@ -12,72 +18,94 @@ from agents.slates import greedy_probabilities, top_slates, uniform_probabilitie
 from agents.train_world import Curve, Lanes
 
 F32 = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+DEFAULT_STEPS = 50_000
+"""User-steps of a training whose scenario names no budget."""
 
 
-class LinUCBSettings(BaseModel):
-    """Parameters of LinUCB."""
+class BanditSettings(BaseModel):
+    """Parameters that all linear bandits have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    alpha: float = Field(default=0.5, ge=0, description="width of the confidence bound while it learns, in clicks")
     reg: float = Field(default=1.0, gt=0, description="ridge penalty, in observed clicks")
     num_envs: int = Field(default=128, ge=1, description="users who are served at once")
     content_size: int = Field(default=16, ge=1, description="directions of the content vectors used as features")
 
 
-class LinUCB:
-    """LinUCB with features shared by all items (Li, Chu, Langford and Schapire, 2010), slates by highest bound.
+class LinUCBSettings(BanditSettings):
+    """Parameters of LinUCB."""
 
-    The click at each place of a slate is regressed on features of user, item, pair and place; all users of a step are
-    served by one bound and update it together. It explores in the train world only: a trained agent shows the
-    items of highest mean and, as `act` must, learns nothing more. Untrained, it has no preference and shows any.
-    """
+    alpha: float = Field(default=0.5, ge=0, description="width of the confidence bound while it learns, in clicks")
 
-    def __init__(self, settings: LinUCBSettings) -> None:
+
+class EpsilonGreedySettings(BanditSettings):
+    """Parameters of the epsilon-greedy bandit."""
+
+    epsilon: float = Field(default=0.1, ge=0, le=1, description="share of slates shown at random while it learns")
+
+
+class ThompsonSettings(BanditSettings):
+    """Parameters of Thompson sampling."""
+
+    scale: float = Field(default=0.3, ge=0, description="standard deviation of the noise that is sampled, in clicks")
+
+
+class LogisticThompsonSettings(BanditSettings):
+    """Parameters of logistic Thompson sampling."""
+
+    scale: float = Field(default=1.0, ge=0, description="sampled standard deviation, in those of the posterior")
+
+
+class LinearBandit:
+    """What the bandits share: features, ridge regression, and the loop in the train world."""
+
+    def __init__(self, settings: BanditSettings) -> None:
         self.settings = settings
         self._features: Features | None = None
         self._theta = np.zeros(0, np.float32)
+        self._gram: Floats = np.zeros((0, 0))
+        self._right: Floats = np.zeros(0)
         self._seen = 0
+
+    def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The slates [n, K] that are shown while it learns."""
+        raise NotImplementedError
 
     def fit(self, training: Training) -> None:
         """Learn online for `budget` user-steps (default 50,000)."""
-        budget = 50_000 if training.budget is None else training.budget
+        budget = DEFAULT_STEPS if training.budget is None else training.budget
         self._features = fit_features(training, content_size=self.settings.content_size)
-        item = self._features.item_features()  # [I, a]
-        n_pair, n_user = len(PAIR_NAMES), len(USER_NAMES)
-        size = 1 + item.shape[1] + n_pair + n_user + 1
-        gram, right = np.eye(size) * self.settings.reg, np.zeros(size)
+        size = 1 + self._features.item_features().shape[1] + len(PAIR_NAMES) + len(USER_NAMES) + 1
+        self._gram, self._right = np.eye(size) * self.settings.reg, np.zeros(size)
         self._theta = np.zeros(size, np.float32)
         curve = Curve(training, budget)
         curve.measure(0, self.act)
         lanes = Lanes(training, self.settings.num_envs, seed=training.seed)
         observation = lanes.reset()
-        discount = (1 / np.log2(2 + np.arange(training.slate_size)) - 1).astype(np.float32)
         while self._seen < budget and not curve.out_of_time():
             users = self._features.users(observation)
-            bound = self._mean(users) + self.settings.alpha * _width(np.linalg.inv(gram), self._features, users)
-            slates = top_slates(bound, observation)
+            slates = self.explore(users, observation, training.rng)
             step = lanes.step(slates)
-            rows, places = np.nonzero(slates >= 0)
-            chosen = slates[rows, places]
-            x = np.concatenate(
-                [
-                    np.ones((len(rows), 1)),
-                    item[chosen],
-                    _pairs_at(self._features, users, rows, chosen),
-                    users.user_features()[rows],
-                    discount[places, None],
-                ],
-                axis=1,
-            )
-            gram += x.T @ x
-            right += x.T @ step.clicks[rows, places]
-            self._theta = np.linalg.solve(gram, right).astype(np.float32)
+            rows, places = np.nonzero(self.teaches(slates, step.clicks))
+            items = slates[rows, places]
+            self.learn(self._design(users, rows, places, items), items, step.clicks[rows, places])
             self._seen += len(observation)
             observation = step.observation
             curve.measure(self._seen, self.act, last=self._seen >= budget)
         lanes.close()
         curve.close()
+
+    def teaches(self, slates: NDArray[np.int64], clicks: F32) -> NDArray[np.bool_]:
+        """[n, K] places whose click or none is learned from: all that showed an item."""
+        return slates >= 0
+
+    def learn(self, design: Floats, items: NDArray[np.int64], clicks: F32) -> None:
+        """Take in the clicks [m] on rows of features [m, size] of the items [m]."""
+        self._gram += design.T @ design
+        self._right += design.T @ clicks
+        self._theta = np.linalg.solve(self._gram, self._right).astype(np.float32)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The candidates of highest expected click; before any training, any candidates."""
@@ -91,31 +119,146 @@ class LinUCB:
             return uniform_probabilities(observation, self._n_items(observation))
         return greedy_probabilities(self._scores(observation), observation)
 
+    def mean(self, users: UserBlocks, theta: NDArray[np.floating] | None = None) -> F32:
+        """[n, I] expected click at the top of a slate, less what is equal for all items: one matrix product.
+
+        Args:
+            users: n users.
+            theta: [size] coefficients, or [n, size] of each user; default the fitted ones.
+        """
+        assert self._features is not None
+        item = self._features.item_features()
+        theta = np.atleast_2d(self._theta if theta is None else theta).astype(np.float32)  # [1 or n, size]
+        of_item, of_pair = theta[:, 1 : 1 + item.shape[1]], theta[:, 1 + item.shape[1] :]
+        blocks = self._features.pair_blocks(users)
+        left = np.concatenate([user * of_pair[:, [j]] for j, (user, _) in enumerate(blocks)], axis=1)
+        right = np.concatenate([block for _, block in blocks], axis=1)
+        return left @ right.T + of_item @ item.T
+
+    def covariance(self) -> Floats:
+        """[size, size] inverse of the information gathered."""
+        return np.asarray(np.linalg.inv(self._gram), np.float64)
+
+    def _scores(self, observation: Observation) -> F32:
+        assert self._features is not None
+        return self.mean(self._features.users(observation))
+
     def _n_items(self, observation: Observation) -> int:
         if observation.candidates is not None:
             return observation.candidates.shape[1]
         return self._features.n_items if self._features is not None else 0
 
-    def _scores(self, observation: Observation) -> F32:
+    def _design(
+        self, users: UserBlocks, rows: NDArray[np.int64], places: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> Floats:
+        """[m, size] features of some pairs: one, item, pair, user, and how far down the slate."""
         assert self._features is not None
-        return self._mean(self._features.users(observation))
-
-    def _mean(self, users: UserBlocks) -> F32:
-        """[n, I] expected click at the top of a slate: one matrix product. What is equal for all items is left out."""
-        assert self._features is not None
-        item = self._features.item_features()
-        weights = self._theta[1 + item.shape[1] :]
         blocks = self._features.pair_blocks(users)
-        left = np.concatenate([user * weight for (user, _), weight in zip(blocks, weights, strict=False)], axis=1)
-        right = np.concatenate([block for _, block in blocks], axis=1)
-        return left @ right.T + item @ self._theta[1 : 1 + item.shape[1]]
+        pairs = [np.einsum("mk,mk->m", user[rows], item[items]) for user, item in blocks]
+        parts: list[NDArray[np.floating]] = [
+            np.ones((len(rows), 1)),
+            self._features.item_features()[items],
+            np.stack(pairs, axis=1),
+            users.user_features()[rows],
+            (1 / np.log2(2 + places) - 1)[:, None],
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float64)
 
 
-def _pairs_at(features: Features, users: UserBlocks, rows: NDArray[np.int64], items: NDArray[np.int64]) -> F32:
-    """[m, 4] pair features of some pairs only."""
-    return np.stack(
-        [np.einsum("mk,mk->m", user[rows], item[items]) for user, item in features.pair_blocks(users)], axis=1
-    )
+class LinUCB(LinearBandit):
+    """LinUCB with features shared by all items (Li, Chu, Langford and Schapire, 2010), slates by highest bound."""
+
+    settings: LinUCBSettings
+
+    def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The highest upper confidence bounds."""
+        assert self._features is not None
+        bound = self.mean(users) + self.settings.alpha * _width(self.covariance(), self._features, users)
+        return top_slates(bound, observation)
+
+
+class CascadeUCB(LinUCB):
+    """CascadeLinUCB (Zong, Ni, Sung, Ke, Wen and Kveton, 2016): learns only from places that were surely looked at.
+
+    A user who clicked has looked at everything above the last click (with several clicks, the dependent-click model);
+    one who clicked nothing counts as having looked at the whole slate, as the cascade model says.
+    """
+
+    def teaches(self, slates: NDArray[np.int64], clicks: F32) -> NDArray[np.bool_]:
+        """Places down to the last click, or all where there is none."""
+        clicked = clicks > 0
+        below = np.cumsum(clicked[:, ::-1], axis=1)[:, ::-1] == 0  # below the last click
+        return (slates >= 0) & ~(below & clicked.any(axis=1, keepdims=True))
+
+
+class EpsilonGreedy(LinearBandit):
+    """Shows the highest mean, and now and then a slate at random."""
+
+    settings: EpsilonGreedySettings
+
+    def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The highest means, or any candidates for a share of the users."""
+        scores = self.mean(users)
+        blind = rng.random(len(observation)) < self.settings.epsilon
+        scores[blind] = rng.random((int(blind.sum()), scores.shape[1]), dtype=np.float32)
+        return top_slates(scores, observation)
+
+
+class LinearThompson(LinearBandit):
+    """Thompson sampling with a linear model (Agrawal and Goyal, 2013): each user is served by one draw of it."""
+
+    settings: ThompsonSettings
+
+    def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The highest means of a draw of the coefficients for each user."""
+        return top_slates(self.mean(users, self.draw(len(observation), rng)), observation)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Floats:
+        """[n, size] draws of the coefficients from their posterior."""
+        root = np.linalg.cholesky(self.covariance())
+        noise = rng.standard_normal((n, len(root))) @ root.T
+        return self._theta + self._sampled_scale() * noise
+
+    def _sampled_scale(self) -> float:
+        return self.settings.scale
+
+
+class SlateThompson(LinearThompson):
+    """Thompson sampling for slates (Dimakopoulou, Vlassis and Jebara, 2019): a draw of its own for each place.
+
+    One draw ranks a whole slate by one belief; a draw a place spreads the slate over beliefs, so that more is learned.
+    """
+
+    def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """For each place the best of the rest by its own draw."""
+        n, slate_size = len(observation), observation.slate_size
+        slates = np.full((n, slate_size), -1, np.int64)
+        taken = np.zeros((n, self._n_items(observation)), bool)
+        for place in range(slate_size):
+            scores = self.mean(users, self.draw(n, rng))
+            scores[taken] = -np.inf
+            if observation.candidates is not None:
+                scores[~observation.candidates] = -np.inf
+            best = scores.argmax(axis=1)
+            there = np.isfinite(scores[np.arange(n), best])
+            slates[there, place] = best[there]
+            taken[np.flatnonzero(there), best[there]] = True
+        return slates
+
+
+class LogisticThompson(LinearThompson):
+    """Thompson sampling with a logistic model and a Gaussian posterior (Chapelle and Li, 2011), updated as it goes.
+
+    Each step adds the curvature of its clicks to the information and makes one Newton step (online Laplace).
+    """
+
+    settings: LogisticThompsonSettings  # type: ignore[assignment]
+
+    def learn(self, design: Floats, items: NDArray[np.int64], clicks: F32) -> None:
+        """One Newton step on the new clicks, the posterior so far being the prior."""
+        chance = 1 / (1 + np.exp(-(design @ self._theta)))
+        self._gram += (design * (chance * (1 - chance))[:, None]).T @ design
+        self._theta = self._theta + np.linalg.solve(self._gram, design.T @ (clicks - chance)).astype(np.float32)
 
 
 def _width(inverse: NDArray[np.floating], features: Features, users: UserBlocks) -> F32:

@@ -210,7 +210,7 @@ class Logged:
     """
 
     def __init__(self, settings: LoggedSettings) -> None:
-        self._shown = np.zeros(0)
+        self._shown: NDArray[np.float64] = np.zeros(0)
 
     def fit(self, training: Training) -> None:
         """Count what was shown.
@@ -221,7 +221,7 @@ class Logged:
         log = training.log
         if log.self_selected:
             raise AgentError("logged: users chose what to rate, so the log has no policy of its own; use popularity")
-        self._shown = np.bincount(log.item, minlength=log.catalogue.n_items) + NEVER_SHOWN
+        self._shown = np.asarray(np.bincount(log.item, minlength=log.catalogue.n_items) + NEVER_SHOWN, np.float64)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """A draw without repeats in proportion to exposure (Plackett-Luce, by Gumbel noise on log weights)."""
@@ -230,8 +230,8 @@ class Logged:
 
     def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
         """Exposure among the candidates."""
-        weight = np.exp(masked(np.log(self._shown), observation))
-        return weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
+        weight = np.exp(masked(np.log(self._shown), observation)).astype(np.float64)
+        return np.asarray(weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300))
 
 
 def newest_likes(observation: Observation, last: int, n_items: int) -> csr_matrix:

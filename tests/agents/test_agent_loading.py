@@ -44,7 +44,7 @@ def entry(kind: str, **params: Any) -> AgentSettings:
     [
         (entry("linucbb"), "agents[2].kind: 'linucbb' is not an agent; did you mean 'linucb'?"),
         (entry("nothing like it"), "agents[2].kind: 'nothing like it' is not an agent (`windtunnel list agents`"),
-        (entry("linucb", alfa=1), "agents[2].params.alfa: unknown parameter; did you mean 'alpha'?; known: alpha, reg"),
+        (entry("linucb", alfa=1), "agents[2].params.alfa: unknown parameter; did you mean 'alpha'?; known: reg"),
         (entry("linucb", alpha="wide"), "agents[2].params.alpha: 'wide' cannot be used"),
         (entry("linucb", alpha=-1), "agents[2].params.alpha: -1 cannot be used"),
         (entry("linucb", alpha=float("inf")), "agents[2].params.alpha: inf cannot be used"),

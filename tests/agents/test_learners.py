@@ -25,11 +25,13 @@ from simulator.log import InteractionLog
 from simulator.world import World
 from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
 
-BUDGET = {"linucb": 2_400, "uplift": 2_400, "rerank:linucb": 2_400, "dqn": 6_000, "ppo": 12_000}
+BANDITS = ("linucb", "epsilon_greedy", "linear_thompson", "logistic_thompson", "slate_thompson", "cascade_ucb",
+           "hybrid_linucb")  # fmt: skip
+BUDGET = {**dict.fromkeys(BANDITS, 2_400), "uplift": 2_400, "rerank:linucb": 2_400, "dqn": 6_000, "ppo": 12_000}
 """User-steps at which each is well ahead of where it starts in this world."""
 
 SMALL: dict[str, dict[str, object]] = {
-    "linucb": {"num_envs": 64},
+    **{kind: {"num_envs": 64} for kind in BANDITS},
     "dqn": {"num_envs": 64},
     "ppo": {"num_envs": 64},
     "uplift": {"num_envs": 64, "trial_steps": 2_000, "treatment_params": {"num_envs": 64}},
@@ -37,7 +39,7 @@ SMALL: dict[str, dict[str, object]] = {
     "recbole:BPR": {"epochs": 60, "options": {"train_batch_size": 256}},
 }
 EVERY = ("random", "popularity", "recent", "segment_popularity", "cooccurrence", "content", "logged", "oracle",
-         "linucb", "dqn", "ppo", "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb")  # fmt: skip
+         *BANDITS, "dqn", "ppo", "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_a_learner_learns_the_same_from_the_same_seed_and_other_things_from_anot
     assert one.curve != other.curve
 
 
-@pytest.mark.parametrize("kind", ["linucb", "dqn", "ppo"])
+@pytest.mark.parametrize("kind", [*BANDITS, "dqn", "ppo"])
 def test_a_learning_curve_starts_at_the_untrained_policy_and_ends_far_above_random(
     kind: str, trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
 ) -> None:

@@ -1,0 +1,119 @@
+"""Hybrid LinUCB: what is shared by all items, and beside it a small model of each item's own."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from agents.bandits import BanditSettings, LinearBandit
+from agents.base import Observation, Training
+from agents.features import ITEM_NAMES, PAIR_NAMES, USER_NAMES, UserBlocks
+from agents.slates import top_slates
+
+F32 = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+SHARED, OWN = len(ITEM_NAMES) + len(PAIR_NAMES) + 1, 1 + len(USER_NAMES)
+"""Shared features: of item, pair and place. An item's own: one, and those of the user."""
+
+
+class HybridLinUCBSettings(BanditSettings):
+    """Parameters of hybrid LinUCB."""
+
+    alpha: float = Field(default=0.5, ge=0, description="width of the confidence bound while it learns, in clicks")
+    own_reg: float = Field(default=20.0, gt=0, description="ridge penalty of each item's own coefficients, in clicks")
+
+
+class HybridLinUCB(LinearBandit):
+    """Hybrid LinUCB (Li, Chu, Langford and Schapire, 2010, algorithm 2), all users of a step in one update.
+
+    The click is <z, beta> + <x, theta_item>: z are features of item, pair and place, shared, x those of the user, for
+    which every item has coefficients of its own, so that it learns whom an item suits although no content says so.
+    """
+
+    settings: HybridLinUCBSettings
+
+    def fit(self, training: Training) -> None:
+        """Learn online for `budget` user-steps (default 50,000)."""
+        n_items = training.catalogue.n_items
+        self._square: Floats = np.tile(np.eye(OWN) * self.settings.own_reg, (n_items, 1, 1))  # [I, x, x] A_a
+        self._inverse: Floats = np.tile(np.eye(OWN) / self.settings.own_reg, (n_items, 1, 1))  # [I, x, x] 1 / A_a
+        self._cross: Floats = np.zeros((n_items, OWN, SHARED))  # [I, x, z] B_a, sums of x z'
+        self._clicked: Floats = np.zeros((n_items, OWN))  # [I, x] b_a, sums of click x
+        self._own = np.zeros((n_items, OWN), np.float32)  # [I, x] theta_a
+        self._information: Floats = np.eye(SHARED) * self.settings.reg  # [z, z] A_0
+        self._evidence: Floats = np.zeros(SHARED)  # [z] b_0
+        self._shared = np.zeros(SHARED, np.float32)  # [z] beta
+        super().fit(training)
+
+    def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The highest upper confidence bounds."""
+        return top_slates(self.mean(users) + self.settings.alpha * self._width(users), observation)
+
+    def learn(self, design: Floats, items: NDArray[np.int64], clicks: F32) -> None:
+        """Take in the clicks of a step: what the touched items told of the shared part is taken out and put back."""
+        n_item, n_pair = design.shape[1] - 2 - len(PAIR_NAMES) - len(USER_NAMES), len(PAIR_NAMES)
+        z = np.concatenate(
+            [design[:, 1 : 1 + len(ITEM_NAMES)], design[:, 1 + n_item : 1 + n_item + n_pair], design[:, -1:]], axis=1
+        )
+        x = np.concatenate([design[:, :1], design[:, 1 + n_item + n_pair : -1]], axis=1)
+        touched, place = np.unique(items, return_inverse=True)
+        self._tell(touched, 1.0)
+        self._information += z.T @ z
+        self._evidence += z.T @ clicks
+        for sums, rows in (
+            (self._square, x[:, :, None] * x[:, None, :]),
+            (self._cross, x[:, :, None] * z[:, None, :]),
+            (self._clicked, x * clicks[:, None]),
+        ):
+            added = np.zeros((len(touched), *rows.shape[1:]))
+            np.add.at(added, place, rows)
+            sums[touched] += added
+        self._inverse[touched] = np.linalg.inv(self._square[touched])
+        self._tell(touched, -1.0)
+        beta = np.linalg.solve(self._information, self._evidence)
+        self._shared = beta.astype(np.float32)
+        self._own = np.einsum("ixy,iy->ix", self._inverse, self._clicked - self._cross @ beta).astype(np.float32)
+
+    def mean(self, users: UserBlocks, theta: NDArray[np.floating] | None = None) -> F32:
+        """[n, I] expected click at the top of a slate."""
+        assert self._features is not None
+        of_item, of_pair = self._shared[: len(ITEM_NAMES)], self._shared[len(ITEM_NAMES) : -1]
+        blocks = self._features.pair_blocks(users)
+        left = np.concatenate([user * weight for (user, _), weight in zip(blocks, of_pair, strict=True)], axis=1)
+        right = np.concatenate([block for _, block in blocks], axis=1)
+        item = self._features.item_features()[:, : len(ITEM_NAMES)]
+        return left @ right.T + item @ of_item + self._x(users) @ self._own.T
+
+    def _tell(self, items: NDArray[np.int64], sign: float) -> None:
+        """Add to the shared information what these items' own coefficients do not explain away; -1 takes it out."""
+        told = np.einsum("ixz,ixy->izy", self._cross[items], self._inverse[items])
+        self._information += sign * np.einsum("izx,ixy->zy", told, self._cross[items])
+        self._evidence += sign * np.einsum("izx,ix->z", told, self._clicked[items])
+
+    def _x(self, users: UserBlocks) -> F32:
+        """[n, x] features of the users that items have coefficients for."""
+        features = users.user_features()
+        return np.concatenate([np.ones((len(features), 1), np.float32), features], axis=1)
+
+    def _width(self, users: UserBlocks) -> F32:
+        """[n, I] standard error of the expected click, in units of the noise: the four terms of the paper."""
+        assert self._features is not None
+        spread = np.linalg.inv(self._information)
+        known = np.einsum("ixy,iyz->ixz", self._inverse, self._cross)  # [I, x, z] (1 / A_a) B_a
+        through = known @ spread  # [I, x, z]
+        x = self._x(users)
+        item = self._features.item_features()[:, : len(ITEM_NAMES)]
+        pairs = [block @ other.T for block, other in self._features.pair_blocks(users)]
+        z = [
+            np.broadcast_to(column, pairs[0].shape) for column in item.T
+        ] + pairs  # z of [n, I]; the place's is 0 at the top
+        own = self._inverse + np.einsum("ixz,iyz->ixy", through, known)  # [I, x, x]
+        squares = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+        total = squares @ own.reshape(len(own), -1).T.astype(np.float32)
+        for j, one in enumerate(z):
+            total -= 2 * one * (x @ through[:, :, j].T.astype(np.float32))
+            for k, other in enumerate(z):
+                total += np.float32(spread[j, k]) * one * other
+        return np.sqrt(np.maximum(total, 0)).astype(np.float32)
