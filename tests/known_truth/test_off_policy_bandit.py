@@ -383,3 +383,23 @@ def test_19_propensities_that_are_not_logged_are_estimated_and_said_so() -> None
     assert abs(found["snips"].value - truth) < 0.06  # type: ignore[operator]
     assert "estimated propensities" in reason(found["ips"])
     assert found["snips"].diagnostics["sensitivity"]["1"][0] == pytest.approx(found["snips"].value)
+
+
+def test_35_a_hidden_confounder_is_missed_by_the_interval_and_held_by_the_range_for_its_odds() -> None:
+    """A hidden cause doubles the odds of action 1 and raises the reward: SNIPS on context alone is too high."""
+    missed = held = alone = 0
+    runs = 3
+    for k in range(runs):
+        rng = stream(ROOT, "35", k)
+        n = 4000
+        x, hidden = rng.normal(size=(n, 1)), rng.integers(0, 2, n)
+        chance = 1 / (1 + np.exp(-0.3 * x[:, 0] - math.log(2) * (2 * hidden - 1)))
+        action = (rng.random(n) < chance).astype(np.int64)
+        reward = (rng.random(n) < 0.2 + 0.5 * hidden).astype(float)
+        log = off_policy.Rounds(action, reward, context=x)
+        e = off_policy.estimate(log, np.tile([0.0, 1.0], (n, 1)), estimators=["snips"], force=True)["snips"]
+        ranges = e.diagnostics["sensitivity"]
+        missed += not e.low <= 0.45 <= e.high  # type: ignore[operator]
+        held += ranges["2"][0] <= 0.45 <= ranges["2"][1]
+        alone += ranges["1"][0] <= 0.45 <= ranges["1"][1]
+    assert (missed, held, alone) == (runs, runs, 0)
