@@ -17,7 +17,7 @@ from evaluators.flights import Flight, Flights, gather
 from evaluators.for_whom import ForWhom, Population, crossed_groups
 from evaluators.gates import GateResult, GateSettings, decide_gates, overall_verdict
 from evaluators.judging import Judged, Sweep
-from evaluators.known import Simulated, agreement_with_known
+from evaluators.known import Simulated, agreement_with_known, order_on_log
 from evaluators.logged_check import LoggedCheck
 from evaluators.logged_rounds import OffPolicyEvidence
 from evaluators.metrics import METRICS
@@ -47,6 +47,8 @@ from simulator.streams import stream
 Floats = NDArray[np.float64]
 
 BOUND, BASELINES = "oracle", ("random",)
+MODEL_ONLY = ("dm",)
+"""Off-policy values without an interval that covers: no reference for anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,9 @@ def find(
     groups = crossed_groups(evidence.population.groups, evaluate.fairness.intersections)
     gaps = GroupGaps(groups)
     corrections = _corrections(flights, evidence, evaluate, learners)
-    outside = _known_checks(flights, swept, corrections, evidence, evaluate, stream(root, "fidelity", "known"))
-    fidelity = fidelity.with_checks(outside)
+    known = _known_checks(flights, swept, corrections, evidence, evaluate, stream(root, "fidelity", "known"))
+    logged = _order_on_log(flights, evidence, evaluate, stream(root, "fidelity", "off-policy order"))
+    fidelity = fidelity.with_checks([*known, *logged])
     gate_evidence = SimulatedEvidence(
         flights=flights,
         swept=[(f"{part}.{parameter}", value, of) for (part, parameter, value), of in swept],
@@ -270,6 +273,24 @@ def _known_checks(
     return agreement_with_known(evaluate.known, simulated, per_user, rng)
 
 
+def _order_on_log(
+    flights: Flights, evidence: Evidences, evaluate: EvaluateSettings, rng: np.random.Generator
+) -> tuple[Check, ...]:
+    """The simulator's order of agents beside that of the first off-policy estimator that can tell, once a run."""
+    metric = "click_rate" if "click_rate" in flights.values else evaluate.metrics[0]
+    users = {name: _per_user(flights, metric, name) for name in flights.agents if flights.why_not(metric, name) is None}
+    first: Check | None = None
+    for estimator in evaluate.off_policy:
+        if estimator in MODEL_ONLY:
+            continue
+        values = {name: evidence.on_log.estimate(name, estimator) for name in users}
+        found = order_on_log(estimator, values, users.get, rng, self_selected=evidence.self_selected)
+        if found is not None and found.estimate.value is not None:
+            return (found,)
+        first = first or found
+    return () if first is None else (first,)
+
+
 def _agent(
     one: AgentFacts,
     flights: Flights,
@@ -314,6 +335,8 @@ def _agent(
     metric = evaluate.metrics[0]
     bound = Estimate.withhold("O/E on the agent's own picks", "a bound, not a policy: it reads a judge world's appeal")
     section["picks"] = EstimateModel.of(evidence.picks[name].estimate if name in evidence.picks else bound)
+    if name in evidence.picks and evidence.picks[name].check.passed is False:
+        section["notes"] += [f"O/E on its own picks {evidence.picks[name].check.reason}: read its values with that"]
     section["optimism"] = EstimateModel.of(optimism(claimed.values[metric][name], flights.values[metric][name]))
     if name in evidence.logged:
         logged = evidence.logged[name]

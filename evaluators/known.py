@@ -160,6 +160,30 @@ def agreement_of_order(
     )
 
 
+def order_on_log(
+    estimator: str,
+    values: Mapping[str, Estimate],
+    per_user: Callable[[str], Floats | None],
+    rng: np.random.Generator,
+    *,
+    self_selected: bool,
+) -> Check | None:
+    """Ranking agreement with off-policy values on the log's own rounds; None where fewer than four are published.
+
+    Where users chose the items themselves those values are about other rounds than a policy's own, so the order is
+    printed and not counted.
+    """
+    check = agreement_of_order(values, per_user, rng)
+    if check is None:
+        return None
+    check = replace(check, name=f"{RANKING}, off-policy {estimator}")
+    if self_selected and check.passed is not None:
+        shown = "" if check.passed else f": {check.reason}"
+        why = f"given that the user chose to rate, tau {check.estimate.value:.2f} is printed, not counted{shown}"
+        return replace(check, verdict="not made", reason=why)
+    return check
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyLog:
     """What one policy did on-line: n rounds, each with what its context and action look like to a model.

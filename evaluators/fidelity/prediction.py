@@ -20,6 +20,9 @@ from evaluators.fidelity.calibration import (
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made, ratio_by_user
 from evaluators.fidelity.scored_rows import ScoredRows, log_loss
 
+FEWEST_EXPECTED = 30
+"""Expected events under which a stratum of rows identifies no O/E."""
+
 
 def prediction_checks(rows: ScoredRows, rng: Callable[[str], np.random.Generator]) -> tuple[Check, ...]:
     """All checks of one world on one set of rows."""
@@ -150,36 +153,31 @@ def popularity_strata(rows: ScoredRows, *, strata: int = 5, level: float = 0.95)
     simultaneous = 1 - (1 - level) / strata
     table: list[dict[str, Any]] = []
     checks: list[Check] = []
-    for k, part in enumerate(np.array_split(order, strata)):
+    for k, part in enumerate(np.array_split(order, strata), 1):
         expected = float(rows.p[part].sum())
-        if expected < 30:
-            table.append({"stratum": k + 1, "expected": expected, "not_identifiable": "under 30 expected events"})
+        if expected < FEWEST_EXPECTED:
+            why = f"under {FEWEST_EXPECTED} expected events"
+            table.append({"stratum": k, "expected": expected, "not_identifiable": why})
             continue
+        which = f"stratum {k} of {strata} by item exposure"
         estimate = observed_over_expected(
             rows.p[part],
             rows.y[part],
             rows.user[part],
             level=simultaneous,
-            method=f"O/E, stratum {k + 1} of {strata} by item exposure, Bonferroni",
+            method=f"O/E, {which}, Bonferroni",
         )
-        checks.append(judged(name, estimate, threshold, above=0.8, below=1.25))
-        table.append(
-            {
-                "stratum": k + 1,
-                "expected": expected,
-                "value": estimate.value,
-                "low": estimate.low,
-                "high": estimate.high,
-            }
-        )
+        check = judged(name, estimate, threshold, above=0.8, below=1.25)
+        checks.append(replace(check, reason=check.reason and f"{which}: {check.reason}"))
+        limits = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+        table.append({"stratum": k, "expected": expected, **limits})
     if not checks:
-        return not_made(name, threshold, f"all {strata} strata hold under 30 expected events")
+        return not_made(name, threshold, f"all {strata} strata hold under {FEWEST_EXPECTED} expected events")
     worst = max(
         checks,
         key=lambda c: ({"fail": 2, "undecided": 1}.get(c.verdict, 0), abs(math.log(max(c.estimate.value or 0, 1e-9)))),
     )
-    estimate = replace(worst.estimate, diagnostics={**worst.estimate.diagnostics, "strata": table})
-    return replace(worst, estimate=estimate)
+    return replace(worst, estimate=replace(worst.estimate, diagnostics={**worst.estimate.diagnostics, "strata": table}))
 
 
 def unbiased_test(rows: ScoredRows | None, *, level: float = 0.95) -> tuple[Check, ...]:

@@ -106,7 +106,7 @@ class Fidelity:
 
     def to_json(self) -> dict[str, Any]:
         """The `fidelity` block of the report."""
-        agreement = next((check.estimate for check in self.checks if check.name == RANKING), None)
+        agreement = next((check.estimate for check in self.checks if check.name.startswith(RANKING)), None)
         return {
             "trusted": self.trusted,
             "reasons": list(self.reasons),

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evaluators.estimate import Estimate
+from evaluators.fidelity import Check
 from evaluators.known import (
     PolicyLog,
     Simulated,
@@ -14,6 +15,7 @@ from evaluators.known import (
     agreement_of_two_logs,
     agreement_with_known,
     known_check,
+    order_on_log,
     ratio_of_estimates,
 )
 from evaluators.settings import KnownValue
@@ -89,6 +91,26 @@ def test_four_known_policies_are_put_in_order_and_a_turned_order_fails(rng: np.r
     turned = dict(zip(names, reversed(list(right.values())), strict=True))
     assert checks(turned)["ranking agreement"] == "fail"
     assert agreement_of_order({"a": simulated(0.1, 0.01).estimate}, right.get, rng) is None
+
+
+def test_off_policy_values_give_an_order_that_counts_where_exposure_was_logged(rng: np.random.Generator) -> None:
+    names = ["a", "b", "c", "d"]
+    users = {name: 0.1 + 0.02 * k + 0.01 * rng.standard_normal(400) for k, name in enumerate(names)}
+    values = {name: simulated(0.3 + 0.1 * k, 0.02).estimate for k, name in enumerate(names)}
+
+    def order(of: dict[str, Estimate], *, self_selected: bool = False) -> Check | None:
+        return order_on_log("snips", of, users.get, rng, self_selected=self_selected)
+
+    found = order(values)
+    assert found is not None
+    assert (found.name, found.verdict) == ("ranking agreement, off-policy snips", "pass")
+    turned = dict(zip(names, reversed(list(values.values())), strict=True))
+    assert order(turned).verdict == "fail"  # type: ignore[union-attr]
+    chosen = order(turned, self_selected=True)
+    assert chosen is not None
+    assert chosen.verdict == "not made"
+    assert "tau -1.00 is printed, not counted" in chosen.reason
+    assert order({**values, "a": Estimate.withhold("snips", "W1: n_inf 3")}) is None
 
 
 def two_logs(rng: np.random.Generator, *, wrong: float = 0.0) -> dict[str, PolicyLog]:
