@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.causal.exposure_path import Flown, ItemClasses, exposure_paths, paths_from_a_log
+from evaluators.causal.learners import linear_drivers
 from evaluators.causal.methods import Assignment, methods_beside_the_truth, targeted
 from evaluators.causal.served import served_effect
 from evaluators.comparison import SeedPool
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+MOST_DRIVERS = 5
 SCORE = "like_share"
 """Feature by which users are dealt to the arms where methods are set beside the truth: campaigns reach the fond."""
 
@@ -286,9 +288,13 @@ class ForWhom:
             agent, baseline, self.population.features, user, self._assignment, self.root, metric=metric
         )
         truth = float((agent - baseline).mean())
+        place = np.unique(user, return_inverse=True)[1]
+        driven = linear_drivers(self.population.features, agent - baseline, place, self.population.feature_names)
+        most = sorted(driven, key=lambda feature: -abs(driven[feature].value or 0.0))[:MOST_DRIVERS]
         return {
             "causal": estimates(effect.estimated),
             "causal_exact": estimates(effect.exact),
+            "drivers": estimates({feature: driven[feature] for feature in most}),
             "effect_methods": [
                 EffectMethod(method=method, estimate=EstimateModel.of(found), exact=truth)
                 for method, found in methods.items()

@@ -334,6 +334,9 @@ class AgentSection(_Part):
     effect_methods: list[EffectMethod] = Field(
         default_factory=list, description="ways of estimating the effect from a targeted log, beside the exact one"
     )
+    drivers: dict[str, EstimateModel] = Field(
+        default_factory=dict, description="change of the exact effect with one sd of each user feature, others held"
+    )
     paths: dict[str, EstimateModel] = Field(
         default_factory=dict, description="agent minus baseline by path: how often, what is shown; exact"
     )
@@ -350,7 +353,16 @@ class AgentSection(_Part):
     @model_serializer(mode="wrap")
     def _leave_out_the_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return _without(
-            handler(self), "failed", "groups", "causal_exact", "effect_methods", "paths", "path_check", "price", "notes"
+            handler(self),
+            "failed",
+            "groups",
+            "causal_exact",
+            "effect_methods",
+            "drivers",
+            "paths",
+            "path_check",
+            "price",
+            "notes",
         )
 
 

@@ -249,6 +249,7 @@ def render_page(report: Report) -> str:
         "group_tables": _group_tables(report),
         "causal_panels": _causal_panels(report),
         "method_panels": _method_panels(report),
+        "driver_panels": _driver_panels(report),
         "path_panels": _path_panels(report),
         "price_panels": _price_panels(report),
         "trade_offs": _trade_offs(report),
@@ -702,6 +703,15 @@ def _method_panels(report: Report) -> list[Panel]:
         )
         panels.append(_panel(method, rows, about=about or "no valid interval", line=0.0, signed=True))
     return panels
+
+
+def _driver_panels(report: Report) -> list[Panel]:
+    """By how much each agent's effect changes with what is known of the user: one panel an agent."""
+    return [
+        _panel(a.name, [Row(feature, one) for feature, one in a.drivers.items()], line=0.0, signed=True)
+        for a in report.ordered_agents()
+        if a.drivers
+    ]
 
 
 def _path_panels(report: Report) -> list[Panel]:

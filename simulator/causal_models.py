@@ -162,6 +162,8 @@ def fit_cate(
     target = y.astype(np.int64) if as_classes else y
     with _quiet():
         model = _learner(learner, binary=as_classes, trees=trees, seed=seed)
+        if learner == "r":
+            model.cv_n_jobs = 1  # else its folds wait for processes of their own
         if learner == "uplift_forest":
             model.fit(scaled, np.where(treated == 1, "treatment", "control"), target)
         elif learner == "causal_forest":

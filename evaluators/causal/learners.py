@@ -154,12 +154,19 @@ def gates(
 
 
 def linear_drivers(
-    x: Floats, scores: Scores, clusters: Ints, columns: Sequence[str], level: float = 0.95
+    x: Floats, effect: Floats, clusters: Ints, columns: Sequence[str], level: float = 0.95
 ) -> dict[str, Estimate]:
     """By how much the effect rises with one standard deviation of each feature, the others held.
 
-    Best linear projection of the effect (Semenova, Chernozhukov, 2021): least squares of the doubly robust scores on
-    scaled features, cluster-robust errors, simultaneous over the features (Bonferroni).
+    Best linear projection of the effect (Semenova, Chernozhukov, 2021): least squares on scaled features,
+    cluster-robust errors, simultaneous over the features (Bonferroni).
+
+    Args:
+        x: [n, d] features.
+        effect: [n] doubly robust scores of a logged effect, or the effects themselves where the simulator knows them.
+        clusters: [n] number of each row's user.
+        columns: [d] names of the features.
+        level: of all intervals together.
     """
     n_users = int(clusters.max()) + 1
     spread = x.std(axis=0)
@@ -168,8 +175,8 @@ def linear_drivers(
         return {}
     design = np.column_stack([np.ones(len(x)), (x[:, use] - x[:, use].mean(axis=0)) / spread[use]])
     inverse = np.linalg.pinv(design.T @ design)
-    slope = inverse @ (design.T @ scores.difference)
-    residual = scores.difference - design @ slope
+    slope = inverse @ (design.T @ effect)
+    residual = effect - design @ slope
     sums = np.stack([user_sums(design[:, j] * residual, clusters, n_users) for j in range(design.shape[1])])
     variance = inverse @ (sums @ sums.T) @ inverse * n_users / (n_users - 1)
     half = t_quantile(1 - (1 - level) / len(use), n_users - 1) * np.sqrt(np.maximum(np.diag(variance), 0))

@@ -280,7 +280,7 @@ def _drivers(
         return ()
     seed = stream_word(root, "causal", "drivers", bits=31)
     share = effect_drivers(x, scores.difference, trees=len(x) >= TREES_FROM, seed=seed)
-    slope = linear_drivers(x, scores, clusters, columns, level)
+    slope = linear_drivers(x, scores.difference, clusters, columns, level)
     if reasons:
         slope = {name: _because(reasons[0], one) for name, one in slope.items()}
     order = np.argsort(-share, kind="stable")

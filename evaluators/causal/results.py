@@ -113,16 +113,15 @@ class Effect:
             lines.append("  who is moved: " + ", ".join(f"{d.feature} {d.importance:.0%}" for d in self.drivers[:5]))
         if self.learners:
             lines.append(
-                "  learner        mean    calibration slope         Qini - random             lowest fifth, highest"
+                f"  {'learner':<13} {'mean':<8} {'slope':<24} {'Qini - random':<34} lowest fifth, highest fifth"
             )
         for one in self.learners:
             if one.mean.value is None:
                 lines.append(f"  {one.learner:<13} withheld: {one.mean.withheld}")
                 continue
             ends = ", ".join(_shown(effect) for _, _, effect in (one.gates[0], one.gates[-1]))
-            lines.append(
-                f"  {one.learner:<13} {one.mean.value:+.4f} {_shown(one.calibration)}  {_shown(one.qini)}  {ends}"
-            )
+            name, slope, qini = one.learner, _shown(one.calibration), _shown(one.qini)
+            lines.append(f"  {name:<13} {one.mean.value:<+8.4f} {slope:<24} {qini:<34} {ends}")
         return lines
 
 

@@ -23,8 +23,8 @@ def qini(
 ) -> Estimate:
     """Qini area of the predicted effects minus that of a random order, per user of the log; user bootstrap.
 
-    Area between the cumulative doubly robust gain, in the order of effects predicted by models that did not see the
-    user, and the straight line. 0: the ranking knows nothing.
+    The AUUC less that of targeting at random: the area between the cumulative doubly robust gain, in the order of
+    effects predicted by models that did not see the user, and the straight line. 0: the ranking knows nothing.
     """
     method = f"Qini area - random order, doubly robust gain, cross-fitted by user, user bootstrap of {resamples}"
     outcomes = int(np.count_nonzero(y))
@@ -41,7 +41,11 @@ def qini(
         counts = np.bincount(rng.integers(0, n_users, n_users), minlength=n_users)
         drawn[b] = qini_area(gain, counts[of_user].astype(np.float64))
     low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2])
-    return Estimate(value, min(float(low), value), max(float(high), value), level, n_users, method)
+    random_order = float(gain.mean()) / 2
+    diagnostics = {"auuc": value + random_order, "auuc_of_random_targeting": random_order}
+    return Estimate(
+        value, min(float(low), value), max(float(high), value), level, n_users, method, diagnostics=diagnostics
+    )
 
 
 def qini_area(gain: Floats, weight: Floats) -> float:

@@ -184,6 +184,7 @@ def agent_section(name: str) -> AgentSection:
         causal=causal,
         causal_exact=exact,
         effect_methods=methods,
+        drivers={"like_share": about(0.8, 0.4), "history_length": about(-0.2, 0.3)} if paths else {},
         paths=paths,
         path_check=PathCheck(estimate=about(0.7 * (mean - 44.8), 1.5), exact=0.6 * (mean - 44.8)) if paths else None,
         price=price,

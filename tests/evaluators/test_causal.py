@@ -230,7 +230,7 @@ def test_the_slope_of_a_driver_is_covered_and_that_of_the_others_is_none(
     treated = rng.integers(0, 2, n)
     y = x[:, 0] + treated * (0.5 + 0.8 * x[:, 1]) + rng.standard_normal(n)
     found = Trial(x, treated, y, np.full(n, 0.5))
-    slopes = linear_drivers(x, doubly_robust(found, root), found.clusters, ["a", "b", "c"])
+    slopes = linear_drivers(x, doubly_robust(found, root).difference, found.clusters, ["a", "b", "c"])
     assert slopes["b"].low < 0.8 < slopes["b"].high
     assert slopes["b"].low > 0
     assert all(slopes[name].low < 0 < slopes[name].high for name in ("a", "c"))

@@ -165,6 +165,8 @@ def test_paths_methods_and_items_come_with_every_agent_that_has_a_baseline(
     values = [part.value for part in blind["paths"].values()]
     assert values[0] == pytest.approx(sum(values[1:]))
     assert {one.method for one in blind["effect_methods"]} >= {"difference of means", "x", "doubly robust"}
+    assert set(blind["drivers"]) <= {"gender=F", "gender=M", "history_length", "like_share"}
+    assert "simultaneous over 4 features" in blind["drivers"]["like_share"].method
     assert blind["effect_methods"][0].exact == pytest.approx(blind["causal_exact"]["all"].value)
     assert blind["fairness"]["exposure_share(head)"].value is not None
     # Same as judge world 1, where each is flown once more.

@@ -292,6 +292,8 @@ def test_effects_by_path_methods_beside_the_truth_and_the_price_of_a_constraint_
         "how often: number of slates",
         "Ways of estimating it beside the exact effect",
         "intervals hold the exact effect",
+        "What drives it",
+        "like_share",
         "What a constraint costs, and whom",
         "bpr minus ease",
         "not by way of the number of slates, from a log",
