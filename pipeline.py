@@ -967,6 +967,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         }
         for name, role in parts.items()
     }
+    holds = data_card(log)
     card: dict[str, Any] = {
         "primary behaviour": scenario.data.positive,
         "base rate": round(base, 4),
@@ -974,7 +975,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         "time": "yes" if log.has_time else "no: the order within a user is drawn at random",
         "positions": "yes" if log.position is not None else "no: examination is assumed and swept",
         "propensities": "yes" if log.propensity is not None else "no: no off-policy estimate on the log's own rows",
-        "exposure": "users chose what to rate" if log.self_selected else "logged",
+        "exposure": holds.exposure,
         "notes": list(log.notes),
     }
     block = (fidelity_found if findings is None else findings.fidelity).to_json()
@@ -996,7 +997,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
             n_interactions=len(log),
             splits=splits,
             card=card,
-            holds=DataCardModel.model_validate(data_card(log).to_json()),
+            holds=DataCardModel.model_validate(holds.to_json()),
         ),
         fidelity=FidelitySection.model_validate(block),
         preference=PreferenceSection.model_validate(_preference(setting, worlds, block)),

@@ -151,6 +151,9 @@ def test_fidelity_alone_is_written_beside_a_run_and_read_from_the_cache_the_seco
     (path,) = out.rglob("fidelity.json")
     assert Report.read(path).without_seconds() == report.without_seconds()
     assert path.with_suffix(".html").exists()
+    assert report.data.holds is not None
+    assert report.data.holds.rows == report.data.n_interactions
+    assert report.data.holds.exposure == report.data.card["exposure"]
     assert path.parent.name == report.digest[:12]
     assert not list(out.rglob("report.json"))  # a leaderboard ranks agents: this is no run
     before = files_of(cache)

@@ -14,6 +14,7 @@ LIMITS = (
     "not the whole small matrix and no uniform sample of it: 1 to 1,400 rows a video; how it was drawn is unknown",
     "the self-selected training part (big matrix) is missing: selection bias cannot be measured here",
     "no times, positions, sessions or propensities: order, examination, drift and leaving are not identified",
+    "captions are Chinese: `preference.encoder: e5-small` or `own` reads them, the default English encoder does not",
     "watch_ratio is clipped at 5 (0.5 % of rows lie above, up to 144)",
 )
 MOST_WATCHED = 5.0
