@@ -1,0 +1,87 @@
+"""Attributions are whole: they sum to the difference of the scores, and a row that says nothing gets nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulator.log import Catalogue, Histories
+from simulator.preference import Member, PreferenceModel
+from simulator.preference.explaining import TextScore, explain
+from simulator.preference.model import ItemMap
+
+pytest.importorskip("captum")
+
+N_ITEMS, WIDTH, DIM = 8, 384, 3
+TEXTS = ("a quiet love story", "", *(f"film {k}: murder and detectives" for k in range(N_ITEMS - 2)))
+
+
+def catalogue(features: int) -> Catalogue:
+    return Catalogue(
+        tuple(f"i{k}" for k in range(N_ITEMS)), TEXTS, np.zeros((N_ITEMS, 0), np.float32), (), ("u0",),
+        np.ones((1, features), np.float32), tuple(f"f{k}" for k in range(features)),
+    )  # fmt: skip
+
+
+def model(rng: np.random.Generator, vectors: np.ndarray | None = None) -> PreferenceModel:
+    """Two members of random weights; item 7 has a vector of nothing."""
+
+    def one() -> Member:
+        item_map = ItemMap(rng.normal(size=(WIDTH, DIM)).astype(np.float32), np.ones(WIDTH, np.float32), 0.0, 0.0)
+        item_vectors = rng.normal(size=(N_ITEMS, DIM)).astype(np.float32)
+        item_vectors[7] = 0
+        precision = np.array([1e9, 1, 1, 1], np.float32)  # so that nothing but taste speaks
+        return Member(
+            item_vectors, rng.normal(size=N_ITEMS).astype(np.float32), np.ones(1, np.float32), precision, 2, item_map
+        )
+
+    nobody = np.zeros(0, np.int64)
+    return PreferenceModel.assemble(
+        "two_tower", (one(), one()), slope=0.8, intercept=0.1, fitted_users=nobody, tuning_users=nobody,
+        seen=np.zeros(0, np.uint64), measures={},
+    )  # fmt: skip
+
+
+def test_what_the_history_added_sums_to_the_score_without_it(rng: np.random.Generator) -> None:
+    past = Histories(np.array([0, 6]), np.array([0, 2, 3, 7, 4, 5]), np.array([1, 0, 1, 1, 0, 1], np.float32))
+    found = explain(model(rng), catalogue(1), past, 0, 6)
+    assert found.history.sum() == pytest.approx(found.logit - found.without_history, abs=1e-4)
+    assert np.abs(found.history).max() > 0.05
+    assert found.history[3] == pytest.approx(0, abs=1e-6)  # item 7 tells nothing of a taste
+    assert found.word is None
+
+
+def test_a_row_added_alone_moves_the_score_by_what_it_is_said_to(rng: np.random.Generator) -> None:
+    some, items = model(rng), catalogue(1)
+    one = Histories(np.array([0, 1]), np.array([2]), np.ones(1, np.float32))
+    found = explain(some, items, one, 0, 3)
+    nothing = Histories(np.array([0, 0]), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    bare = explain(some, items, nothing, 0, 3)
+    assert len(bare.history) == 0
+    assert bare.logit == bare.without_history
+    assert found.history[0] == pytest.approx(found.logit - bare.logit, abs=1e-5)
+
+
+def test_words_sum_to_the_score_without_them_and_are_named_in_the_text(rng: np.random.Generator) -> None:
+    from pathlib import Path
+
+    from simulator.encoders import encode_texts, resolve_encoder
+    from simulator.encoders.text import load_encoder
+
+    encoder = resolve_encoder("minilm", Path())
+    vectors = encode_texts(TEXTS, encoder, cache=None)
+    tokenizer, loaded = load_encoder(encoder)
+    text = TextScore(loaded, tokenizer, vectors, 1.0, 64)
+    past = Histories(np.array([0, 2]), np.array([2, 3]), np.array([1, 0], np.float32))
+    some = model(rng)
+    found = explain(some, catalogue(1), past, 0, 0, text=text)
+    assert found.words == ("a", "quiet", "love", "story")
+    assert found.word is not None
+    assert found.without_words is not None
+    assert found.word.sum() == pytest.approx(found.logit - found.without_words, abs=2e-3)
+    assert abs(found.logit - found.without_words) > 0.05
+    told = found.as_text({"i0": "'a quiet love story'"}, most=2)
+    assert told.startswith("user u0, 'a quiet love story': probability 0.")
+    assert "history (" in told
+    assert "words: " in told
+    assert explain(some, catalogue(1), past, 0, 1, text=text).word is None  # an item without text
