@@ -141,3 +141,19 @@ def test_a_model_of_one_log_is_held_against_the_other_policys_own_rounds(rng: np
     weak = agreement_of_two_logs(few, by_action)
     assert {check.verdict for check in weak} == {"not made"}
     assert "weak evidence" in weak[0].reason
+
+
+def test_open_bandits_two_policies_agree_as_far_as_46_clicks_can_tell() -> None:
+    """EVALUATION, section 6: each model places the other policy's rate inside; weak evidence, printed as such."""
+    from simulator.datasets import check_dataset, read_dataset
+
+    if check_dataset("obd-women").folder is None:
+        pytest.skip("obd-women is in no folder of WINDTUNNEL_DATA")
+    rounds = read_dataset("obd-women").rounds
+    checks = agreement_of_two_logs({name: PolicyLog.of(of) for name, of in rounds.items()})
+    for check in checks[:2]:
+        assert check.verdict == "not made"
+        assert "weak evidence" in check.reason
+        assert check.estimate.low < 1 < check.estimate.high
+        assert check.estimate.value == pytest.approx(1, abs=0.15)
+    assert "1 pair of policies, needs 6" in checks[2].reason
