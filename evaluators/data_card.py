@@ -258,21 +258,23 @@ def _cluster_variance(score: Floats, cluster: Ints, rows: Mask) -> float:
 def _selection(log: InteractionLog, per_user: Ints, per_item: Ints, level: float) -> tuple[tuple[str, Estimate], ...]:
     """Differences that are 0 where what was shown depends on nothing that liking depends on.
 
-    Rows are cut by their item's or user's count; ties stay together, so that a part may be smaller than a fifth.
+    Rows are cut by their item's or user's count; ties stay together, so that a part may be larger than a fifth.
     """
     primary = log.primary.astype(np.float64)
     found = []
     for name, counts, item, about in (
-        ("popular against rare items", per_item[log.item], log.item, "items that are shown most and least"),
-        ("active against other users", per_user[log.user], None, "users with most and with fewest rows"),
+        ("popular against rare items", per_item, log.item, "items that are shown most and least"),
+        ("active against other users", per_user, None, "users with most and with fewest rows"),
     ):
         clusters = "users" if item is None else "users and items"
         method = f"difference of base rates, rows of {about}, a fifth each; clusters: {clusters}"
-        low, high = np.quantile(counts, [FIFTH, 1 - FIFTH], method="higher")
+        ranked = np.sort(counts[counts > 0])
+        low, high = ranked[np.searchsorted(np.cumsum(ranked), [FIFTH * len(log), (1 - FIFTH) * len(log)])]
         if low == high:
             found.append((name, Estimate.withhold(method, f"counts lie at {int(low):,}: there is nothing to compare")))
         else:
-            most, least = counts >= high, counts <= low
+            owner = log.user if item is None else item
+            most, least = (counts >= high)[owner], (counts <= low)[owner]
             found.append(
                 (name, difference_of_rates(primary, log.user, most, least, method=method, item=item, level=level))
             )
