@@ -1,7 +1,7 @@
 """Agents that act on effects, weights and constraints: uplift, debiased, rerank.
 
-Sabotaged once, each seen red: the effect's sign turned, weights left out, quotas of head and tail swapped, the price
-of tail exposure left at zero, the divergence's sign turned.
+Sabotaged once, each seen red: the effect's sign turned, weights left out, head and tail swapped, the price of tail
+exposure left at zero, the divergence's sign turned.
 """
 
 from __future__ import annotations

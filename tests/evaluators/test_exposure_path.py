@@ -1,7 +1,7 @@
 """By which path a policy acts in the simulator, and how far estimates from a log agree with the exact effect.
 
-Sabotaged once, each seen red: lengths of the two agents swapped, items of another class put in, the sign of one part
-turned, the world without leaving given another click model, propensities left at one half.
+Sabotaged once, each seen red: lengths of the two agents swapped, items of another class put in, the world without
+leaving given another click model, propensities left at one half, merit turned round.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from evaluators.causal.methods import METHODS, methods_beside_the_truth, targete
 from evaluators.fairness.items import item_fairness, item_groups, merit_of
 from evaluators.rollout import fly
 from evaluators.sessions import Sessions
+from simulator.users import SimulatedUsers
 from simulator.world import World
 from tests.agents.taught_world import ITEMS, USERS, taught_world
 
@@ -157,7 +158,9 @@ def test_items_are_judged_by_the_worlds_merit_and_not_by_what_the_agent_thinks(
     histories = world.starts.seen
     seen[np.repeat(np.arange(USERS), np.diff(histories.start)), histories.item] = True
     assert (merit[seen] == 0).all()
-    assert (merit[~seen] > 0).all()
+    users = SimulatedUsers(world, USERS, seed=1)
+    users.start(np.arange(USERS))
+    assert merit[~seen] == pytest.approx(1 / (1 + np.exp(-users.appeal()[~seen].astype(np.float64))), rel=1e-4)
     popular = item_fairness(sessions(Showing(likes), world), merit, groups, root)
     turned = item_fairness(sessions(Showing(np.random.default_rng(0).random(ITEMS)), world), merit, groups, root)
     assert popular["exposure_share(head)"].low > turned["exposure_share(head)"].high

@@ -1,7 +1,7 @@
 """Sections of an agent by group, by item, by path and as an effect, from real flights in a small world.
 
-Sabotaged once, each seen red: flip applied to the world alone, price taken against the baseline, intersections left
-out of the groups.
+Sabotaged once, each seen red: the flip not shown to the agent, the price taken against the baseline, intersections
+left out of the groups.
 """
 
 from __future__ import annotations
