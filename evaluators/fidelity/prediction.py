@@ -38,6 +38,18 @@ def prediction_checks(rows: ScoredRows, rng: Callable[[str], np.random.Generator
     )
 
 
+def behaviour_predictions(name: str, rows: ScoredRows, rng: Callable[[str], np.random.Generator]) -> tuple[Check, ...]:
+    """Calibration and skill of the predictions of a further behaviour (purchase, return, ...), its name in front."""
+    checks = (
+        calibration_in_the_large(rows),
+        calibration_slope(rows),
+        calibration_error(rows, rng(f"{name}: calibration error")),
+        skill(rows)[0],
+        discrimination(rows),
+    )
+    return tuple(replace(check, name=f"{name}: {check.name}") for check in checks)
+
+
 def skill(
     rows: ScoredRows, *, loss: Literal["log-loss", "Brier"] = "log-loss", level: float = 0.95
 ) -> tuple[Check, ...]:

@@ -13,7 +13,12 @@ from evaluators.estimate import Estimate
 from evaluators.fidelity.agreement import RANKING
 from evaluators.fidelity.calibration import CalibrationFloor, ReliabilityBin, calibration_floor, reliability_curve
 from evaluators.fidelity.checks import FUTURE_ROWS, HELD_OUT_USERS, Check, Ints
-from evaluators.fidelity.prediction import compare_predictions, prediction_checks, unbiased_test
+from evaluators.fidelity.prediction import (
+    behaviour_predictions,
+    compare_predictions,
+    prediction_checks,
+    unbiased_test,
+)
 from evaluators.fidelity.scored_rows import ScoredRows
 from evaluators.fidelity.sessions import SessionTable, session_checks, why_no_sessions
 from evaluators.fidelity.two_samples import answers_classifier, two_sample_classifier
@@ -46,6 +51,7 @@ class WorldEvidence:
         behaviour: responsiveness and determinism checks of the world (same behaviour in all worlds: B_1's suffice).
         sessions: sessions of the log and of the simulator, where the log has them.
         unbiased: predictions for rows of random exposure, where the log has them.
+        further: name of a further behaviour of the world -> its predictions for rows that nothing has seen.
         comparisons: further named gains for the report.
     """
 
@@ -55,6 +61,7 @@ class WorldEvidence:
     behaviour: tuple[Check, ...] = ()
     sessions: tuple[SessionTable, SessionTable] | None = None
     unbiased: ScoredRows | None = None
+    further: Mapping[str, ScoredRows] = field(default_factory=dict)
     comparisons: Mapping[str, Estimate] = field(default_factory=dict)
 
 
@@ -138,6 +145,8 @@ def check_world(
     number, future, held_out = evidence.number, evidence.future, evidence.held_out
     draw = partial(stream, root, "fidelity", number)
     own = [splits(split, log, fitted_users), *prediction_checks(future, partial(draw, FUTURE_ROWS))]
+    for name, predicted in evidence.further.items():
+        own += behaviour_predictions(name, predicted, partial(draw, FUTURE_ROWS))
     if number == 1:
         own += [
             *unbiased_test(evidence.unbiased),

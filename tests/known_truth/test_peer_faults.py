@@ -75,9 +75,10 @@ def judge(
     log: InteractionLog = LOG,
     fitted: NDArray[np.int64] | None = None,
     sessions: tuple[SessionTable, SessionTable] | None = None,
+    further: dict[str, ScoredRows] | None = None,
 ) -> Fidelity:
     """The verdict on a simulator with one judge world."""
-    evidence = WorldEvidence(1, rows, behaviour=behaviour, sessions=sessions)
+    evidence = WorldEvidence(1, rows, behaviour=behaviour, sessions=sessions, further=further or {})
     users = SPLIT.users(JUDGE) if fitted is None else fitted
     return conclude([check_world(evidence, log=log, split=SPLIT, fitted_users=users, root=ROOT)])
 
@@ -125,11 +126,13 @@ def test_fault_2_a_session_depth_made_from_the_click_rate_is_refused(rng: np.ran
 
 def test_fault_2_a_behaviour_whose_layer_was_never_trained_is_refused(rng: np.random.Generator) -> None:
     """KuaiSim: the return head keeps its random weights; the same checks hold for every behaviour's predictions."""
-    rows = right_rows(rng, base=1.0)
-    untrained = replace(rows, p=sigmoid(0.1 * rng.standard_normal((len(rows), 8)) @ rng.standard_normal(8)))
-    found = judge(untrained)
+    rows, returns = right_rows(rng), right_rows(rng, base=1.0)
+    untrained = replace(returns, p=sigmoid(0.1 * rng.standard_normal((len(returns), 8)) @ rng.standard_normal(8)))
+    assert judge(rows, further={"return": returns}).trusted
+    found = judge(rows, further={"return": untrained})
     assert not found.trusted
-    assert {"calibration in the large", "slope", "skill over base rate"} <= failed(found)
+    assert {"return: calibration in the large", "return: slope", "return: skill over base rate"} <= failed(found)
+    assert not {"calibration in the large", "slope"} & failed(found)
 
 
 def test_fault_2_dropout_left_on_while_simulating_is_refused(
