@@ -287,6 +287,9 @@ def ope(
         str | None,
         typer.Option("--q-weights", metavar="importance|mrdr", help="Weights the rows that q_hat is fitted on."),
     ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option("--bandwidth", help="The action is a number: blur the policy this far, its unit.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Value of a policy from logged rounds, slates or trajectories (.npz, .parquet). Exit: 3 if all is withheld."""
@@ -297,6 +300,7 @@ def ope(
         found = run_ope(
             log, policy, estimator, limits, gamma, force, against, interval=interval, reward_model=reward_model,
             q_weights=q_weights,
+            bandwidth=bandwidth,
         )  # fmt: skip
         _print_result(found, as_json, result)
     raise typer.Exit(UNDECIDED if found.withheld else 0)

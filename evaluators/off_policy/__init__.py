@@ -5,17 +5,20 @@ rounds = off_policy.Rounds(action, reward, pscore, user=user, context=context)
 off_policy.estimate(rounds, pi_e, estimators=["snips", "dr", "ips(clip=10)"])
 """
 
-from evaluators.off_policy.estimation import difference, estimate
+from evaluators.off_policy.continuous import ContinuousRounds
+from evaluators.off_policy.estimation import difference, estimate, estimate_continuous
 from evaluators.off_policy.names import ESTIMATORS, about_estimators, parse
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
 
 __all__ = [
     "ESTIMATORS",
+    "ContinuousRounds",
     "Rounds",
     "Slates",
     "Trajectories",
     "about_estimators",
     "difference",
     "estimate",
+    "estimate_continuous",
     "parse",
 ]

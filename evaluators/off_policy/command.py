@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.estimate import Estimate
-from evaluators.off_policy.estimation import BOUNDED, difference, estimate, kind_of
+from evaluators.off_policy.estimation import BOUNDED, difference, estimate, estimate_continuous, kind_of
 from evaluators.off_policy.names import DEFAULTS, Record
-from evaluators.off_policy.reading import read_log, read_policy
+from evaluators.off_policy.reading import read_continuous, read_log, read_policy
 from evaluators.off_policy.records import Rounds
 from evaluators.off_policy.reward_model import model_named
 from simulator.errors import InputError
@@ -159,6 +159,7 @@ def run_ope(
     interval: str = "default",
     reward_model: str | None = None,
     q_weights: str | None = None,
+    bandwidth: float | None = None,
 ) -> OpeResult:
     """Estimate a policy's value from a log file.
 
@@ -176,10 +177,28 @@ def run_ope(
         interval: `bernstein` or `betting` for limits of `ips` that need no large sample.
         reward_model: name of a scikit-learn regressor (or classifier, for yes/no rewards) for q_hat.
         q_weights: `importance` or `mrdr`.
+        bandwidth: the action is a number: the log holds `action`, the density `pscore` of each and `action_range`, the
+            policy's `pi_e` one action a round, and it is blurred by a kernel of this half-width.
 
     Raises:
         InputError: a file, column or value cannot be used; one line says which and what to do.
     """
+    if bandwidth is not None:
+        if against is not None or interval != "default" or q_weights is not None:
+            raise InputError("--bandwidth: goes with neither --against, --interval nor --q-weights; leave them out")
+        logged_rounds, columns = read_continuous(Path(log))
+        found = estimate_continuous(
+            logged_rounds,
+            _policy(policy, columns)[0],
+            bandwidth=bandwidth,
+            estimators=list(dict.fromkeys(estimators or ())) or None,
+            reward_range=reward_range,
+            level=level,
+            force=force,
+            seed=seed,
+            reward_model=None if reward_model is None else model_named(reward_model, seed=seed),
+        )
+        return OpeResult("bandit", len(logged_rounds), logged_rounds.n_users, found, {})
     record, columns = read_log(Path(log))
     kind = kind_of(record)
     names = list(dict.fromkeys(estimators or ())) or list(DEFAULTS[kind])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from evaluators.intervals import (
     t_interval,
 )
 from evaluators.off_policy import distribution, trajectory
+from evaluators.off_policy.continuous import ContinuousRounds
 from evaluators.off_policy.diagnostics import (
     MAX_UNSUPPORTED,
     MAX_WEIGHT_SHIFT,
@@ -31,7 +33,7 @@ from evaluators.off_policy.diagnostics import (
 )
 from evaluators.off_policy.guaranteed import Interval, checked_interval, guaranteed
 from evaluators.off_policy.names import DEFAULTS, EstimatorName, Record, parse
-from evaluators.off_policy.prepared import Asked, Prepared, Withheld, prepare
+from evaluators.off_policy.prepared import Asked, Prepared, Withheld, prepare, prepare_continuous
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
 from evaluators.off_policy.terms import Sums, Units, json_number, sum_terms
 from simulator.errors import InputError
@@ -150,6 +152,49 @@ def _same_log(one: Any, other: Any) -> bool:
         and (one.user is None) == (other.user is None)
         and (one.user is None or np.array_equal(one.user, other.user))
     )
+
+
+def estimate_continuous(
+    rounds: ContinuousRounds,
+    pi_e: Any,
+    *,
+    bandwidth: float,
+    estimators: Iterable[str] | None = None,
+    reward_range: tuple[float, float] | None = None,
+    level: float = 0.95,
+    force: bool = False,
+    seed: int = 0,
+    reward_model: Any = None,
+    folds: int = 3,
+) -> dict[str, Estimate]:
+    """Value of a policy over a continuous action, blurred by a kernel of this bandwidth.
+
+    Args:
+        rounds: logged rounds with the density of each action.
+        pi_e: [n] the policy's action in each round.
+        bandwidth: half-width of the kernel, in the unit of the action.
+        estimators: names of bandit estimators without embeddings; None: the usual ones.
+        reward_range: (lowest, highest) possible reward; 0/1 rewards imply (0, 1).
+        level: coverage.
+        force: give the value of a withheld estimate, with its reason.
+        seed: of folds, halves and bootstrap.
+        reward_model: scikit-learn estimator for q_hat instead of the default.
+        folds: of the reward model.
+
+    Returns:
+        One estimate for each name as asked, of the blurred policy; the same at half and twice the bandwidth stands in
+        `diagnostics["bandwidths"]`.
+    """
+    names = tuple(parse(text, "bandit") for text in (DEFAULTS["bandit"] if estimators is None else estimators))
+    asked = Asked(names, reward_range, 1.0, level, seed, reward_model, folds)
+    prepared = {h: prepare_continuous(rounds, pi_e, h, asked) for h in (bandwidth, bandwidth / 2, 2 * bandwidth)}
+    out = {}
+    for name in names:
+        found = {h: estimate_prepared(name, one, force=force) for h, one in prepared.items()}
+        beside = {f"{h:g}": {"value": e.value, "low": e.low, "high": e.high} for h, e in found.items()}
+        main = found[bandwidth]
+        out[name.asked] = dataclasses.replace(main, diagnostics={**main.diagnostics, "bandwidths": beside})
+    return out
 
 
 def _note(name: EstimatorName, prepared: Prepared, how: str, sums: Sums | None = None) -> str:

@@ -13,6 +13,13 @@ from numpy.typing import NDArray
 from evaluators.estimate import Estimate
 from evaluators.intervals import standard_error
 from evaluators.off_policy import bandit, slate, trajectory
+from evaluators.off_policy.continuous import (
+    ContinuousRounds,
+    as_rounds,
+    blur,
+    cross_fit_values,
+    reduce_continuous,
+)
 from evaluators.off_policy.diagnostics import (
     FULL_SUPPORT,
     Support,
@@ -471,6 +478,21 @@ def _prepare_rounds(rounds: Rounds, pi_e: Any, asked: Asked, q_hat: Any, q_hat_s
         rounds, reduced, level=asked.level, seed=asked.seed, propensities=propensities, no_model=no_model,
         diagnostics=diagnostics, pi_e=policy,
     )  # fmt: skip
+
+
+def prepare_continuous(rounds: ContinuousRounds, pi_e: Any, bandwidth: float, asked: Asked) -> Prepared:
+    """Rounds with a continuous action under the policy that a kernel blurs."""
+    policy = blur(rounds, pi_e, bandwidth)
+    values, diagnostics = None, {}
+    if asked.needs_model:
+        rng = stream(np.random.SeedSequence(asked.seed), "off_policy", "folds", "q_hat")
+        values, how = cross_fit_values(rounds, policy, rng, model=asked.reward_model, folds=asked.folds)
+        diagnostics["q_hat"] = how
+    reduced = reduce_continuous(rounds, policy, values, known_range(rounds.reward, asked.reward_range))
+    note = f"the policy blurred by an Epanechnikov kernel of half-width {bandwidth:g}"
+    return prepare_reduced(
+        as_rounds(rounds), reduced, level=asked.level, seed=asked.seed, diagnostics=diagnostics, notes=[note]
+    )
 
 
 Q_WEIGHTS = {

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluators.off_policy.continuous import ContinuousRounds
 from evaluators.off_policy.names import Record
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
 from simulator.datasets import DATASETS, read_dataset
@@ -165,6 +166,25 @@ def read_log(path: Path) -> tuple[Rounds | Slates | Trajectories, dict[str, NDAr
         )
         given["pi_b"] = given["pi_b"][np.arange(len(slot)), :, slot]
     return Rounds(**given), columns
+
+
+def read_continuous(path: Path) -> tuple[ContinuousRounds, dict[str, NDArray[Any]]]:
+    """Rounds with a continuous action, and the file's columns."""
+    columns = read_columns(path)
+    for name in ("action", "reward", "pscore", "action_range"):
+        if name not in columns:
+            raise LogError(f"{name}: '{path.name}' has no such column{did_you_mean(name, columns)}; add or rename it")
+    limits = np.asarray(columns["action_range"], dtype=np.float64).reshape(-1)
+    if len(limits) != 2:
+        raise LogError(f"action_range: {len(limits)} numbers must be two, the lowest and the highest action")
+    return ContinuousRounds(
+        columns["action"],
+        columns["reward"],
+        columns["pscore"],
+        (float(limits[0]), float(limits[1])),
+        user=columns.get("user"),
+        context=columns.get("context"),
+    ), columns
 
 
 def read_policy(path: Path, what: str = "--policy") -> tuple[Floats, Floats | None]:

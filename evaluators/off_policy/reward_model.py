@@ -91,7 +91,8 @@ def model_named(name: str, *, seed: int = 0) -> Any:
     return model.set_params(random_state=seed) if "random_state" in model.get_params() else model
 
 
-def _fitted(model: Any, x: Floats, y: Floats, weights: Floats | None, *, binary: bool) -> Any:
+def fit_model(model: Any, x: Floats, y: Floats, weights: Floats | None, *, binary: bool) -> Any:
+    """A copy of a model fitted to rows; a classifier of yes/no rewards that is no logistic regression is calibrated."""
     from sklearn.base import clone, is_classifier
 
     model = clone(model)
@@ -154,7 +155,7 @@ def cross_fit_q(
         if binary and y.min() == y.max():
             q[out] = y[0]  # a fold without both outcomes: the constant is the model
             continue
-        fitted = _fitted(
+        fitted = fit_model(
             chosen, design.rows(fit, rounds.action[fit]), y, None if weights is None else weights[fit], binary=binary
         )
         for a in range(n_actions):

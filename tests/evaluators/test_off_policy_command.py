@@ -156,3 +156,19 @@ def test_limits_that_need_no_large_sample_come_from_the_command_too(tmp_path: Pa
     assert "every look" in found.method
     with pytest.raises(InputError, match="leave out --interval"):
         run_ope(log, policy, ["ips"], interval="betting", against="logged")
+
+
+def test_a_continuous_action_is_valued_from_a_file(tmp_path: Path) -> None:
+    """Uniform prices in [0, 2], sold with chance 1 - price / 2: the blurred policy at 1 sells half of the time."""
+    rng = np.random.default_rng(6)
+    n = 4000
+    price = 2 * rng.random(n)
+    sold = (rng.random(n) < 1 - price / 2).astype(float)
+    columns = {"action": price, "reward": sold, "pscore": np.full(n, 0.5), "action_range": np.array([0.0, 2.0])}
+    log, policy = save(tmp_path / "prices.npz", columns), save(tmp_path / "one.npz", {"pi_e": np.ones(n)})
+    found = run_ope(log, policy, ["snips", "dr"], bandwidth=0.3)
+    for e in found.estimates.values():
+        assert e.low < 0.5 < e.high  # type: ignore[operator]
+    del columns["action_range"]
+    with pytest.raises(LogError, match="action_range"):
+        run_ope(save(tmp_path / "bare.npz", columns), policy, ["snips"], bandwidth=0.3)
