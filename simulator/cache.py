@@ -7,6 +7,7 @@ once that need the same result one waits for the other's.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from functools import cache as memoise
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -202,18 +203,26 @@ class StageCache:
         Raises:
             InputError: the folder cannot be written to.
         """
-        with self._doorway() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+        with self._opened() as folder:
+            fcntl.flock(folder, fcntl.LOCK_SH)
             yield
 
-    def _doorway(self) -> IO[str]:
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The folder itself as a file to lock, so that a run which stops at bad input leaves nothing in it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            return (self.folder / "in-use").open("a")
+            folder = os.open(self.folder, os.O_RDONLY)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise InputError(
                 f"WINDTUNNEL_CACHE: '{self.folder}' cannot be written to ({error.strerror}); name a folder of your own"
             ) from None
+        try:
+            yield folder
+        finally:
+            os.close(folder)
 
     def contents(self) -> list[Holding]:
         """What the cache holds, by stage."""
@@ -238,9 +247,9 @@ class StageCache:
         stages = [holding.stage for holding in self.contents()]
         if stage is not None and stage not in stages:
             raise InputError(f"--stage: {stage!r} is not in the cache; it holds {', '.join(stages) or 'nothing'}")
-        with self._doorway() as file:
+        with self._opened() as folder:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError("cache: a run is using it; prune when the run has ended") from None
             now, count, size, last = time.time(), 0, 0, 0.0
