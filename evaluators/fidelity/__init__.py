@@ -1,6 +1,7 @@
 """May a simulator be believed? Checks of its judge worlds on rows that no model has seen (EVALUATION, section 6)."""
 
 from evaluators.fidelity.agreement import MeasuredValues, UserValues, ranking_agreement
+from evaluators.fidelity.behaviours import GradedRows, behaviour_rows, graded_predictions
 from evaluators.fidelity.calibration import (
     CalibrationFloor,
     ReliabilityBin,
@@ -59,6 +60,7 @@ __all__ = [
     "CheckedWorld",
     "Fidelity",
     "Floats",
+    "GradedRows",
     "Ints",
     "MeasuredValues",
     "ReliabilityBin",
@@ -70,6 +72,7 @@ __all__ = [
     "answer_blocks",
     "answers_classifier",
     "behaviour_checks",
+    "behaviour_rows",
     "calibration_error",
     "calibration_floor",
     "calibration_in_the_large",
@@ -82,6 +85,7 @@ __all__ = [
     "determinism",
     "discrimination",
     "fly_by_appeal",
+    "graded_predictions",
     "judged",
     "log_loss",
     "log_sessions",

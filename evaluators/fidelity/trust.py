@@ -11,6 +11,7 @@ import numpy as np
 
 from evaluators.estimate import Estimate
 from evaluators.fidelity.agreement import RANKING
+from evaluators.fidelity.behaviours import GradedRows, graded_predictions
 from evaluators.fidelity.calibration import CalibrationFloor, ReliabilityBin, calibration_floor, reliability_curve
 from evaluators.fidelity.checks import FUTURE_ROWS, HELD_OUT_USERS, Check, Ints
 from evaluators.fidelity.prediction import (
@@ -51,7 +52,8 @@ class WorldEvidence:
         behaviour: responsiveness and determinism checks of the world (same behaviour in all worlds: B_1's suffice).
         sessions: sessions of the log and of the simulator, where the log has them.
         unbiased: predictions for rows of random exposure, where the log has them.
-        further: name of a further behaviour of the world -> its predictions for rows that nothing has seen.
+        further: name of a further yes/no behaviour -> its predictions for rows that nothing has seen.
+        graded: name of a graded behaviour (dwell, rating) -> its predicted distributions for such rows.
         comparisons: further named gains for the report.
     """
 
@@ -62,6 +64,7 @@ class WorldEvidence:
     sessions: tuple[SessionTable, SessionTable] | None = None
     unbiased: ScoredRows | None = None
     further: Mapping[str, ScoredRows] = field(default_factory=dict)
+    graded: Mapping[str, GradedRows] = field(default_factory=dict)
     comparisons: Mapping[str, Estimate] = field(default_factory=dict)
 
 
@@ -147,6 +150,8 @@ def check_world(
     own = [splits(split, log, fitted_users), *prediction_checks(future, partial(draw, FUTURE_ROWS))]
     for name, predicted in evidence.further.items():
         own += behaviour_predictions(name, predicted, partial(draw, FUTURE_ROWS))
+    for name, distribution in evidence.graded.items():
+        own += graded_predictions(name, distribution, draw(FUTURE_ROWS, name))
     if number == 1:
         own += [
             *unbiased_test(evidence.unbiased),
