@@ -137,7 +137,7 @@ class InteractionLog:
             raise LogError(f"data.user: index {self.user.max()} is outside the {self.catalogue.n_users} users")
         if self.item.min() < 0 or self.item.max() >= self.catalogue.n_items:
             raise LogError(f"data.item: index {self.item.max()} is outside the {self.catalogue.n_items} items")
-        if np.any(np.diff(self.user) < 0):
+        if np.any(self.user[1:] < self.user[:-1]):
             raise LogError("data: rows are not sorted by user; sort them before building an InteractionLog")
         if self.user[0] == self.user[-1]:
             raise LogError(f"data.source: '{self.source}' has one user; at least two are needed, better hundreds")
@@ -231,11 +231,12 @@ def history_rows(
     """Starts [n + 1] and row numbers [m] of the rows of the given users where `keep` [n] holds, in their order."""
     starts = log.row_starts()
     lengths = starts[users + 1] - starts[users]
-    owner = np.repeat(np.arange(len(users)), lengths)  # which of `users` each row below belongs to
-    rows = np.arange(len(owner)) + np.repeat(starts[users] - (np.cumsum(lengths) - lengths), lengths)
+    end = np.cumsum(lengths)
+    rows = np.arange(end[-1] if len(end) else 0)
+    rows += np.repeat(starts[users] - (end - lengths), lengths)
     kept = keep[rows]
-    counts = np.bincount(owner[kept], minlength=len(users))
-    return np.concatenate([[0], np.cumsum(counts)]), rows[kept]
+    before = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])  # rows kept before each of the rows
+    return before[np.concatenate([[0], end])], rows[kept]
 
 
 def histories_of(log: InteractionLog, users: NDArray[np.int64], *, keep: NDArray[np.bool_]) -> Histories:
@@ -283,13 +284,17 @@ def split_users(
 
     starts = log.row_starts()
     lengths = np.diff(starts)
-    if log.has_time:
-        rank = np.arange(len(log)) - starts[log.user]
-    else:
-        noise = rng.random(len(log))
-        by_noise = np.lexsort((noise, log.user))
-        rank = np.empty(len(log), np.int64)
-        rank[by_noise] = np.arange(len(log)) - starts[log.user[by_noise]]
     share = np.where(is_tuning | (role == HELD_OUT), 0.5, 1 - future)  # [U] share of early rows
     n_early = np.maximum(1, np.floor(share * lengths)).astype(np.int64)
+    if log.has_time:
+        # A user's late rows are the last of their rows: +1 where they begin, -1 behind them, added up along the log.
+        change = np.zeros(len(log) + 1, np.int8)
+        some = lengths > n_early
+        change[(starts[:-1] + n_early)[some]] += 1
+        change[starts[1:][some]] -= 1
+        return Split(role, is_tuning, np.cumsum(change[:-1], dtype=np.int8).view(bool))
+    noise = rng.random(len(log))
+    by_noise = np.lexsort((noise, log.user))
+    rank = np.empty(len(log), np.int64)
+    rank[by_noise] = np.arange(len(log)) - starts[log.user[by_noise]]
     return Split(role, is_tuning, rank >= n_early[log.user])

@@ -274,6 +274,11 @@ class SimulatedUsers:
             self.user_features,
         )
 
+    @property
+    def bytes_a_lane(self) -> int:
+        """Bytes of state that each lane holds: it does not grow with the catalogue where that is large."""
+        return sum(array.nbytes for array in self._state_arguments) // self.n
+
     def reseed(self, seeds: ArrayLike) -> None:
         """Change the seed of the draws, one or [n]; sessions that run keep theirs until they start anew."""
         self._seeds[:] = np.asarray(seeds).astype(np.uint64)

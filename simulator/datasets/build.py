@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from simulator.datasets.conditions import Condition
+from simulator.datasets.ordering import order_rows
 from simulator.datasets.settings import Bands, DataSettings
 from simulator.datasets.tables import Table
 from simulator.datasets.validation import (
@@ -21,8 +22,6 @@ from simulator.datasets.validation import (
     check_one_user_each,
     check_range,
     check_seconds,
-    disorder,
-    last_of_each,
     unknown_ids,
 )
 from simulator.errors import LogError
@@ -82,8 +81,8 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
     refuse_missing_columns(tables, settings)
     user_column, item_column = (_key_column(log, settings, part) for part in ("user", "item"))
     mistakes = Mistakes()
-    user, user_ids = mistakes.of(lambda: _indices(log.text(user_column, "data.columns.user", required=True)), _NO_IDS)
-    item, item_ids = mistakes.of(lambda: _indices(log.text(item_column, "data.columns.item", required=True)), _NO_IDS)
+    user, user_ids = mistakes.of(lambda: _indices(log.ids(user_column, "data.columns.user")), _NO_IDS)
+    item, item_ids = mistakes.of(lambda: _indices(log.ids(item_column, "data.columns.item")), _NO_IDS)
     time = mistakes.of(lambda: _times(log, settings), _NOTHING)
     numbers = _numbers(log, settings, mistakes)
     primary = mistakes.of(lambda: _primary(log, settings, numbers), _NOTHING.astype(np.float32))
@@ -103,7 +102,6 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         rows = np.flatnonzero(~np.isin(user * len(item_ids) + item, tested))
         if len(rows) < len(log):
             notes.append(f"{len(log) - len(rows)} rows whose user and item are in the random part were dropped")
-    notes += disorder(user, time)
     if settings.max_users is not None and settings.max_users < len(user_ids):
         rng = stream(np.random.SeedSequence(seed), "data", "max_users")
         kept = np.zeros(len(user_ids), bool)
@@ -116,9 +114,6 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         kept[np.argsort(-count, kind="stable")[: settings.max_items]] = True
         rows = rows[kept[item[rows]]]
         notes.append(f"the {settings.max_items} of {len(item_ids)} items with most rows")
-    last, repeated = last_of_each(user[rows], item[rows], time[rows], primary[rows])
-    rows, notes = rows[last], notes + repeated
-
     if len(rows) and primary[rows].min() == primary[rows].max():
         when = "always" if primary[rows[0]] else "never"
         raise LogError(
@@ -138,11 +133,8 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         np.unique(item[rows]),
         keep_unseen=settings.max_items is None and settings.max_users is None,
     )
-    user_new, item_new = users.renumber[user[rows]], items.renumber[item[rows]]
-    order = np.lexsort(
-        (np.where(np.isnan(time[rows]), 0.0, time[rows]), user_new)
-    )  # stable: ties keep the file's order
-    rows = rows[order]
+    ordered = order_rows(users.renumber[user[rows]], item[rows], time[rows], primary[rows])
+    rows, notes = rows[ordered.rows], notes + ordered.notes()
 
     item_side = _Side(item_table, log, items, item)
     user_side = _Side(user_table, log, users, user)
@@ -164,8 +156,8 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         user_attributes=groups,
     )
     return InteractionLog(
-        user=user_new[order],
-        item=item_new[order],
+        user=users.renumber[user[rows]],
+        item=items.renumber[item[rows]],
         time=time[rows],
         primary=primary[rows],
         catalogue=catalogue,
@@ -267,7 +259,7 @@ def _indices(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], tuple[str, ...
     encoded = column.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    return encoded.indices.to_numpy().astype(np.int64), tuple(encoded.dictionary.to_pylist())
+    return encoded.indices.to_numpy().astype(np.int64), tuple(encoded.dictionary.cast(pa.string()).to_pylist())
 
 
 def _times(log: Table, settings: DataSettings) -> NDArray[np.float64]:

@@ -78,6 +78,17 @@ class Table:
             self._refuse(empty, name, field, column, "is empty", "give every row a value or drop the row")
         return column
 
+    def ids(self, name: str, field: str) -> pa.ChunkedArray:
+        """A column whose values name users or items; whole numbers stay numbers, anything else is text.
+
+        Raises:
+            LogError: a row has none.
+        """
+        column = self.column(name, field)
+        if pa.types.is_integer(column.type) and column.null_count == 0:
+            return column  # 10^8 rows as text would take gigabytes and minutes
+        return self.text(name, field, required=True)
+
     def numbers(self, name: str, field: str, *, finite: bool = True) -> NDArray[np.float64]:
         """A column as float64; text, empty places, NaN and infinities are errors."""
         column = self.column(name, field)

@@ -91,18 +91,6 @@ def check_one_user_each(table: Table, name: str, part: str, number: NDArray[np.i
         )
 
 
-def disorder(user: NDArray[np.int64], time: NDArray[np.float64]) -> list[str]:
-    """A note where rows stand in the file before an earlier row of the same user; reading sorts them."""
-    if not len(user) or np.isnan(time).any():
-        return []
-    order = np.argsort(user, kind="stable")
-    same = user[order[1:]] == user[order[:-1]]
-    back = int((same & (np.diff(time[order]) < 0)).sum())
-    if not back:
-        return []
-    return [f"{back} rows stood after a later row of their user; each user's rows were put in order of time"]
-
-
 def unknown_ids(ids: tuple[str, ...], table_ids: tuple[str, ...], file: str, field: str) -> list[str]:
     """A note on ids of the log that their own table lacks.
 
@@ -126,24 +114,6 @@ def blanks_around(ids: tuple[str, ...], what: str) -> list[str]:
     """A note where ids differ by the blanks around them alone; they stay different."""
     twice = len(ids) - len({name.strip() for name in ids})
     return [f"{twice} {what} ids differ from another by blanks around them alone"] if twice else []
-
-
-def last_of_each(
-    user: NDArray[np.int64], item: NDArray[np.int64], time: NDArray[np.float64], primary: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Row numbers, sorted, of the last row of each (user, item, time), and a note where that leaves rows out."""
-    n = len(user)
-    if not n:
-        return np.zeros(0, np.int64), []
-    stamp = np.nan_to_num(time)
-    order = np.lexsort((np.arange(n), stamp, item, user))
-    same = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0) & (np.diff(stamp[order]) == 0)
-    if not same.any():
-        return np.arange(n), []
-    other = int((same & (np.diff(primary[order]) != 0)).sum())
-    said = f", {other} with another answer than the one before" if other else ""
-    note = f"{int(same.sum())} rows repeat a user, item and time{said}; the last of each was kept"
-    return np.sort(order[np.append(~same, True)]), [note]
 
 
 def _such(count: int) -> str:

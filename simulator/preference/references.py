@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,11 @@ USER_RIDGES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 ITEM_RIDGES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 VECTOR_RIDGES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 SWEEPS = 12
+LARGE, LARGE_SWEEPS = 500_000, 4
+"""Rows to fit beyond which the strengths are chosen on so many rows of users drawn at random, and how many sweeps over
+all rows then follow at most: a sweep over 36 million rows takes minutes, and the choice takes some hundred."""
+ROWS_AT_ONCE = 1 << 20
+"""Rows whose vectors are laid out side by side to compute their logits."""
 PATIENCE = 2
 LEAST_GAIN = 1e-5
 """Log-loss a row by which a sweep must be better than the best so far to count."""
@@ -51,7 +57,15 @@ def _by_item(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
 
 
 def _alternate(
-    problem: Problem, dim: int, user_ridge: float, item_ridge: float, vector_ridge: float, rng: np.random.Generator
+    problem: Problem,
+    dim: int,
+    user_ridge: float,
+    item_ridge: float,
+    vector_ridge: float,
+    rng: np.random.Generator,
+    *,
+    sweeps: int = SWEEPS,
+    initial: NDArray[np.float32] | None = None,
 ) -> ReferenceFit:
     """Alternate users given items and items given users, each a batch of logistic MAP fits, until tuning stops it.
 
@@ -69,18 +83,23 @@ def _alternate(
     item_precision = np.concatenate([[item_ridge], np.full(dim, vector_ridge)]).astype(np.float32)
     items = np.zeros((problem.n_items, dim + 1), np.float32)
     items[:, 1:] = rng.normal(0, 0.1, (problem.n_items, dim))
+    if initial is not None:
+        items[:, 1:] = np.where(initial.any(axis=1)[:, None], initial, items[:, 1:])
     unmet = np.diff(start) == 0
     items[unmet] = 0  # nothing known of an item: the prior's mean, from which the biases here are counted
     none = np.zeros(problem.features.shape[1], np.float32)
     best: ReferenceFit | None = None
     since = 0
     states: NDArray[np.float32] | None = None
-    for sweep in range(1, SWEEPS + 1):
+    for sweep in range(1, sweeps + 1):
         mean = base + popularity @ line
         offset = (mean + items[:, 0])[history.item]
         states = newton_map(history.start, history.item, history.primary, items[:, 1:], offset, precision)
         vectors = np.ascontiguousarray(states[:, 1:])
-        logit = offset + states[user, 0] + np.einsum("kd,kd->k", vectors[user], items[history.item, 1:])
+        logit = offset + states[user, 0]
+        for first in range(0, len(user), ROWS_AT_ONCE):
+            part = slice(first, first + ROWS_AT_ONCE)
+            logit[part] += np.einsum("kd,kd->k", vectors[user[part]], items[history.item[part], 1:])
         moved = _prior_mean(logit, history, popularity, popularity @ line + items[:, 0], item_ridge)
         items[~unmet, 0] += (popularity @ (line - moved))[~unmet]
         line = moved
@@ -160,8 +179,69 @@ def _biases(problem: Problem, rng: np.random.Generator, user_ridge: float, item_
     return _alternate(problem, 0, user_ridge, item_ridge, 1.0, rng)
 
 
+def _for_choosing(problem: Problem, rng: np.random.Generator) -> Problem:
+    """The problem, or where it is large one of as many users, drawn at random, as have LARGE rows to fit.
+
+    Of the tuning users so many are kept as have a quarter of that to score.
+    """
+    rows, past = np.diff(problem.histories.start), problem.histories
+    if rows.sum() <= LARGE:
+        return problem
+    fitting, of_row = _draw_users(rows, LARGE, rng)
+    tuning, of_target = _draw_users(np.bincount(problem.target_user, minlength=len(problem.tuning)), LARGE // 4, rng)
+    of_tuning_row = np.repeat(tuning, np.diff(problem.tuning.start))
+    number = np.cumsum(tuning) - 1
+
+    def cut(column: NDArray[Any] | None, kept: NDArray[np.bool_]) -> Any:
+        return None if column is None else column[kept]
+
+    return replace(
+        problem,
+        histories=Histories(_starts(rows[fitting]), past.item[of_row], past.primary[of_row]),
+        features=problem.features[fitting],
+        rows=problem.rows[of_row],
+        weight=cut(problem.weight, of_row),
+        taught=cut(problem.taught, of_row),
+        tuning=Histories(
+            _starts(np.diff(problem.tuning.start)[tuning]),
+            problem.tuning.item[of_tuning_row],
+            problem.tuning.primary[of_tuning_row],
+        ),
+        tuning_features=problem.tuning_features[tuning],
+        tuning_users=problem.tuning_users[tuning],
+        target_user=number[problem.target_user[of_target]],
+        target_item=problem.target_item[of_target],
+        target=problem.target[of_target],
+        target_rows=problem.target_rows[of_target],
+        target_weight=cut(problem.target_weight, of_target),
+    )
+
+
+def _draw_users(
+    rows: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of users with `rows` rows each: which are drawn until they have `most`, at least two; and the same by row."""
+    order = rng.permutation(len(rows))
+    kept = np.zeros(len(rows), bool)
+    kept[order[: max(2, int(np.searchsorted(np.cumsum(rows[order]), most)))]] = True
+    return kept, np.repeat(kept, rows)
+
+
+def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
 def fit_bias(problem: Problem, rng: np.random.Generator) -> ReferenceFit:
     """User and item biases with the ridge strengths that are best on the tuning users, one after the other, twice."""
+    chosen = _choose_bias(_for_choosing(problem, rng), rng)
+    if len(problem.histories.item) <= LARGE:
+        return chosen
+    user, item = chosen.chosen["user_ridge"], chosen.chosen["item_ridge"]
+    best = _alternate(problem, 0, user, item, 1.0, rng, sweeps=LARGE_SWEEPS)
+    return replace(best, candidates=chosen.candidates)
+
+
+def _choose_bias(problem: Problem, rng: np.random.Generator) -> ReferenceFit:
     user, item, candidates = 2.0, 1.0, 0
     for _ in range(2):
         best = _climb(ITEM_RIDGES, item, partial(_biases, problem, rng, user))
@@ -173,12 +253,19 @@ def fit_bias(problem: Problem, rng: np.random.Generator) -> ReferenceFit:
 
 def fit_matrix_factorisation(problem: Problem, dim: int, rng: np.random.Generator) -> ReferenceFit:
     """Logistic matrix factorisation without text, ridge strengths and sweeps chosen on the tuning users."""
-    bias = fit_bias(problem, rng)
+    few = _for_choosing(problem, rng)
+    bias = _choose_bias(few, rng)
     user, item = bias.chosen["user_ridge"], bias.chosen["item_ridge"]
     seed = int(rng.integers(2**62))  # every strength starts from the same vectors, so that they differ by it alone
 
     def fit(ridge: float) -> ReferenceFit:
-        return _alternate(problem, dim, user, item, ridge, np.random.default_rng(seed))
+        return _alternate(few, dim, user, item, ridge, np.random.default_rng(seed))
 
     best = _climb(VECTOR_RIDGES, 32.0, fit)
-    return replace(best, candidates=best.candidates + bias.candidates)
+    candidates = best.candidates + bias.candidates
+    if few is not problem:
+        strength = best.chosen["vector_ridge"]
+        again = np.random.default_rng(seed)
+        vectors = best.member.item_vectors
+        best = _alternate(problem, dim, user, item, strength, again, sweeps=LARGE_SWEEPS, initial=vectors)
+    return replace(best, candidates=candidates)

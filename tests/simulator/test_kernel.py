@@ -166,6 +166,27 @@ def test_lists_of_what_was_shown_and_masks_of_the_catalogue_are_the_same_world(
             assert np.array_equal(lists.candidates(), ~dense)
 
 
+def test_what_a_lane_holds_does_not_grow_with_a_large_catalogue() -> None:
+    """A mask of 400,000 items would be 50,000 bytes; the items that 10 slates of 5 can show are 200."""
+    world = small_world(7, users=12, items=60, slate_size=5, horizon=10, history_length=20)
+    many = 400_000
+    large = replace(
+        world,
+        item_vectors=np.zeros((many, world.item_vectors.shape[1]), np.float32),
+        item_bias=np.zeros(many, np.float32),
+        item_categories=np.zeros((many, 3), np.float32),
+    )
+    users = SimulatedUsers(large, 8, seed=1)
+    assert users.bytes_a_lane < 1_500
+    users.start(np.arange(8))
+    slate = np.arange(many - 40, many).reshape(8, 5)
+    assert (users.step(slate).shown == slate).all()
+    slate[:, 4] = 7
+    again = users.step(slate).shown
+    assert (again[~users.outcome.done, :4] == -1).all()
+    assert users.blocked().shape == (8, many // 64 + 1)
+
+
 def test_batch_size_order_and_threads_change_no_bit() -> None:
     world = small_world(2, users=150, horizon=8)
     rng = np.random.default_rng(0)
