@@ -84,7 +84,7 @@ def _alternate(
     items = np.zeros((problem.n_items, dim + 1), np.float32)
     items[:, 1:] = rng.normal(0, 0.1, (problem.n_items, dim))
     if initial is not None:
-        items[:, 1:] = np.where(initial.any(axis=1)[:, None], initial, items[:, 1:])
+        items[:, 1:] = np.where((initial != 0).any(axis=1, keepdims=True), initial, items[:, 1:])
     unmet = np.diff(start) == 0
     items[unmet] = 0  # nothing known of an item: the prior's mean, from which the biases here are counted
     none = np.zeros(problem.features.shape[1], np.float32)
