@@ -290,6 +290,9 @@ def ope(
     bandwidth: Annotated[
         float | None, typer.Option("--bandwidth", help="The action is a number: blur the policy this far, its unit.")
     ] = None,
+    choose: Annotated[
+        bool, typer.Option("--select", help="Also the value by the estimator that cross-validation chooses.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Value of a policy from logged rounds, slates or trajectories (.npz, .parquet). Exit: 3 if all is withheld."""
@@ -301,6 +304,7 @@ def ope(
             log, policy, estimator, limits, gamma, force, against, interval=interval, reward_model=reward_model,
             q_weights=q_weights,
             bandwidth=bandwidth,
+            choose=choose,
         )  # fmt: skip
         _print_result(found, as_json, result)
     raise typer.Exit(UNDECIDED if found.withheld else 0)

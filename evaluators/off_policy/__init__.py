@@ -9,6 +9,7 @@ from evaluators.off_policy.continuous import ContinuousRounds
 from evaluators.off_policy.estimation import difference, estimate, estimate_continuous
 from evaluators.off_policy.names import ESTIMATORS, about_estimators, parse
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
+from evaluators.off_policy.selection import select, sharpe_ratio
 
 __all__ = [
     "ESTIMATORS",
@@ -21,4 +22,6 @@ __all__ = [
     "estimate",
     "estimate_continuous",
     "parse",
+    "select",
+    "sharpe_ratio",
 ]

@@ -14,6 +14,7 @@ from evaluators.off_policy.names import DEFAULTS, Record
 from evaluators.off_policy.reading import read_continuous, read_log, read_policy
 from evaluators.off_policy.records import Rounds
 from evaluators.off_policy.reward_model import model_named
+from evaluators.off_policy.selection import select
 from simulator.errors import InputError
 
 
@@ -26,6 +27,7 @@ class OpeResult:
         estimates: by the names asked for.
         differences: value minus that of `against`, by the same names; empty where none was asked for.
         against: "logged", the file's name, or "".
+        selected: value by the estimator that cross-validation chose among those asked for, where that was asked.
     """
 
     record: Record
@@ -34,6 +36,7 @@ class OpeResult:
     estimates: dict[str, Estimate]
     differences: dict[str, Estimate]
     against: str = ""
+    selected: Estimate | None = None
 
     @property
     def withheld(self) -> bool:
@@ -52,6 +55,8 @@ class OpeResult:
             "n": self.n,
             "estimates": {name: _document(e) for name, e in self.estimates.items()},
         }
+        if self.selected is not None:
+            out["selected"] = _document(self.selected)
         if self.against:
             out["difference"] = {
                 "against": self.against,
@@ -63,6 +68,13 @@ class OpeResult:
         """A plain table: estimator, value, interval, what it rests on; reasons below."""
         lines = [f"{self.record} log: {self.n} {_UNITS[self.record]} of {self.users} users"]
         lines += _table(self.estimates)
+        if self.selected is not None:
+            e = self.selected
+            value = f"withheld: {e.withheld}" if e.value is None else f"{e.value:.5g} {_interval(e.low, e.high)}"
+            clear = " and ".join(
+                "clear" if one["clear"] else "within its noise" for one in e.diagnostics.get("selection", [])
+            )
+            lines += ["", f"{e.method}: {value}", *([f"the choices are {clear}"] if clear else [])]
         if self.against:
             lines += ["", f"minus {self.against}:", *_table(self.differences)]
         return "\n".join(lines)
@@ -160,6 +172,7 @@ def run_ope(
     reward_model: str | None = None,
     q_weights: str | None = None,
     bandwidth: float | None = None,
+    choose: bool = False,
 ) -> OpeResult:
     """Estimate a policy's value from a log file.
 
@@ -179,13 +192,14 @@ def run_ope(
         q_weights: `importance` or `mrdr`.
         bandwidth: the action is a number: the log holds `action`, the density `pscore` of each and `action_range`, the
             policy's `pi_e` one action a round, and it is blurred by a kernel of this half-width.
+        choose: also give the value by the estimator that cross-validation chooses among those asked for.
 
     Raises:
         InputError: a file, column or value cannot be used; one line says which and what to do.
     """
     if bandwidth is not None:
-        if against is not None or interval != "default" or q_weights is not None:
-            raise InputError("--bandwidth: goes with neither --against, --interval nor --q-weights; leave them out")
+        if against is not None or interval != "default" or q_weights is not None or choose:
+            raise InputError("--bandwidth: goes with neither --against, --interval, --q-weights nor --select")
         logged_rounds, columns = read_continuous(Path(log))
         found = estimate_continuous(
             logged_rounds,
@@ -219,15 +233,22 @@ def run_ope(
             raise InputError(f"--q-weights: for bandit logs, and this is a {kind} log; leave it out")
         options["gamma"] = gamma if gamma is not None else float(columns["gamma"]) if "gamma" in columns else 1.0
     found = estimate(record, pi_e, estimators=names, interval=interval, **options)
+    selected = None
+    if choose:
+        if not isinstance(record, Rounds):
+            raise InputError(f"--select: for bandit logs, and this is a {kind} log; leave it out")
+        plain = {name: value for name, value in options.items() if name != "q_weights"}
+        selected = select(record, pi_e, candidates=names, **plain)
     if against is None:
-        return OpeResult(kind, len(record), record.n_users, found, {})
+        return OpeResult(kind, len(record), record.n_users, found, {}, selected=selected)
     if interval != "default":
         raise InputError("--against: a difference has no such limits; leave out --interval")
     logged = str(against) == "logged"
     if not logged:
         other = read_policy(Path(against), "--against")[0] if kind == "bandit" else read_log(Path(against))[0]
     apart = difference(record, pi_e, other, estimators=names, **options)
-    return OpeResult(kind, len(record), record.n_users, found, apart, "logged" if logged else Path(against).name)
+    name = "logged" if logged else Path(against).name
+    return OpeResult(kind, len(record), record.n_users, found, apart, name, selected)
 
 
 def _policy(policy: Path | None, columns: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -239,7 +239,8 @@ def _weight_diagnostics(facts: WeightFacts | None, units: Units) -> dict[str, An
     return out
 
 
-def _weight_reason(facts: WeightFacts | None, *, estimated: bool) -> str | None:
+def weight_reason(facts: WeightFacts | None, *, estimated: bool) -> str | None:
+    """Why weights do not average 1 (rule W5), or None where they may."""
     if facts is None or not (abs(facts.z) > MAX_WEIGHT_Z and abs(facts.mean - 1) > MAX_WEIGHT_SHIFT):
         return None
     culprit = "wrong propensity model" if estimated else "wrong pscore"
@@ -306,8 +307,8 @@ def estimate_prepared(name: EstimatorName, prepared: Prepared, *, force: bool = 
         reasons.insert(0, NEEDS_PROPENSITIES)
     if prepared.rests_on_estimated_ratios(name):
         reasons.append(ESTIMATED_RATIOS)
-    weight_reason = _weight_reason(facts, estimated=prepared.estimated)
-    reasons += [weight_reason] if weight_reason else []
+    why_weights = weight_reason(facts, estimated=prepared.estimated)
+    reasons += [why_weights] if why_weights else []
     if sums.family == "shrunk":
         return _bias_aware(name, prepared, sums, base, reasons, force=force)
     return _weighted(name, prepared, sums, base, reasons, facts, force=force)
@@ -367,8 +368,8 @@ def guaranteed_estimate(name: EstimatorName, prepared: Prepared, kind: Interval,
     reasons = list(prepared.reasons)
     if prepared.estimated:
         reasons.insert(0, NEEDS_PROPENSITIES)
-    weight_reason = _weight_reason(facts, estimated=prepared.estimated)
-    reasons += [weight_reason] if weight_reason else []
+    why_weights = weight_reason(facts, estimated=prepared.estimated)
+    reasons += [why_weights] if why_weights else []
     how = {"bernstein": "empirical Bernstein limits", "betting": "betting limits, valid at every look"}[kind]
     scope = "" if units.cluster is None else "; mean over users of their own means, no user comes back"
     method = _note(name, prepared, how + scope)
@@ -479,7 +480,7 @@ def _passing_horizon(name: EstimatorName, prepared: Prepared) -> dict[str, Any]:
         binding = (scores,) if sums.own else (scores, trajectory.ips_like(part).ratios(prepared.units).scores())
         facts = weight_facts(terms.weight, prepared.units)
         door = find_door(binding, sums.n_pos, facts.ratio)
-        if door.number is None or _weight_reason(facts, estimated=False):
+        if door.number is None or weight_reason(facts, estimated=False):
             break
         low, high, _ = door_interval(
             sums.ratios, scores, door.number, prepared.level, prepared.rng("bootstrap", name.asked, steps)
@@ -511,8 +512,8 @@ def _functional(name: EstimatorName, prepared: Prepared, base: dict[str, Any], *
     scores = Ratios(units.sums(w * r)[None], units.sums(w)[None]).scores()
     door = find_door((scores,), rests_on, facts.ratio)
     reasons += door.reasons
-    weight_reason = _weight_reason(facts, estimated=prepared.estimated)
-    reasons += [why for why in (weight_reason, prepared.support.reason) if why]
+    why_weights = weight_reason(facts, estimated=prepared.estimated)
+    reasons += [why for why in (why_weights, prepared.support.reason) if why]
     base |= _weight_diagnostics(facts, units) | {
         "n_inf": json_number(door.n_inf),
         "n_pos": rests_on,
@@ -552,7 +553,7 @@ def difference_prepared(
         reasons.insert(0, NEEDS_PROPENSITIES)
     if first.rests_on_estimated_ratios(name):
         reasons.append(ESTIMATED_RATIOS)
-    reasons += [why for why in (_weight_reason(f, estimated=first.estimated) for f in facts) if why]
+    reasons += [why for why in (weight_reason(f, estimated=first.estimated) for f in facts) if why]
     if one.family == "shrunk":
         low = high = None
         how = "paired difference, bias-aware limits withheld: no reward_range"

@@ -172,3 +172,12 @@ def test_a_continuous_action_is_valued_from_a_file(tmp_path: Path) -> None:
     del columns["action_range"]
     with pytest.raises(LogError, match="action_range"):
         run_ope(save(tmp_path / "bare.npz", columns), policy, ["snips"], bandwidth=0.3)
+
+
+def test_an_estimator_is_chosen_on_users_that_it_is_not_reported_on(tmp_path: Path) -> None:
+    log, policy = bandit_files(tmp_path)
+    found = run_ope(log, policy, ["ips", "snips", "dr"], choose=True)
+    selected = found.to_json()["selected"]
+    assert {one["chosen"] for one in selected["diagnostics"]["selection"]} <= {"ips", "snips", "dr"}
+    assert selected["low"] < found.estimates["dr"].value < selected["high"]  # type: ignore[operator]
+    assert "selected by cross-validation" in found.as_text()
