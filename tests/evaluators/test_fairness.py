@@ -12,7 +12,9 @@ from scipy import stats
 from scipy.sparse import csr_matrix
 
 from agents.base import Observation
+from evaluators.comparison import AgentValues
 from evaluators.fairness import (
+    GroupTable,
     SwapColumns,
     amortised_rank_unfairness,
     by_group,
@@ -112,6 +114,27 @@ def test_the_worst_group_has_the_smallest_lower_limit_not_the_smallest_mean(rng:
     table = by_group(np.r_[wide, narrow], np.array(["w"] * 30 + ["n"] * 300), metric="m", attribute="a")
     assert table.worst_name == "w"
     assert table.worst.low == table.groups[1].simultaneous.low
+
+
+def test_what_worlds_and_trainings_add_is_in_every_interval_and_cancels_in_a_gap_that_they_move_alike(
+    rng: np.random.Generator,
+) -> None:
+    group = np.repeat(["a", "b"], 80)
+    users = rng.random((1, 1, 160)) + 0.01 * rng.standard_normal((3, 4, 160))
+    worlds = 0.3 * np.arange(4.0)[None, :, None]
+
+    def table(values: Floats) -> GroupTable:
+        return by_group(AgentValues(values, trains=True), group, metric="m", attribute="g")
+
+    plain, alike = table(users), table(users + worlds)
+    apart = table(users + worlds * (group == "a"))
+    for found, wider in ((alike, plain), (apart, plain)):
+        assert found.groups[0].estimate.high - found.groups[0].estimate.low > 2 * (
+            wider.groups[0].estimate.high - wider.groups[0].estimate.low
+        )
+    assert alike.gap.high - alike.gap.value == pytest.approx(plain.gap.high - plain.gap.value)
+    assert apart.gap.high - apart.gap.value > 2 * (plain.gap.high - plain.gap.value)
+    assert "users x 3 trainings x 4 judge worlds" in alike.groups[0].estimate.method
 
 
 def test_where_less_is_better_the_worst_group_has_the_largest_upper_limit(rng: np.random.Generator) -> None:

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evaluators.causal import Scores, Trial, confounding_range, covariate_balance, doubly_robust, mean_effect, qini
+from evaluators.causal.learners import gates, linear_drivers
 
 Floats = NDArray[np.float64]
 HILLSTROM = next(
@@ -156,6 +157,38 @@ def cover_of_groups(replications: int, n: int = 2000) -> float:
 @pytest.mark.slow
 def test_group_effects_are_covered_with_estimated_propensities() -> None:
     assert cover_of_groups(80) >= 0.88
+
+
+def cover_of_drivers(replications: int, n: int = 500) -> tuple[float, float]:
+    """Share of replications in which all three slopes are covered, and coverage of the highest fifth's true effect."""
+    slopes, fifths = [], []
+    for seed in range(replications):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((n, 3))
+        treated = rng.integers(0, 2, n)
+        effect = 0.3 + 0.6 * x[:, 1]
+        y = x[:, 0] + treated * effect + rng.standard_normal(n)
+        trial = Trial(x, treated, y, np.full(n, 0.5))
+        scores = doubly_robust(trial, np.random.SeedSequence(seed), learner="t")
+        spread = x.std(axis=0)
+        found = linear_drivers(x, scores.difference, trial.clusters, ["a", "b", "c"])
+        truth = {"a": 0.0, "b": 0.6 * spread[1], "c": 0.0}
+        slopes.append(all(found[name].low <= value <= found[name].high for name, value in truth.items()))
+        # The fifth is whom the learner ranks highest, so its true effect is that of these very rows.
+        part = np.concatenate(
+            [fold.out[np.argsort(scores.effect[fold.out])[-len(fold.out) // 5 :]] for fold in scores.folds]
+        )
+        low, high = gates(scores, trial.clusters)[-1][2].low, gates(scores, trial.clusters)[-1][2].high
+        fifths.append(low <= effect[part].mean() <= high)
+    return float(np.mean(slopes)), float(np.mean(fifths))
+
+
+@pytest.mark.slow
+def test_drivers_and_fifths_are_covered_together() -> None:
+    """R = 200; both hold simultaneously, so each covers at least as often as it claims."""
+    slopes, fifths = cover_of_drivers(200)
+    assert slopes >= 0.9
+    assert fifths >= 0.93
 
 
 def test_the_intervals_cluster_by_user(rng: np.random.Generator) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluators.comparison import AgentValues
 from evaluators.fairness import by_group, decompose, gap_interval
+from evaluators.fairness.groups import Shared
 
 Floats = NDArray[np.float64]
 
@@ -67,32 +67,30 @@ def test_31_a_true_gap_is_covered(groups: int) -> None:
     assert coverage(groups, 60, 300, gap=0.05) >= 0.92
 
 
-def flown(
-    rng: np.random.Generator, users: int, *, worlds: int = 5, seeds: int = 3
-) -> tuple[AgentValues, NDArray[np.str_]]:
-    """An agent's values for two groups without a gap; each world and training favours one of them a little."""
-    group = np.repeat(["a", "b"], users)
-    sign = np.where(group == "a", 0.5, -0.5)
-    of_user = 0.3 + 0.15 * rng.standard_normal(2 * users)
-    of_world, of_seed = 0.03 * rng.standard_normal(worlds), 0.03 * rng.standard_normal(seeds)
-    noise = 0.1 * rng.standard_normal((seeds, worlds, 2 * users))
-    return AgentValues(of_user + sign * (of_world[:, None] + of_seed[:, None, None]) + noise, trains=True), group
+def flown(rng: np.random.Generator, users: int, *, worlds: int = 5, seeds: int = 3) -> Floats:
+    """[T, M, 2, users] values of two groups without a gap; each world and training favours one of them a little."""
+    sign = np.array([0.5, -0.5])[:, None]
+    of_user = 0.3 + 0.15 * rng.standard_normal((2, users))
+    of_world, of_seed = 0.03 * rng.standard_normal((1, worlds)), 0.03 * rng.standard_normal((seeds, 1))
+    noise = 0.1 * rng.standard_normal((seeds, worlds, 2, users))
+    return of_user + sign * (of_world + of_seed)[..., None, None] + noise
 
 
 def gap_cover(replications: int, users: int, *, averaged: bool) -> float:
     covered = []
     for seed in range(replications):
-        values, group = flown(np.random.default_rng(seed), users)
-        given = values.per_user.mean(axis=(0, 1)) if averaged else values
-        table = by_group(given, group, metric="m", attribute="g")
-        covered.append(table.gap.low <= 0)
+        values = flown(np.random.default_rng(seed), users)
+        of_user = values.mean(axis=(0, 1))
+        shared = None if averaged else Shared(np.moveaxis(values.mean(axis=3), 2, 0), trains=True)
+        n = np.full(2, float(users))
+        covered.append(gap_interval(of_user.mean(1), of_user.std(1, ddof=1), n, shared=shared).low <= 0)
     return float(np.mean(covered))
 
 
 def test_30_a_gap_that_worlds_and_trainings_make_by_chance_is_not_reported() -> None:
-    """R = 200 at a true .95 or more; with worlds and trainings averaged away (the sabotage) users alone decide."""
-    assert gap_cover(200, 300, averaged=False) >= 0.91
-    assert gap_cover(100, 300, averaged=True) < 0.85
+    """R = 400 at a true .95 or more; with worlds and trainings averaged away (the sabotage) users alone decide."""
+    assert gap_cover(400, 300, averaged=False) >= 0.92
+    assert gap_cover(400, 300, averaged=True) < 0.85
 
 
 def test_31_a_group_of_twelve_is_withheld_and_the_gap_still_covers(rng: np.random.Generator) -> None:
