@@ -298,7 +298,7 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         model_a=model_a,
         judge_models=judge_models,
         references=dict(zip(references, fitted[len(judges) :], strict=True)),
-        a=World.build(model_a, log, split, split.users(WORLD_A), scenario.simulator, name="A"),
+        a=World.build(model_a, log, split, split.users(WORLD_A), scenario.simulator, name="A", folder=setting.folder),
         **_judged_on(setting, data, model_a, judge_models, judge_users),
         explained=explained,
         forgotten=None if not saved else forgetting(judge_models[0], saved[JUDGE], log, split),
@@ -316,7 +316,9 @@ def _judged_on(
     from simulator.world import World
 
     def build(model: PreferenceModel, name: str) -> World:
-        return World.build(model, data.log, data.split, users, setting.scenario.simulator, name=name)
+        return World.build(
+            model, data.log, data.split, users, setting.scenario.simulator, name=name, folder=setting.folder
+        )
 
     return {
         "a_on_judge_users": build(model_a, "A on judge users"),
@@ -976,7 +978,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         "positions": "yes" if log.position is not None else "no: examination is assumed and swept",
         "propensities": "yes" if log.propensity is not None else "no: no off-policy estimate on the log's own rows",
         "exposure": holds.exposure,
-        "notes": list(log.notes),
+        "notes": [*log.notes, *worlds.judges[0].notes],
     }
     block = (fidelity_found if findings is None else findings.fidelity).to_json()
     block["reliability"] = [{"bin": k, **one} for k, one in enumerate(block["reliability"], 1)]

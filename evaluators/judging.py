@@ -14,7 +14,7 @@ from agents.contract import check_slate
 from evaluators.fairness.counterfactual import FlippedAgent
 from evaluators.flights import Flight, measure
 from evaluators.metrics import Reference
-from evaluators.rollout import fly
+from evaluators.rollout import fly, fly_visits
 from evaluators.sessions import Sessions
 from simulator.streams import stream
 
@@ -99,9 +99,9 @@ def fly_course(
     def everywhere(world: World, number: int, words: str) -> tuple[tuple[Flight, ...], Sessions]:
         nonlocal done
         flown = [
-            fly(agent, world, name=name, world_number=number, seed=seed, training_seed=training_seed, session=session)
+            flight
             for seed in course.seeds
-            for session in range(course.sessions)
+            for flight in fly_all(agent, world, course.sessions, (name, number, seed, training_seed))
         ]
         done += 1
         report(done / total, words)
@@ -139,6 +139,28 @@ def fly_course(
     return Judged(tuple(flights), claimed, swept, slates, first, staying, flipped)
 
 
+def fly_all(agent: Agent, world: World, sessions: int, which: tuple[str, int, int, int]) -> tuple[Sessions, ...]:
+    """All sessions of a world's users: repeats from the log, or one flight of sessions that follow each other.
+
+    Args:
+        agent: the trained agent.
+        world: the world.
+        sessions: of each user.
+        which: name of the agent, number of the world, simulation seed, training seed.
+    """
+    name, number, seed, training = which
+    if sessions > 1 and (world.returns or world.item_clicks is not None):
+        return (
+            fly_visits(
+                agent, world, name=name, world_number=number, seed=seed, training_seed=training, sessions=sessions
+            ),
+        )
+    return tuple(
+        fly(agent, world, name=name, world_number=number, seed=seed, training_seed=training, session=session)
+        for session in range(sessions)
+    )
+
+
 def fly_shifted(
     agent: Agent,
     course: Course,
@@ -155,9 +177,9 @@ def fly_shifted(
             continue
         world = course.worlds[0].with_appeal_shift(shift)
         flown = [
-            fly(agent, world, name=name, world_number=1, seed=seed, training_seed=training_seed, session=session)
+            flight
             for seed in course.seeds
-            for session in range(course.sessions)
+            for flight in fly_all(agent, world, course.sessions, (name, 1, seed, training_seed))
         ]
         out.append(tuple(measure(sessions, course.reference, course.metrics) for sessions in flown))
     return tuple(out)

@@ -147,7 +147,7 @@ def _click_probability(world: World, start: Ints, candidates: Ints) -> Floats:
         vectors = world.item_vectors[candidates[part]]  # [c, A, d]
         logit = np.einsum("nad,nd->na", vectors, starts.vector[start[part]]) + world.item_bias[candidates[part]]
         out[part] = 1 / (1 + np.exp(-(logit.astype(np.float64) + offset[part, None])))
-    return out * float(world.examination_curve(1)[0])
+    return out * float(world.examination_table(1)[0, 0])
 
 
 def _context(world: World, items: ItemFacts, start: Ints, candidates: Ints) -> tuple[Floats, Floats]:

@@ -141,6 +141,36 @@ def _session_length(sessions: Sessions, reference: Reference) -> NDArray[np.floa
     return _by_user(sessions.length.astype(np.float64), sessions)
 
 
+def _mean_over(part: NDArray[np.float64], whole: NDArray[np.float64], sessions: Sessions) -> NDArray[np.float64]:
+    """Scores of sum(part) / sum(whole) over users, where many users have nothing in the denominator.
+
+    A user without a click has no share of likes. The ratio's influence of each user stands for the user's value, so
+    that the mean is the ratio over all users, and its spread is that of a ratio.
+    """
+    users, place = real_users(sessions)
+    rows = np.bincount(place, minlength=len(users))
+    part, whole = np.bincount(place, part, len(users)) / rows, np.bincount(place, whole, len(users)) / rows
+    ratio = part.sum() / whole.sum()
+    return np.asarray(ratio + (part - ratio * whole) / whole.mean())
+
+
+def _like_rate(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
+    likes = sessions.after["like"].sum(axis=(1, 2), dtype=np.float64)
+    return _mean_over(likes, sessions.clicks.sum(axis=(1, 2), dtype=np.float64), sessions)
+
+
+def _dwell(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
+    return _by_user(sessions.after["dwell"].sum(axis=(1, 2), dtype=np.float64), sessions)
+
+
+def _return_rate(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
+    assert sessions.followed is not None
+    assert sessions.could_follow is not None
+    users, place = real_users(sessions)
+    could = np.bincount(place, sessions.could_follow, len(users))
+    return np.asarray(np.bincount(place, sessions.followed, len(users)) / could)
+
+
 def _diversity(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
     assert reference.content is not None
     from evaluators.slate_distance import (
@@ -206,6 +236,28 @@ def _needs_shown(sessions: Sessions, reference: Reference) -> str | None:
     return f"shown positions: {empty} users were shown nothing, needs 0; show each at least one item" if empty else None
 
 
+def _needs_after(kind: str) -> Callable[[Sessions, Reference], str | None]:
+    def why(sessions: Sessions, reference: Reference) -> str | None:
+        if kind in sessions.after:
+            return None
+        return f"{kind}: users do nothing of the kind here; name a column of the log in simulator.behaviours"
+
+    return why
+
+
+def _needs_liked_clicks(sessions: Sessions, reference: Reference) -> str | None:
+    if "like" in sessions.after and not sessions.clicks.any():
+        return "clicks: 0, needs 1; a share of likes among clicks needs clicks"
+    return _needs_after("like")(sessions, reference)
+
+
+def _needs_returns(sessions: Sessions, reference: Reference) -> str | None:
+    if sessions.followed is None:
+        return "returning: users do not come back here; give simulator.returning and evaluate.sessions_per_user above 1"
+    assert sessions.could_follow is not None
+    return None if sessions.could_follow.any() else "sessions: 1 a user, needs 2; raise evaluate.sessions_per_user"
+
+
 def _needs_content(sessions: Sessions, reference: Reference) -> str | None:
     if reference.content is None:
         return "content vectors: the items have none; name data.item_text"
@@ -233,6 +285,17 @@ METRICS: dict[str, Metric] = {
         "primary behaviours / shown positions", "share", "user", _click_rate, rate=True, needs=_needs_shown
     ),
     "session_length": Metric("slates until the user leaves or the horizon ends", "slates", "user", _session_length),
+    "like_rate": Metric("likes / clicks, over all users", "share", "set", _like_rate, needs=_needs_liked_clicks),
+    "dwell": Metric(
+        "seconds spent on what was clicked", "seconds a session", "user", _dwell, needs=_needs_after("dwell")
+    ),
+    "return_rate": Metric(
+        "share of sessions followed by another, of those that could be",
+        "share",
+        "user",
+        _return_rate,
+        needs=_needs_returns,
+    ),
     "diversity": Metric(
         "mean over slates of the mean pairwise cosine distance of content vectors",
         "cosine distance",

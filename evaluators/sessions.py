@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """One flight: U users, each with one session of at most T slates of K positions.
+    """One flight: U sessions of at most T slates of K positions; one session a user, or each that a user came back for.
 
     Rows of the arrays are the judge users in the order of the world's starts, so flights of two agents in one world
     and seed are paired row by row.
@@ -25,6 +26,9 @@ class Sessions:
         left: [U] bool the user left before the horizon.
         reward: [U, T] float32 `simulator.reward` of each slate, 0 after the user left; None: one unit a click.
         session: number of the session, where several are flown for each user.
+        after: like, purchase, dwell (seconds) or rating -> [U, T, K] float32 what followed each click, 0 elsewhere.
+        followed: [U] bool the user came back for another session; None where users do not come back.
+        could_follow: [U] bool another session was to be flown, had the user come back; None likewise.
     """
 
     agent: str
@@ -38,6 +42,9 @@ class Sessions:
     left: NDArray[np.bool_]
     reward: NDArray[np.float32] | None = None
     session: int = 0
+    after: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    followed: NDArray[np.bool_] | None = None
+    could_follow: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.user)

@@ -16,7 +16,7 @@ from scenarios.loading import Candidate, Parts, read_parts
 from scenarios.schema import Scenario
 from simulator.behaviour import SimulatorSettings
 from simulator.datasets import DataSettings, load_dataset
-from simulator.errors import InputError, ScenarioError
+from simulator.errors import InputError, ScenarioError, did_you_mean
 from simulator.log import InteractionLog, split_users
 
 
@@ -54,7 +54,7 @@ def prepare_scenario(
     parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
     specs, wrong_agents = _resolve_agents(parts, path.parent)
     encoder, wrong_encoder = _resolve_encoder(parts, path.parent)
-    mistakes = [*parts.mistakes, *wrong_agents, *wrong_encoder]
+    mistakes = [*parts.mistakes, *wrong_agents, *wrong_encoder, *_check_behaviour(parts, path.parent)]
     if mistakes or encoder is None:
         raise ScenarioError(mistakes)
     return Prepared(_completed(parts.whole(), specs), tuple(specs), path.parent, encoder)
@@ -70,7 +70,8 @@ def check_scenario(
         return list(error.mistakes)
     _, wrong_agents = _resolve_agents(parts, path.parent)
     _, wrong_encoder = _resolve_encoder(parts, path.parent)
-    return [*parts.mistakes, *wrong_agents, *wrong_encoder, *_check_log(parts, path.parent)]
+    wrong_behaviour = _check_behaviour(parts, path.parent)
+    return [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *_check_log(parts, path.parent)]
 
 
 def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate: EvaluateSettings | None) -> list[str]:
@@ -85,6 +86,10 @@ def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate
         mistakes.append(
             f"simulator.slate_size: '{simulator.slate_size}' is more than the log's items; give at most {n_items}"
         )
+    for column in () if simulator is None else simulator.behaviours:
+        if column not in log.behaviours:
+            hint = did_you_mean(column, log.behaviours) or "; name it there"
+            mistakes.append(f"simulator.behaviours: '{column}' is not among data.behaviours{hint}")
     for name in () if evaluate is None else evaluate.fairness.attributes:
         groups = sorted(set(log.catalogue.user_attributes.get(name, ())) - {""})
         if name in log.catalogue.user_attributes and len(groups) < 2:
@@ -104,6 +109,20 @@ def _check_log(parts: Parts, folder: Path) -> list[str]:
     except InputError as error:
         return str(error).splitlines()
     return check_log(log, parts.settings.get("simulator"), parts.settings.get("evaluate"))
+
+
+def _check_behaviour(parts: Parts, folder: Path) -> list[str]:
+    """Mistakes of a user's own behaviour class; it is loaded and held to its contract."""
+    simulator = parts.settings.get("simulator")
+    if not isinstance(simulator, SimulatorSettings) or simulator.behaviour is None:
+        return []
+    from simulator.behaviour.own import OwnBehaviour
+
+    try:
+        OwnBehaviour.find(simulator.behaviour, simulator.behaviour_params, folder)
+    except InputError as error:
+        return str(error).splitlines()
+    return []
 
 
 def _seed(parts: Parts) -> int:

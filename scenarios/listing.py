@@ -49,7 +49,10 @@ def _datasets() -> Iterable[Entry]:
 
 
 def _scenarios() -> Iterable[Entry]:
-    return [Entry(path.stem, _first_comment(path)) for path in sorted(SCENARIOS_FOLDER.glob("*.yaml"))]
+    found = [*sorted(SCENARIOS_FOLDER.glob("*.yaml")), *sorted(SCENARIOS_FOLDER.glob("worlds/*.yaml"))]
+    return [
+        Entry(path.relative_to(SCENARIOS_FOLDER).with_suffix("").as_posix(), _first_comment(path)) for path in found
+    ]
 
 
 def _first_comment(path: Path) -> str:

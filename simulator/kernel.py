@@ -11,7 +11,7 @@ negative ones keeps loops from being vectorised.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -437,6 +437,256 @@ def _cascade(
     count[m, _FIRST] = np.int64(n)
 
 
+# --------------------------------------------------------------- parts that are off unless asked for: `extra` is None
+
+
+class Extra(NamedTuple):
+    """What the further parts of the behaviour need; `step_users` and `advance_users` take None where all are off.
+
+    numbers: [10] in the order of the constants below.
+    examination: [K, K + 1] as `simulator.behaviour.examination_table`.
+    nest: [I + 1] number of the item's nest, -1 for a nest of its own.
+    friends_start, friends_item: [U + 1], [m] items that a friend of each start row likes, rising within a row.
+    bored: [n, C] running clicks by category.
+    heads: [B, 4] kind (1 yes/no, 2 dwell, 3 rating), intercept, slope, number of levels; levels: [B, 2, L] levels
+        or cuts, and ratings.
+    after: [n, K, B] output: behaviours after the click.
+    """
+
+    numbers: F32
+    examination: F32
+    nest: I32
+    friends_start: I64
+    friends_item: I64
+    bored: F32
+    heads: F32
+    levels: NDArray[np.float32]
+    after: NDArray[np.float32]
+
+
+CHOICE, NO_CHOICE, DISSIMILARITY, DEPTH, THRESHOLD, CLICK_MEMORY, FRIENDS, REWARD, BROWSING = range(9)
+N_NUMBERS = 9
+"""Places in `Extra.numbers`. CHOICE: 0 independent, 1 logit, 2 nested. REWARD: 0 clicks, b + 1 behaviour b."""
+CHOOSING = np.uint64(4)
+"""Stream of the one uniform by which a slate is chosen from."""
+RETURNING = np.uint64(5)
+"""Stream of the gap to the next session."""
+_LEVELS = np.float32(256.0)
+_SQRT_HALF, _LN2 = np.float32(0.70710678), np.float32(0.69314718)
+
+
+@njit(inline="always", **_PLAIN)
+def exp32(x: np.float32) -> np.float32:
+    """exp(x) for |x| <= 80 by Cephes' polynomial, as in `sigma`."""
+    x = x if x > -_FAR else -_FAR
+    x = x if x < _FAR else _FAR
+    rounded = x * _LOG2_E + _MAGIC
+    n = rounded - _MAGIC
+    r = x - n * _LN2_HIGH - n * _LN2_LOW
+    y = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
+    power = np.int32(np.int32(np.float32(rounded).view(np.int32) << _MANTISSA) + _BITS_OF_ONE).view(np.float32)
+    return (y * r * r + r + _ONE) * power
+
+
+@njit(inline="always", **_PLAIN)
+def log32(x: np.float32) -> np.float32:
+    """log(x) for x >= 1 within 1e-6, by the series of atanh: no libm, so the same everywhere."""
+    exponent = _ZERO
+    while x > np.float32(1.41421356):
+        x *= _HALF
+        exponent += _ONE
+    s = (x - _ONE) / (x + _ONE)
+    t = s * s
+    series = _ONE + t * (np.float32(1 / 3) + t * (np.float32(1 / 5) + t * (np.float32(1 / 7) + t * np.float32(1 / 9))))
+    return np.float32(2.0) * s * series + exponent * _LN2
+
+
+@njit(inline="always", **_PLAIN)
+def _has(start: I64, item: I64, row: np.uint64, wanted: np.int64) -> bool:
+    """Whether a rising ragged row holds a number."""
+    low, high = start[row], start[row + _1]
+    while low < high:
+        middle = (low + high) >> 1
+        if item[np.uint64(middle)] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low < start[row + _1] and item[np.uint64(low)] == wanted
+
+
+@njit(**_PLAIN)
+def _choose(flat: F32, examined: U64, begin: int, end: int, uniform: np.float32, extra: Extra) -> int:
+    """Which of the examined items is chosen, by place in the flat arrays, -1 for none; flat[1] gets the chances.
+
+    The inverse distribution function of one uniform, in the slate's order with choosing none last.
+    flat: row 0 holds the logits.
+    """
+    numbers = extra.numbers
+    scale = numbers[DISSIMILARITY] if numbers[CHOICE] > _ONE else _ONE
+    top = numbers[NO_CHOICE]
+    for p in range(begin, end):
+        top = max(top, flat[0, p])
+    total = exp32(numbers[NO_CHOICE] - top)
+    for p in range(begin, end):
+        if numbers[CHOICE] < np.float32(2.0):
+            flat[1, p] = exp32(flat[0, p] - top)
+            total += flat[1, p]
+            continue
+        # Nested: the nest's sum over its strongest item, so that the logarithm's argument is at least 1.
+        nest = extra.nest[examined[1, p]]
+        strongest, first = flat[0, p], True
+        for q in range(begin, end):
+            if nest >= 0 and extra.nest[examined[1, q]] == nest:
+                strongest = max(strongest, flat[0, q])
+                first = first and q >= p
+        within = _ZERO
+        for q in range(begin, end):
+            if q == p or (nest >= 0 and extra.nest[examined[1, q]] == nest):
+                within += exp32((flat[0, q] - strongest) / scale)
+        weight = exp32(strongest - top + scale * log32(within))
+        flat[1, p] = weight * exp32((flat[0, p] - strongest) / scale) / within
+        if first:
+            total += weight
+    chosen, run = -1, _ZERO
+    for p in range(begin, end):
+        flat[1, p] /= total
+        run += flat[1, p]
+        if chosen < 0 and uniform < run:
+            chosen = p
+    return chosen
+
+
+@njit(inline="always", **_PLAIN)
+def _follow(user: np.uint64, k: int, z: np.float32, bits: np.uint64, extra: Extra) -> None:
+    """Behaviours after a click at place k with logit z; bits: those of the place."""
+    for h in range(extra.heads.shape[0]):
+        uniform = high_uniform(mix64(bits + GOLDEN * np.uint64(h + 2)))
+        kind, intercept, slope = extra.heads[h, 0], extra.heads[h, 1], extra.heads[h, 2]
+        if kind == _ONE:
+            extra.after[user, k, h] = _ONE if uniform < sigma(intercept + slope * z) else _ZERO
+        elif kind == np.float32(2.0):
+            level = extra.levels[h, 0, int(uniform * _LEVELS)]
+            extra.after[user, k, h] = exp32(intercept + slope * z + level)
+        else:
+            place = 0
+            for cut in range(int(extra.heads[h, 3])):
+                place += 1 if uniform >= sigma(extra.levels[h, 0, cut] - slope * z) else 0
+            extra.after[user, k, h] = extra.levels[h, 1, place]
+
+
+@njit(inline="always", **_PLAIN)
+def _boring(groups: U32, traits: F32, row: np.uint64, user: np.uint64, extra: Extra) -> np.float32:
+    """Share of the item's categories that bore the user."""
+    share = _ZERO
+    for c in range(extra.bored.shape[1]):
+        if extra.bored[user, c] > extra.numbers[THRESHOLD] and (groups[row, c >> 5] >> np.uint32(c & 31)) & np.uint32(
+            1
+        ):
+            share += traits[row, SHARE]
+    return share
+
+
+@njit(**_PLAIN)
+def _act(
+    table: F32,
+    groups: U32,
+    traits: F32,
+    parameters: F32,
+    start_row: I64,
+    clock: U64,
+    state: F32,
+    mood: F32,
+    looks: F32,
+    lucks: F32,
+    flat: F32,
+    rows: U64,
+    examined: U64,
+    count: I64,
+    m: int,
+    slate_size: int,
+    shift: np.uint64,
+    extra: Extra,
+) -> None:
+    """What `_click` and `_cascade` do, with every further part: choice, boredom, friends, and what follows a click."""
+    strength, rate, empty = parameters[STRENGTH], parameters[RATE], np.uint64(table.shape[0] - 1)
+    numbers, cascade = extra.numbers, parameters[CASCADE] > _ZERO
+    n = 0
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        moment = fold(clock[user, KEY], clock[user, STEP])
+        acts = moment ^ ACTS
+        begin = n
+        count[b, _FIRST] = begin
+        last = 0
+        for k in range(slate_size):
+            for h in range(extra.heads.shape[0]):
+                extra.after[user, k, h] = _ZERO
+        for k in range(slate_size):
+            if looks[b, k] >= extra.examination[k, last]:
+                if cascade:
+                    break
+                continue
+            row = rows[b, k]
+            if row == empty:
+                continue
+            z = _logit(state, user, table, groups, traits, row, strength) + mood[user, BIAS]
+            if numbers[DEPTH] > _ZERO:
+                z -= numbers[DEPTH] * _boring(groups, traits, row, user, extra)
+            if numbers[FRIENDS] != _ZERO and _has(
+                extra.friends_start, extra.friends_item, np.uint64(start_row[user]), np.int64(row)
+            ):
+                z += numbers[FRIENDS]
+            examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
+            examined[1, n] = row
+            flat[0, n] = z
+            n += 1
+            if numbers[CHOICE] > _ZERO:
+                continue
+            chance = sigma(z)
+            clicked = lucks[b, k] < chance
+            flat[0, n - 1] = rate * ((_ONE if clicked else _ZERO) - chance)
+            flat[1, n - 1] = _ONE if clicked else _ZERO
+            if clicked:
+                bits = mix64(acts + GOLDEN * np.uint64(k + 1))
+                _follow(user, k, z, bits, extra)
+                if cascade and high_uniform(mix64(bits + GOLDEN)) >= parameters[CONTINUATION]:
+                    break
+                if numbers[BROWSING] > _ZERO:
+                    last = k + 1
+        if numbers[CHOICE] > _ZERO:
+            chosen = _choose(flat, examined, begin, n, high_uniform(mix64(moment ^ CHOOSING)), extra)
+            for p in range(begin, n):
+                clicked = p == chosen
+                if clicked:
+                    k = int(examined[0, p] & ((_1 << shift) - _1))
+                    _follow(user, k, flat[0, p], mix64(acts + GOLDEN * np.uint64(k + 1)), extra)
+                flat[0, p] = rate * ((_ONE if clicked else _ZERO) - flat[1, p])
+                flat[1, p] = _ONE if clicked else _ZERO
+        if numbers[DEPTH] > _ZERO:
+            for c in range(extra.bored.shape[1]):
+                extra.bored[user, c] *= numbers[CLICK_MEMORY]
+            for p in range(begin, n):
+                row = examined[1, p]
+                for c in range(extra.bored.shape[1]):
+                    if flat[1, p] > _ZERO and (groups[row, c >> 5] >> np.uint32(c & 31)) & np.uint32(1):
+                        extra.bored[user, c] += traits[row, SHARE]
+    count[m, _FIRST] = n
+
+
+@njit(**_PLAIN)
+def _reward(reward: F32, count: I64, m: int, slate_size: int, extra: Extra) -> None:
+    """The reward where it is a behaviour after the click."""
+    head = int(extra.numbers[REWARD]) - 1
+    if head < 0:
+        return
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        total = _ZERO
+        for k in range(slate_size):
+            total += extra.after[user, k, head]
+        reward[user] = total
+
+
 @njit(**_PLAIN)
 def _expose(
     groups: U32,
@@ -575,6 +825,7 @@ def _step_block(
     examined: U64,
     count: I64,
     length: int,
+    extra: Extra | None,
 ) -> int:
     """One step of users first to end, at most BLOCK of them; returns how many are done."""
     slate_size = slate.shape[1]
@@ -591,6 +842,8 @@ def _step_block(
             for k in range(slate_size):
                 shown[user, k] = -1
                 clicks[user, k] = 0
+            if extra is not None:
+                extra.after[user] = _ZERO
         else:
             count[m, _USER] = user
             m += 1
@@ -608,7 +861,12 @@ def _step_block(
             slate, known, known_start, known_item, start_row, past, clock, parameters, looks, lucks,
             clicked.view(np.int32), rows, examined, count, m, n_items, length, shift,
         )  # fmt: skip
-    if parameters[CASCADE] > _ZERO:
+    if extra is not None:
+        _act(
+            table, groups, traits, parameters, start_row, clock, state, mood, looks, lucks, flat, rows, examined, count,
+            m, slate_size, shift, extra,
+        )  # fmt: skip
+    elif parameters[CASCADE] > _ZERO:
         _cascade(
             table, groups, traits, parameters, clock, state, mood, looks, lucks, flat, rows, examined, count, m,
             slate_size, shift,
@@ -626,6 +884,8 @@ def _step_block(
         clock, mood, past, shown, clicks, reward, flags, parameters, overlap, flat, clicked, rows, examined, count,
         m, n_items, shift,
     )  # fmt: skip
+    if extra is not None:
+        _reward(reward, count, m, slate_size, extra)
     return n_done
 
 
@@ -670,6 +930,7 @@ def step_users(
     words: U64,
     numbers: I64,
     length: int,
+    extra: Extra | None,
 ) -> int:
     """One step of n users in place; returns how many are done. Users done before are left as they are.
 
@@ -688,6 +949,7 @@ def step_users(
         the newest H entries are moved to the front when it is full (the larger, the more seldom).
     shown, clicks, reward: [n, K], [n, K], [n] outputs. flags: [n, 2] left and done, in and out.
     floats, words, numbers: what `new_scratch` returns.
+    extra: None leaves out all parts of `Extra`: numba compiles the step without them.
     """
     looks, lucks, flat, overlap, rows, examined, clicked, count = _scratch(floats, words, numbers)
     n_done = 0
@@ -696,7 +958,7 @@ def step_users(
         n_done += _step_block(
             first, end, slate, table, groups, traits, parameters, known, known_start, known_item, start_row, clock,
             state, mood, seen, past, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined,
-            count, length,
+            count, length, extra,
         )  # fmt: skip
     return n_done
 
@@ -847,6 +1109,7 @@ def advance_users(
     words: U64,
     numbers: I64,
     length: int,
+    extra: Extra | None,
     start_user: I64,
     start_state: F32,
     start_bias: F32,
@@ -885,7 +1148,7 @@ def advance_users(
         _step_block(
             first, end, slate, table, groups, traits, parameters, known, known_start, known_item, start_row, clock,
             state, mood, seen, past, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined,
-            count, length,
+            count, length, extra,
         )  # fmt: skip
         for at in range(first, end):
             lane = np.uint64(at)
@@ -907,6 +1170,8 @@ def advance_users(
             clock,
                     state, mood, seen, past, flags,
                 )  # fmt: skip
+                if extra is not None:
+                    extra.bored[lane] = _ZERO
                 _features(row, at, start_features, features)
             if at + 2 < end:
                 for j in range(0, length, 8):

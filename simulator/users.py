@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simulator import kernel
+from simulator.behaviour.own import Moment, State, begun, checked_acts
+from simulator.late import Arrivals, Delay, folded, hashed, uniform_of
 from simulator.world import World
 
 _TILE = 16
@@ -34,6 +38,7 @@ class Outcome:
         left: [n] bool the user has left (in this step or before).
         done: [n] bool the session is over: left, or the horizon is reached.
         shown: [n, K] int32 the items shown; -1 where the place stayed empty.
+        after: [n, K, B] float32 behaviours after the click in the order of `world.heads`, 0 where nothing was clicked.
     """
 
     clicks: NDArray[np.uint8]
@@ -41,6 +46,7 @@ class Outcome:
     left: NDArray[np.bool_]
     done: NDArray[np.bool_]
     shown: NDArray[np.int32]
+    after: NDArray[np.float32]
 
 
 RawObservation = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
@@ -164,7 +170,7 @@ class SimulatedUsers:
         self._traits = np.zeros((n_items + 1, 2), np.float32)
         self._traits[:-1, kernel.ITEM_BIAS] = world.item_bias
         self._traits[:-1, kernel.SHARE] = 1 / np.maximum(categories.sum(axis=1), 1)
-        self._parameters = np.concatenate([self._parameter_array(), world.examination_curve(slots)])
+        self._parameters = np.concatenate([self._parameter_array(), world.examination_table(slots)[:, 0]])
         self._start_state = _aligned((len(starts), self.width + _GROUP * self._groups.shape[1]))
         self._start_state[:, : starts.vector.shape[1]] = starts.vector
         self._start_bias = (starts.bias + np.float32(world.appeal_shift)).astype(np.float32)
@@ -201,7 +207,17 @@ class SimulatedUsers:
             left=self._flags[:, kernel.LEFT],
             done=self._flags[:, kernel.DONE],
             shown=np.full((n, slots), -1, np.int32),
+            after=np.zeros((n, slots, len(world.heads)), np.float32),
         )
+        self._extra = None if world.bare else self._extra_parts()
+        self.visit = np.zeros(n, np.int64)
+        self._delay = Delay(n, world.delay, rewards=world.delayed_reward) if world.delay else None
+        self._arrivals: Arrivals | None = None
+        if world.entry is not None or world.entry_session is not None:
+            never = np.zeros(n_items, np.int32)
+            self._arrivals = Arrivals(*(never if part is None else part for part in (world.entry, world.entry_session)))
+        self._own = None if world.own is None else world.own.load()
+        self._own_state: State = {}
         self._scorer: ItemScorer | None = None
         self._observed: ObservedUsers | None = None
         self._start_arguments = (
@@ -231,6 +247,7 @@ class SimulatedUsers:
             self._flags,
             *kernel.new_scratch(slots),
             length,
+            self._extra,
         )
 
     def _parameter_array(self) -> NDArray[np.float32]:
@@ -251,7 +268,48 @@ class SimulatedUsers:
         out[kernel.CASCADE] = world.examination == "cascade"
         out[kernel.CONTINUATION] = world.value("examination", "continuation")
         out[kernel.HORIZON] = world.horizon
+        if world.own is not None:  # its class alone decides what changes a user
+            out[kernel.STRENGTH] = out[kernel.RATE] = 0.0
         return out
+
+    def _extra_parts(self) -> kernel.Extra:
+        """What the kernel needs for the parts that it leaves out unless they are on."""
+        world, slots = self.world, self.slate_size
+        numbers = np.zeros(kernel.N_NUMBERS, np.float32)
+        numbers[kernel.CHOICE] = ("independent", "logit", "nested").index(world.choice)
+        numbers[kernel.NO_CHOICE] = world.value("choice", "no_choice")
+        numbers[kernel.DISSIMILARITY] = world.value("choice", "dissimilarity")
+        numbers[kernel.DEPTH] = world.value("boredom", "depth")
+        numbers[kernel.THRESHOLD] = world.value("boredom", "threshold")
+        numbers[kernel.CLICK_MEMORY] = world.value("boredom", "memory")
+        numbers[kernel.FRIENDS] = world.value("friends", "strength") if world.friends is not None else 0.0
+        numbers[kernel.REWARD] = 0 if world.reward_head is None else world.reward_head + 1
+        numbers[kernel.BROWSING] = world.examination == "user_browsing"
+        nest = np.full(world.n_items + 1, -1, np.int32)
+        if world.category_shares.shape[1]:
+            some = world.category_shares.any(axis=1)
+            nest[:-1] = np.where(some, np.argmax(world.category_shares, axis=1), -1)
+        friends = (np.zeros(len(world.starts) + 1, np.int64), np.zeros(0, np.int64))
+        if world.friends is not None:
+            friends = (world.friends.start.astype(np.int64), world.friends.item.astype(np.int64))
+        widest = max([len(part) for head in world.heads for part in (head.levels, head.values)], default=1)
+        heads = np.zeros((len(world.heads), 4), np.float32)
+        levels = np.zeros((len(world.heads), 2, widest), np.float32)
+        for at, head in enumerate(world.heads):
+            kind = {"like": 1, "purchase": 1, "dwell": 2, "rating": 3}[head.kind]
+            heads[at] = kind, head.intercept, head.slope, len(head.levels)
+            levels[at, 0, : len(head.levels)] = head.levels
+            levels[at, 1, : len(head.values)] = head.values
+        return kernel.Extra(
+            numbers,
+            np.ascontiguousarray(world.examination_table(slots)),
+            nest,
+            *friends,
+            np.zeros((self.n, self._state.shape[1] - self.width), np.float32),
+            heads,
+            levels,
+            self.outcome.after,
+        )
 
     def start(self, rows: ArrayLike, session: ArrayLike = 0) -> None:
         """Start a session in every lane.
@@ -273,6 +331,23 @@ class SimulatedUsers:
             *self._state_arguments,
             self.user_features,
         )
+        self._begin()
+
+    def _begin(self, lanes: NDArray[np.bool_] | None = None) -> None:
+        """What begins anew with a session, beside the kernel's own state; in these lanes, all where None."""
+        which = slice(None) if lanes is None else lanes
+        self.visit[which] = 0
+        if self._extra is not None:
+            self._extra.bored[which] = 0
+        if self._delay is not None:
+            self._delay.begin(lanes)
+        if self._own is not None:
+            fresh = begun(self._own, self.world.starts.user[self.rows])
+            for name, value in fresh.items():
+                if lanes is None or name not in self._own_state:
+                    self._own_state[name] = value
+                else:
+                    self._own_state[name][lanes] = value[lanes]
 
     @property
     def bytes_a_lane(self) -> int:
@@ -289,6 +364,8 @@ class SimulatedUsers:
             self._observed = ObservedUsers(self)
         o = self._observed
         kernel.observe_users(self._clock, self._past, o.history_items, o.history_feedback, o.step)
+        if self._delay is not None:
+            self._delay.hide(o.history_feedback)
         return o
 
     def new_observation(self, m: int) -> RawObservation:
@@ -312,6 +389,10 @@ class SimulatedUsers:
         if self._last is None:
             features = np.empty_like(self.user_features)
             self._last = (np.empty(self.n, np.int64), features, *self.new_observation(self.n))
+        if self._own is not None:
+            return self._own_advance(slate, episode, observation)
+        if self._arrivals is not None:
+            slate = self._allowed(slate)
         terminated, truncated = np.empty(self.n, np.bool_), np.empty(self.n, np.bool_)
         m = kernel.advance_users(
             slate,
@@ -328,6 +409,12 @@ class SimulatedUsers:
         )
         lanes, features, items, feedback, step = self._last
         last = (lanes[:m], features[:m], items[:m], feedback[:m], step[:m])
+        if self._delay is not None:
+            done = terminated | truncated
+            self._delay.push(self.outcome.shown, self.outcome.reward, done)
+            self._delay.hide(feedback[:m], lanes[:m])
+            self._delay.begin(done)
+            self._delay.hide(observation[1])
         if copy:
             last = (lanes[:m].copy(), features[:m].copy(), items[:m].copy(), feedback[:m].copy(), step[:m].copy())
         return Advance(terminated, truncated, last[0], last[1], last[2:])
@@ -348,16 +435,168 @@ class SimulatedUsers:
             raise ValueError(f"slate has shape {slate.shape}, needs {self.outcome.shown.shape}")
         if slate.dtype != np.int64 or not slate.flags.c_contiguous:
             slate = np.ascontiguousarray(slate, np.int64)
-        kernel.step_users(slate, *self._step_arguments)
+        if self._arrivals is not None:
+            slate = self._allowed(slate)
+        if self._own is not None:
+            self._own_step(slate)
+        else:
+            kernel.step_users(slate, *self._step_arguments)
+        if self._delay is not None:
+            self._delay.push(self.outcome.shown, self.outcome.reward, self.outcome.done)
         return self.outcome
+
+    def _allowed(self, slate: NDArray[np.int64]) -> NDArray[np.int64]:
+        assert self._arrivals is not None
+        return self._arrivals.allowed(slate, self.visit, self._clock[:, kernel.STEP].astype(np.int64))
+
+    def come_back(
+        self, session: int, here: NDArray[np.bool_], clicks: NDArray[np.floating] | None = None
+    ) -> NDArray[np.bool_]:
+        """Start the next session of every user who comes back; returns who does, [n] bool.
+
+        Taste and history go on from where they were, satiation and boredom fall with the days of the gap, satisfaction
+        starts at 1/2, and what an earlier session showed may be shown again. Where the world's users do not come and
+        go, everybody starts again from the log.
+
+        Args:
+            session: number of the session, new luck.
+            here: [n] bool, who had the last session.
+            clicks: [I] clicks so far, the log's included, where popularity feeds back.
+        """
+        world, n = self.world, self.n
+        back = here.copy()
+        visit = self.visit + 1
+        if clicks is not None:
+            assert world.item_clicks is not None
+            gained = world.popularity_bias(clicks) - world.popularity_bias(world.item_clicks)
+            self._set_item_bias(world.item_bias + gained)
+        if not world.returns:
+            self.start(self.rows, session)
+            self.visit[:] = visit
+            return back
+        days = self.gap_days()
+        back &= days <= world.value("returning", "window")
+        kept = np.exp(-days / world.value("returning", "forgetting")).astype(np.float32)[:, None]
+        state, bored = self._state.copy(), None if self._extra is None else self._extra.bored.copy()
+        length = world.history_length
+        place = self._clock[:, kernel.WRITTEN].astype(np.int64)[:, None] - length + np.arange(length)[None, :]
+        newest = np.take_along_axis(self._past, place, axis=1)
+        own = {name: value.copy() for name, value in self._own_state.items()}
+        self.start(self.rows, session)
+        self._state[:, : self.width] = state[:, : self.width]
+        self._state[:, self.width :] = state[:, self.width :] * kept
+        if self._extra is not None and bored is not None:
+            self._extra.bored[:] = bored * kept
+        self._past[:, :length] = newest
+        self._own_state = own
+        self.visit[:] = visit
+        self._flags[~back, kernel.DONE] = True
+        assert len(back) == n
+        return back
+
+    def gap_days(self) -> NDArray[np.float64]:
+        """[n] days until each user's next session, should they have ended this one now; lognormal, one uniform each."""
+        from scipy.special import ndtri
+
+        value, satisfaction = self.world.value, self._mood[:, kernel.SATISFACTION].astype(np.float64)
+        uniform = uniform_of(self._clock[:, kernel.KEY], int(kernel.RETURNING))
+        shift = value("returning", "satisfaction") * (satisfaction - 0.5)
+        deviation = value("returning", "spread") * ndtri(uniform + 2.0**-25)  # the middle of the uniform's cell
+        return np.asarray(np.exp(np.log(value("returning", "median_gap")) - shift + deviation))
+
+    def _own_step(self, slate: NDArray[np.int64]) -> None:
+        """A step in which the user's own class decides; the kernel keeps the books, and its decisions are replaced."""
+        assert self._own is not None
+        world, outcome = self.world, self.outcome
+        active = np.flatnonzero(~outcome.done)
+        self._flags[:, kernel.LEFT] &= self._flags[:, kernel.DONE]
+        step = self._clock[active, kernel.STEP].astype(np.int64)
+        key = self._clock[active, kernel.KEY].copy()
+        kernel.step_users(slate, *self._step_arguments)
+        if not len(active):
+            return
+        shown = outcome.shown[active].astype(np.int64)
+        item = np.maximum(shown, 0)
+        vectors = world.item_vectors
+        taste = self._state[active, : vectors.shape[1]]
+        appeal = np.einsum("nd,nkd->nk", taste, vectors[item]) + self._mood[active, kernel.BIAS][:, None]
+        appeal = np.where(shown < 0, -np.inf, appeal + world.item_bias[item]).astype(np.float32)
+
+        def uniforms(name: str) -> NDArray[np.float64]:
+            word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+            moment = key + (step.astype(np.uint64) + np.uint64(1)) * kernel.GOLDEN
+            places = (np.arange(self.slate_size, dtype=np.uint64) + np.uint64(1)) * kernel.GOLDEN
+            return uniform_of(hashed(hashed(moment ^ np.uint64(word))[:, None] + places[None, :]), 0)
+
+        state = {name: value[active] for name, value in self._own_state.items()}
+        categories = world.category_shares[item] * (shown >= 0)[..., None]
+        moment = Moment(shown, appeal, categories, step, world.starts.user[self.rows[active]], state, uniforms)
+        acts = checked_acts(self._own.act(moment), moment)
+        for name, value in state.items():
+            if name not in self._own_state:
+                self._own_state[name] = np.zeros((self.n, *value.shape[1:]), value.dtype)
+            self._own_state[name][active] = value
+        outcome.clicks[active] = acts.clicks
+        outcome.reward[active] = acts.clicks.sum(axis=1) if acts.reward is None else acts.reward
+        written = self._clock[active, kernel.WRITTEN].astype(np.int64)
+        below = (shown >= 0)[:, ::-1].cumsum(axis=1)[:, ::-1]  # places from this one down that were shown
+        row, place = np.nonzero(shown >= 0)
+        self._past[active[row], written[row] - below[row, place]] = 2 * shown[row, place] + acts.clicks[row, place]
+        self._flags[active, kernel.LEFT] = acts.leave
+        self._flags[active, kernel.DONE] = acts.leave | (step + 1 >= world.horizon)
+
+    def _own_advance(
+        self, slate: NDArray[np.int64], episode: NDArray[np.int64], observation: RawObservation
+    ) -> Advance:
+        """`advance` where the user's own class decides: lanes that are done are started one by one."""
+        self.step(slate)
+        done, left = self._flags[:, kernel.DONE].copy(), self._flags[:, kernel.LEFT].copy()
+        lanes = np.flatnonzero(done)
+        seen = self.observe()
+        last = tuple(part[lanes].copy() for part in (seen.history_items, seen.history_feedback, seen.step))
+        features = self.user_features[lanes].copy()
+        if len(lanes):
+            kept: list[NDArray[Any]] = [array.copy() for array in (*self._state_arguments, self.user_features)]
+            number = lanes.astype(np.uint64)
+            session = (number << np.uint64(32)) | episode[lanes].astype(np.uint64)
+            bits = folded(hashed(self._seeds[lanes] ^ kernel.NEXT_USER), session)
+            n_starts = np.uint64(len(self.world.starts))
+            self.rows[lanes] = (((bits >> np.uint64(32)) * n_starts) >> np.uint64(32)).astype(np.int64)
+            self.session[lanes] = session
+            episode[lanes] += 1
+            kernel.start_users(
+                self.rows,
+                *self._start_arguments,
+                self.world.history_length,
+                self._seeds,
+                self.session,
+                *self._state_arguments,
+                self.user_features,
+            )
+            state: tuple[NDArray[Any], ...] = (*self._state_arguments, self.user_features)
+            for array, before in zip(state, kept, strict=True):
+                array[~done] = before[~done]
+            self._begin(done)
+        seen = self.observe()
+        observation[0][:], observation[1][:] = seen.history_items, seen.history_feedback
+        observation[2][:] = seen.step
+        return Advance(left & done, done & ~left, lanes, features, last)  # type: ignore[arg-type]
 
     def blocked(self, first: int = 0, count: int | None = None) -> NDArray[np.uint64]:
         """[count, I // 64 + 1] bits of the items that may not be shown to these lanes (all from `first` on)."""
         count = self.n - first if count is None else count
         if self._seen.shape[1]:
-            return self._seen[first : first + count]
-        out = np.zeros((count, self.world.n_items // 64 + 1), np.uint64)
-        kernel.block_met(first, *self._known_arguments, self._clock, self._past, self.world.history_length, out)
+            out = self._seen[first : first + count]
+        else:
+            out = np.zeros((count, self.world.n_items // 64 + 1), np.uint64)
+            kernel.block_met(first, *self._known_arguments, self._clock, self._past, self.world.history_length, out)
+        if self._arrivals is None:
+            return out
+        part = slice(first, first + count)
+        there = self._arrivals.there(self.visit[part], self._clock[part, kernel.STEP].astype(np.int64))
+        out = out.copy()
+        later = pack_mask(~there)
+        out[:, : later.shape[1]] |= later
         return out
 
     def candidates(self) -> NDArray[np.bool_]:
@@ -366,15 +605,30 @@ class SimulatedUsers:
         kernel.unpack_candidates(self.blocked(), out)
         return out
 
+    def _set_item_bias(self, bias: NDArray[np.float32]) -> None:
+        self._traits[:-1, kernel.ITEM_BIAS] = bias
+        self._scorer = None
+
     def appeal(self) -> NDArray[np.float32]:
-        """[n, I] logit of a click on each item, were it examined now, satiation included."""
+        """[n, I] logit of a click on each item, were it examined now: satiation, boredom, friends and all."""
+        strength, extra = self._parameters[kernel.STRENGTH], self._extra
         if self._scorer is None:
             shares = self.world.category_shares
             scaled = np.zeros((self.world.n_items, self._state.shape[1]), np.float32)
             scaled[:, : self.width] = self._table[:-1]
-            scaled[:, self.width : self.width + shares.shape[1]] = -self._parameters[kernel.STRENGTH] * shares
+            scaled[:, self.width : self.width + shares.shape[1]] = -shares
             self._scorer = ItemScorer(scaled, self._traits[:-1, kernel.ITEM_BIAS])
-        return self._scorer.scores(self._state, self._mood[:, kernel.BIAS])
+        state = self._state.copy()
+        state[:, self.width :] *= strength
+        if extra is not None and extra.numbers[kernel.DEPTH] > 0:
+            bores = extra.bored > extra.numbers[kernel.THRESHOLD]
+            state[:, self.width :] += extra.numbers[kernel.DEPTH] * bores
+        out = self._scorer.scores(state, self._mood[:, kernel.BIAS])
+        if extra is not None and extra.numbers[kernel.FRIENDS]:
+            for lane, row in enumerate(self.rows):
+                part = slice(extra.friends_start[row], extra.friends_start[row + 1])
+                out[lane, extra.friends_item[part]] += extra.numbers[kernel.FRIENDS]
+        return out
 
 
 def _aligned(shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -16,18 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.behaviour import (
+    REWARD_KINDS,
     Assumption,
     SimulatorSettings,
     assumptions_of,
-    examination_curve,
+    expected_choices,
     expected_clicks,
     replace_parameter,
     value_of,
 )
+from simulator.behaviour.fitting import fit_behaviour, fit_heads, fitted_table, shifted
+from simulator.behaviour.heads import Head
+from simulator.behaviour.own import OwnBehaviour
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Histories, InteractionLog, Split
+from simulator.streams import stream
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class States(Protocol):
@@ -87,6 +92,32 @@ class Starts:
     def __len__(self) -> int:
         return len(self.user)
 
+    def as_strangers(self, who: NDArray[np.bool_]) -> Starts:
+        """The same users, those of `who` [U] without a history that anybody could see; their taste stays what it is."""
+        kept = ~np.repeat(who, np.diff(self.seen.start))
+        counts = np.where(who, 0, np.diff(self.seen.start))
+        seen = Histories(np.append(0, np.cumsum(counts)), self.seen.item[kept], self.seen.primary[kept])
+        return replace(
+            self,
+            history_items=np.where(who[:, None], -1, self.history_items),
+            history_feedback=np.where(who[:, None], np.float32(0), self.history_feedback),
+            user_features=np.where(who[:, None], np.float32(0), self.user_features),
+            seen=seen,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Friends:
+    """What the friends of U start users liked in the log.
+
+    Attributes:
+        start: [U + 1] row u is `start[u]:start[u + 1]` of item.
+        item: [m] items, rising within a row.
+    """
+
+    start: NDArray[np.int64]
+    item: NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class World:
@@ -96,12 +127,23 @@ class World:
         name: for the report.
         item_vectors: [I, d] float32; item_bias: [I] float32. Fitted; never shown to an agent.
         item_categories: [I, C] float32, 1 where the item has the category; C may be 0.
-        examination: model of examination, "position" or "cascade".
+        examination: model of examination, "position", "cascade" or "user_browsing".
         slate_size: K; horizon: slates in a session at most; history_length: H.
         assumptions: every parameter of the behaviour model, fitted or assumed.
         starts: users.
         feature_names: [f] names of `starts.user_features`.
         appeal_shift: logits added to every appeal (0, except in a corrected flight).
+        choice: "independent", "logit" or "nested".
+        reward: what a step's reward is, a key of `simulator.behaviour.REWARDS`.
+        heads: behaviours after a click.
+        delay: slates after which feedback is observed; delayed_reward: whether the reward comes as late.
+        entry: [I] int32 slate of a session from which the item may be shown; entry_session: [I] the session likewise.
+            None where all may be shown from the start.
+        friends: what friends liked; None without friends' influence.
+        item_clicks: [I] clicks in the log, where popularity feeds back; else None.
+        returns: whether users come back after a session, or all their sessions start from the log.
+        own: a user's own behaviour in place of the kernel's.
+        notes: what was fitted and what could not be, for the report.
     """
 
     name: str
@@ -116,6 +158,18 @@ class World:
     starts: Starts
     feature_names: tuple[str, ...] = ()
     appeal_shift: float = 0.0
+    choice: str = "independent"
+    reward: str = "clicks"
+    heads: tuple[Head, ...] = ()
+    delay: int = 0
+    delayed_reward: bool = True
+    entry: NDArray[np.int32] | None = None
+    entry_session: NDArray[np.int32] | None = None
+    friends: Friends | None = None
+    item_clicks: NDArray[np.float64] | None = None
+    returns: bool = False
+    own: OwnBehaviour | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def build(
@@ -128,6 +182,8 @@ class World:
         *,
         name: str,
         policy_features: Sequence[str] | None = None,
+        folder: Path | None = None,
+        friends: NDArray[np.int64] | None = None,
     ) -> World:
         """World of a fitted preference model, whose sessions start after the early rows of the given users.
 
@@ -139,9 +195,12 @@ class World:
             settings: behaviour, slate size, horizon.
             name: for the report.
             policy_features: names of the user features that agents see; None for all.
+            folder: where the files that `simulator.behaviour` and `simulator.friends.pairs` name are looked for.
+            friends: [m, 2] users of the log who are friends of each other; None: as the settings' file says.
 
         Raises:
-            InputError: no users, or a policy feature that the catalogue does not have.
+            InputError: no users, a policy feature that the catalogue does not have, or a behaviour that the log cannot
+                teach.
         """
         if len(users) == 0:
             raise InputError("simulator: no users to start sessions from; give the world at least one")
@@ -165,18 +224,51 @@ class World:
             seen=seen,
         )
         rate, rate_se = _usual_rate(seen)
+        logits = _Logits(preference, log, split)
+        if settings.friends.strength and friends is None and settings.friends.pairs is not None:
+            from simulator.datasets.pairs import read_pairs  # pyarrow is slow to import, and most worlds need none
+
+            friends = read_pairs((folder or Path()) / settings.friends.pairs, catalogue, "simulator.friends.pairs")
+        fitted = fit_behaviour(
+            log, split, users, settings, logits, usual_rate=rate, rng=np.random.default_rng(_PLACEBO_SEED)
+        )
+        heads = fit_heads(log, split, int(split.role[users[0]]), settings, logits)
+        heads = tuple(shifted(head, fitted.shift) for head in heads)
+        rows = (*fitted.assumptions, *(a for head in heads for a in head.assumptions()))
+        arrivals = settings.arrivals
+        late = _drawn(np.arange(catalogue.n_items), arrivals.items, "items")
+        strangers = _drawn(np.asarray(users, np.int64), arrivals.users, "users")
+        early = split.rows(log, users, late=False)
         return cls(
             name=name,
             item_vectors=np.ascontiguousarray(preference.item_vectors, np.float32),
-            item_bias=np.ascontiguousarray(preference.item_bias, np.float32),
+            item_bias=np.ascontiguousarray(preference.item_bias + np.float32(fitted.shift), np.float32),
             item_categories=np.ascontiguousarray(catalogue.item_categories, np.float32),
             examination=settings.examination.model,
             slate_size=settings.slate_size,
             horizon=settings.horizon,
             history_length=settings.history_length,
-            assumptions=assumptions_of(settings, rate, rate_se),
-            starts=starts,
+            assumptions=assumptions_of(settings, rate, rate_se, rows),
+            starts=starts.as_strangers(strangers) if strangers.any() else starts,
             feature_names=tuple(chosen),
+            choice=settings.choice.model,
+            reward=settings.reward,
+            heads=heads,
+            delay=settings.delay.steps,
+            delayed_reward=settings.delay.reward,
+            entry=np.where(late, arrivals.step, 0).astype(np.int32) if late.any() and arrivals.step else None,
+            entry_session=np.where(late, arrivals.session, 0).astype(np.int32)
+            if late.any() and arrivals.session
+            else None,
+            friends=friends_of(log, users, early, friends) if friends is not None else None,
+            item_clicks=np.asarray(np.bincount(log.item, log.primary, catalogue.n_items), np.float64)
+            if settings.popularity.strength
+            else None,
+            returns=settings.returning is not None,
+            own=None
+            if settings.behaviour is None
+            else OwnBehaviour.find(settings.behaviour, settings.behaviour_params, folder),
+            notes=fitted.notes,
         )
 
     @property
@@ -207,14 +299,44 @@ class World:
         """The same world with `shift` logits added to every appeal, on top of the present shift."""
         return replace(self, appeal_shift=self.appeal_shift + float(shift))
 
-    def examination_curve(self, slate_size: int) -> NDArray[np.float32]:
-        """[K] probability of examining position k (position model), or of going on to it (cascade)."""
-        return examination_curve(self.examination, self.value("examination", "decay"), slate_size)
+    def examination_table(self, slate_size: int) -> NDArray[np.float32]:
+        """[K, K + 1] examination of place k: column 0 while nothing was clicked above, j + 1 where place j was last.
+
+        In a cascade the probability of going on to k.
+        """
+        decay, continuation = self.value("examination", "decay"), self.value("examination", "continuation")
+        return fitted_table(self.examination, self.assumptions, decay, continuation, slate_size)
 
     def expected_clicks(self, slate_size: int) -> float:
         """Clicks on a slate of items with the log's usual rate: what satisfaction 0.5 stands for."""
-        decay, continuation = self.value("examination", "decay"), self.value("examination", "continuation")
-        return expected_clicks(self.examination, decay, continuation, self.value("leave", "usual_rate"), slate_size)
+        table, rate = self.examination_table(slate_size), self.value("leave", "usual_rate")
+        if self.choice != "independent":
+            return expected_choices(self.examination, table, self.value("choice", "no_choice"), rate)
+        return expected_clicks(self.examination, table, self.value("examination", "continuation"), rate)
+
+    @property
+    def bare(self) -> bool:
+        """Whether every part is off that the kernel leaves out unless it is asked for."""
+        return (
+            self.examination != "user_browsing"
+            and self.choice == "independent"
+            and not self.heads
+            and self.value("boredom", "depth") == 0
+            and self.friends is None
+        )
+
+    def popularity_bias(self, clicks: NDArray[np.floating]) -> NDArray[np.float32]:
+        """[I] logits that items gain by popularity: strength * log of clicks + 1 over its average."""
+        strength = self.value("popularity", "strength")
+        counts = np.asarray(clicks, np.float64) + 1
+        return (strength * np.log(counts / counts.mean())).astype(np.float32)
+
+    @property
+    def reward_head(self) -> int | None:
+        """Which head the reward sums; None for clicks."""
+        kind = REWARD_KINDS[self.reward]
+        kinds: list[str] = [head.kind for head in self.heads]
+        return None if kind is None else kinds.index(kind)
 
     @cached_property
     def category_shares(self) -> NDArray[np.float32]:
@@ -233,19 +355,36 @@ class World:
             "assumptions": [asdict(a) for a in self.assumptions],
             "feature_names": list(self.feature_names),
             "appeal_shift": self.appeal_shift,
+            "choice": self.choice,
+            "reward": self.reward,
+            "heads": [asdict(head) for head in self.heads],
+            "delay": self.delay,
+            "delayed_reward": self.delayed_reward,
+            "returns": self.returns,
+            "own": None if self.own is None else asdict(self.own),
+            "notes": list(self.notes),
         }
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         starts = {name: getattr(self.starts, name) for name in Starts.__slots__ if name != "seen"}
         seen = {f"seen_{name}": getattr(self.starts.seen, name) for name in ("start", "item", "primary")}
         items = {name: getattr(self, name) for name in ("item_vectors", "item_bias", "item_categories")}
-        return {**items, **starts, **seen}
+        optional = {
+            "entry": self.entry,
+            "entry_session": self.entry_session,
+            "item_clicks": self.item_clicks,
+            "friends_start": None if self.friends is None else self.friends.start,
+            "friends_item": None if self.friends is None else self.friends.item,
+        }
+        return {**items, **starts, **seen, **{name: a for name, a in optional.items() if a is not None}}
 
     @cached_property
     def digest(self) -> str:
         """sha256 of everything that decides what users do; the name is left out."""
         header = self._header()
-        del header["name"]
+        del header["name"], header["notes"]
+        if self.own is not None:
+            header["own"] = self.own.identity()
         found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for name, array in self._arrays().items():
             found.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -275,8 +414,74 @@ class World:
         assumptions = tuple(Assumption(**{**a, "sweep": tuple(a["sweep"])}) for a in header.pop("assumptions"))
         seen = Histories(*(arrays.pop(f"seen_{name}") for name in ("start", "item", "primary")))
         starts = Starts(**{name: arrays.pop(name) for name in Starts.__slots__ if name != "seen"}, seen=seen)
-        names = tuple(header.pop("feature_names"))
-        return cls(**header, **arrays, assumptions=assumptions, starts=starts, feature_names=names)
+        names, notes = tuple(header.pop("feature_names")), tuple(header.pop("notes"))
+        heads = tuple(Head(**{**head, "levels": tuple(head["levels"]), "values": tuple(head["values"])})
+                      for head in header.pop("heads"))  # fmt: skip
+        own = header.pop("own")
+        liked = [arrays.pop(name) for name in ("friends_start", "friends_item") if name in arrays]
+        return cls(
+            **header,
+            **arrays,
+            assumptions=assumptions,
+            starts=starts,
+            feature_names=names,
+            heads=heads,
+            friends=Friends(*liked) if liked else None,
+            own=None if own is None else OwnBehaviour(**own),
+            notes=notes,
+        )
+
+
+_PLACEBO_SEED = 20_260
+"""Seed of the permutations that a fitted effect of slates on leaving is held against; the same for every world."""
+
+
+def _drawn(number: NDArray[np.int64], share: float, what: str) -> NDArray[np.bool_]:
+    """[n] a share of numbered things, each by its own number: the same in every world and for any subset."""
+    chance = stream(np.random.SeedSequence(0), "arrivals", what).random(int(number.max(initial=0)) + 1)
+    return np.asarray(chance[number] < share)
+
+
+class _Logits:
+    """Logit of the primary behaviour in rows of the log, by the preference model after each user's early rows."""
+
+    def __init__(self, preference: Preference, log: InteractionLog, split: Split) -> None:
+        self._preference, self._log, self._split = preference, log, split
+
+    def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        log, preference = self._log, self._preference
+        users, of_row = np.unique(log.user[rows], return_inverse=True)
+        histories = self._split.histories(log, users)
+        states = preference.user_states(histories, log.catalogue.user_features[users].astype(np.float32))
+        item = log.item[rows]
+        taste = np.einsum("nd,nd->n", states.vector[of_row], preference.item_vectors[item])
+        return np.asarray(taste + states.bias[of_row] + preference.item_bias[item], np.float64)
+
+
+def friends_of(
+    log: InteractionLog, users: NDArray[np.int64], rows: NDArray[np.int64], pairs: NDArray[np.int64]
+) -> Friends:
+    """What the friends of the given users liked in the given rows of the log.
+
+    Args:
+        log: the log.
+        users: [U] whose friends.
+        rows: which rows may be read.
+        pairs: [m, 2] users who are friends of each other.
+    """
+    both = np.vstack([pairs, pairs[:, ::-1]])
+    place = np.full(log.catalogue.n_users, -1)
+    place[users] = np.arange(len(users))
+    both = both[(place[both[:, 0]] >= 0) & (both[:, 0] != both[:, 1])]
+    liked = rows[log.primary[rows] > 0]
+    starts = np.searchsorted(log.user[liked], np.arange(log.catalogue.n_users + 1))
+    found = [
+        np.stack([np.full(end - begin, place[one]), log.item[liked[begin:end]]], axis=1)
+        for one, other in np.unique(both, axis=0).tolist()
+        for begin, end in [(int(starts[other]), int(starts[other + 1]))]
+    ]
+    edges = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+    return Friends(np.searchsorted(edges[:, 0], np.arange(len(users) + 1)), np.ascontiguousarray(edges[:, 1]))
 
 
 def _usual_rate(seen: Histories) -> tuple[float, float]:

@@ -7,20 +7,24 @@ from simulator.behaviour.assumptions import Assumption, assumptions_of, replace_
 from simulator.behaviour.examination import (
     ExaminationFit,
     LoggedSlates,
-    examination_curve,
+    examination_table,
+    expected_choices,
     expected_clicks,
     fit_examination,
 )
-from simulator.behaviour.settings import REWARDS, SimulatorSettings
+from simulator.behaviour.settings import KINDS, REWARD_KINDS, REWARDS, SimulatorSettings
 
 __all__ = [
+    "KINDS",
     "REWARDS",
+    "REWARD_KINDS",
     "Assumption",
     "ExaminationFit",
     "LoggedSlates",
     "SimulatorSettings",
     "assumptions_of",
-    "examination_curve",
+    "examination_table",
+    "expected_choices",
     "expected_clicks",
     "fit_examination",
     "replace_parameter",

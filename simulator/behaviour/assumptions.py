@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,7 +18,7 @@ class Assumption:
     """One number of the behaviour model, and where it comes from.
 
     Attributes:
-        part: examination, satiation, drift or leave.
+        part: examination, choice, satiation, boredom, drift, leave, returning, friends, popularity or a behaviour.
         parameter: name within the part, as in the scenario.
         value: its value.
         source: "fitted" where the log identifies it, else "assumed".
@@ -35,8 +37,13 @@ class Assumption:
 _LIMITS: dict[tuple[str, str], tuple[float, float]] = {
     ("examination", "decay"): (0.0, 1.0),
     ("examination", "continuation"): (0.0, 1.0),
+    ("choice", "no_choice"): (-np.inf, np.inf),
+    ("choice", "dissimilarity"): (1e-3, 1.0),
     ("satiation", "strength"): (0.0, np.inf),
     ("satiation", "memory"): (0.0, 1.0),
+    ("boredom", "depth"): (0.0, np.inf),
+    ("boredom", "threshold"): (0.0, np.inf),
+    ("boredom", "memory"): (0.0, 1.0),
     ("drift", "rate"): (0.0, np.inf),
     ("leave", "base_rate"): (1e-9, 1 - 1e-9),
     ("leave", "satisfaction"): (0.0, np.inf),
@@ -44,27 +51,73 @@ _LIMITS: dict[tuple[str, str], tuple[float, float]] = {
     ("leave", "step"): (-np.inf, np.inf),
     ("leave", "memory"): (0.0, 1.0),
     ("leave", "usual_rate"): (1e-9, 1.0),
+    ("returning", "median_gap"): (1e-9, np.inf),
+    ("returning", "spread"): (1e-9, np.inf),
+    ("returning", "satisfaction"): (0.0, np.inf),
+    ("returning", "window"): (1e-9, np.inf),
+    ("returning", "forgetting"): (1e-9, np.inf),
+    ("friends", "strength"): (-np.inf, np.inf),
+    ("popularity", "strength"): (-np.inf, np.inf),
 }
+"""Scalar parameters and the values they may take. `examination.place_K[_after_J]` and those of heads come beside."""
+
+_PLACE = re.compile(r"place_\d+(_after_\d+)?")
 
 
-def assumptions_of(settings: SimulatorSettings, usual_rate: float, usual_rate_se: float) -> tuple[Assumption, ...]:
-    """All parameters of the behaviour model: the settings' values, assumed, and the log's usual click rate, fitted."""
+def limits_of(part: str, parameter: str) -> tuple[float, float]:
+    """Least and greatest value of a parameter."""
+    if part == "examination" and _PLACE.fullmatch(parameter):
+        return 0.0, 1.0
+    return _LIMITS.get((part, parameter), (-np.inf, np.inf))
+
+
+def assumptions_of(
+    settings: SimulatorSettings, usual_rate: float, usual_rate_se: float, fitted: Iterable[Assumption] = ()
+) -> tuple[Assumption, ...]:
+    """All parameters of the behaviour model: what was fitted, and the settings' values, assumed, for all the rest."""
+    known = {(a.part, a.parameter): a for a in fitted}
+    known["leave", "usual_rate"] = Assumption("leave", "usual_rate", usual_rate, "fitted", usual_rate_se)
     sweeps = {
         ("examination", "decay"): settings.examination.sweep,
+        ("choice", "no_choice"): settings.choice.sweep,
         ("satiation", "strength"): settings.satiation.sweep,
+        ("boredom", "depth"): settings.boredom.sweep,
         ("drift", "rate"): settings.drift.sweep,
         ("leave", "satisfaction"): settings.leave.sweep,
         ("leave", "base_rate"): settings.leave.base_rate_sweep,
         ("leave", "repetition"): settings.leave.repetition_sweep,
+        ("returning", "satisfaction"): settings.returning.sweep if settings.returning else (),
+        ("friends", "strength"): settings.friends.sweep,
+        ("popularity", "strength"): settings.popularity.sweep,
     }
+    places = {("examination", f"place_{k}") for k in range(settings.slate_size)}
+    all_fitted = settings.examination.model == "position" and places <= set(known)
     found = []
     for part, parameter in _LIMITS:
-        if parameter == "usual_rate":
-            found.append(Assumption(part, parameter, usual_rate, "fitted", usual_rate_se))
-        elif part != "examination" or parameter != "continuation" or settings.examination.model == "cascade":
+        if all_fitted and (part, parameter) == ("examination", "decay"):
+            continue  # it would serve no place, and a sweep of it would fly for nothing
+        if (part, parameter) in known:
+            found.append(known.pop((part, parameter)))
+        elif _in_use(settings, part, parameter):
             value = float(getattr(getattr(settings, part), parameter))
             found.append(Assumption(part, parameter, value, "assumed", None, sweeps.get((part, parameter), ())))
-    return tuple(found)
+    return (*found, *known.values())
+
+
+def _in_use(settings: SimulatorSettings, part: str, parameter: str) -> bool:
+    """Whether a world of these settings has the parameter at all."""
+    if part == "examination":
+        return parameter != "continuation" or settings.examination.model != "position"
+    if part == "choice":
+        models = {"no_choice": ("logit", "nested"), "dissimilarity": ("nested",)}
+        return settings.choice.model in models[parameter]
+    if part == "boredom":
+        return settings.boredom.depth > 0
+    if part == "returning":
+        return settings.returning is not None
+    if part in ("friends", "popularity"):
+        return bool(getattr(settings, part).strength)
+    return True
 
 
 def replace_parameter(
@@ -79,7 +132,7 @@ def replace_parameter(
     wanted = f"{part}.{parameter}"
     if wanted not in names:
         raise InputError(f"simulator.{wanted}: not a parameter of this world{did_you_mean(wanted, names)}")
-    low, high = _LIMITS[part, parameter]
+    low, high = limits_of(part, parameter)
     if not low <= value <= high:  # written so that NaN is outside too
         raise InputError(f"simulator.{wanted}: {value:g} is outside [{low:g}, {high:g}]; choose a value inside")
     return tuple(

@@ -46,17 +46,37 @@ def examination_table(model: str, decay: float, continuation: float, slate_size:
     return table.astype(np.float32)
 
 
-def examination_curve(model: str, decay: float, slate_size: int) -> NDArray[np.float32]:
-    """[K] what a position's uniform is compared with: decay^k by position; in a cascade, of going on to k."""
-    if model == "cascade":
-        return np.concatenate([[1.0], np.full(slate_size - 1, decay)]).astype(np.float32)
-    return (decay ** np.arange(slate_size)).astype(np.float32)
+def expected_clicks(model: str, table: NDArray[np.floating], continuation: float, rate: float) -> float:
+    """Clicks on a full slate of items that are each clicked with probability `rate` once examined, independently."""
+    slate_size = len(table)
+    last = np.zeros(slate_size + 1)  # probability of each place last clicked; in a cascade of looking on, by column 0
+    last[0] = 1.0
+    clicks = 0.0
+    for k in range(slate_size):
+        if model == "cascade":
+            last[0] *= float(table[k, 0])
+            clicks += last[0] * rate
+            last[0] *= 1 - rate + rate * continuation
+            continue
+        clicked = last * table[k].astype(np.float64) * rate
+        clicks += float(clicked.sum())
+        last = last - clicked
+        last[k + 1] += clicked.sum()
+    return float(clicks)
 
 
-def expected_clicks(model: str, decay: float, continuation: float, rate: float, slate_size: int) -> float:
-    """Clicks on a full slate of items that are each clicked with probability `rate` once examined."""
-    keep = decay * (1 - rate + rate * continuation) if model == "cascade" else decay
-    return float(rate * np.sum(keep ** np.arange(slate_size)))
+def expected_choices(model: str, table: NDArray[np.floating], no_choice: float, rate: float) -> float:
+    """Clicks on a full slate of such items where at most one of the examined is chosen (multinomial logit)."""
+    chances = table[:, 0].astype(np.float64)
+    if model == "cascade":  # m places are read where going on ends after the m-th
+        reach = np.append(np.cumprod(chances), 0.0)
+        examined = np.append(0.0, reach[:-1] - reach[1:])
+    else:
+        examined = np.array([1.0])  # probability of m examined places, m from 0
+        for chance in chances:
+            examined = np.append(examined * (1 - chance), 0.0) + np.append(0.0, examined * chance)
+    appeal = np.arange(len(examined)) * rate / max(1 - rate, 1e-12)
+    return float(examined @ (appeal / (appeal + np.exp(no_choice))))
 
 
 # ---------------------------------------------------------------------------------------------------------- the fits

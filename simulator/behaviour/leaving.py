@@ -144,11 +144,8 @@ def _placebo_z(design: Floats, y: Floats, user: Ints, rng: np.random.Generator) 
         beta = beta + np.linalg.lstsq(information, nothing.T @ (y - p), rcond=None)[0]
     p = 1 / (1 + np.exp(-(nothing @ beta)))
     weight = p * (1 - p)
-    information = (nothing * weight[:, None]).T @ nothing
-    projected = (
-        permuted[:, 1]
-        - nothing @ np.linalg.lstsq(information, (nothing * weight[:, None]).T @ permuted[:, 1], rcond=None)[0]
-    )
+    weighted = (nothing * weight[:, None]).T
+    projected = permuted[:, 1] - nothing @ np.linalg.lstsq(weighted @ nothing, weighted @ permuted[:, 1], rcond=None)[0]
     scores = np.bincount(np.unique(user, return_inverse=True)[1], projected * (y - p))
     return float(abs(scores.sum()) / np.sqrt(np.sum(scores**2)))
 

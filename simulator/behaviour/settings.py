@@ -6,13 +6,14 @@ a value here, is marked so, and is swept in the sensitivity analysis.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class _Settings(BaseModel):
@@ -22,21 +23,46 @@ class _Settings(BaseModel):
 class ExaminationSettings(_Settings):
     """Which positions of a slate the user looks at."""
 
-    model: Literal["position", "cascade"] = Field(
+    model: Literal["position", "cascade", "user_browsing"] = Field(
         default="position",
         description="position: each position k (from 0) is examined with probability decay^k, independently. "
-        "cascade: from the top, going on with probability decay, after a click with decay * continuation.",
+        "cascade: from the top, going on with probability decay, after a click with decay * continuation. "
+        "user_browsing: with probability decay^k while nothing was clicked above, else continuation * decay^(places "
+        "since the last click - 1), independently.",
     )
     decay: float = Field(
         default=0.85, gt=0, le=1, description="Attention kept from one position to the next, probability."
     )
     continuation: Share = Field(
         default=0.5,
-        description="Probability of going on after a click; cascade only. 0: the user stops at the first click.",
+        description="Probability of going on after a click; cascade and user_browsing. A cascade with 0 stops at the "
+        "first click.",
     )
     sweep: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(0.7, 1.0), description="Other values of decay under which the agents are flown again."
     )
+    fit: bool = Field(
+        default=True,
+        description="Fit the model by EM where the log has positions; the values above then serve only the positions "
+        "that it does not have.",
+    )
+
+
+class ChoiceSettings(_Settings):
+    """How the examined items of a slate compete."""
+
+    model: Literal["independent", "logit", "nested"] = Field(
+        default="independent",
+        description="independent: every examined item is clicked by itself. logit: at most one click a slate, by a "
+        "multinomial logit over the examined items and choosing none. nested: the same with one nest a category.",
+    )
+    no_choice: float = Field(
+        default=0.0, description="Logit of choosing none; 0 makes a slate of one item an independent click."
+    )
+    dissimilarity: float = Field(
+        default=0.5, gt=0, le=1, description="nested only: 1 is logit, near 0 a category acts as one item."
+    )
+    sweep: tuple[float, ...] = Field(default=(), description="Other values of no_choice to fly again.")
 
 
 class SatiationSettings(_Settings):
@@ -47,6 +73,15 @@ class SatiationSettings(_Settings):
     )
     memory: Share = Field(default=0.8, description="Weight of the past in the running exposure by category, per slate.")
     sweep: tuple[NotNegative, ...] = Field(default=(0.0, 2.0), description="Other values of strength to fly again.")
+
+
+class BoredomSettings(_Settings):
+    """A category that was clicked too often lately loses its appeal all at once, and gets it back with time."""
+
+    depth: NotNegative = Field(default=0.0, description="Logits lost by an item of a category that bores; 0: off.")
+    threshold: Positive = Field(default=2.0, description="Clicks in running memory above which a category bores.")
+    memory: Share = Field(default=0.7, description="Weight of the past in the running clicks by category, per slate.")
+    sweep: tuple[NotNegative, ...] = Field(default=(), description="Other values of depth to fly again.")
 
 
 class DriftSettings(_Settings):
@@ -81,6 +116,82 @@ class LeaveSettings(_Settings):
     repetition_sweep: tuple[NotNegative, ...] = Field(
         default=(0.0, 2.0), description="Other values of repetition to fly again."
     )
+    fit: bool = Field(
+        default=True,
+        description="Fit the hazard where the log has slates and times, and the effect of satisfaction where it "
+        "stands out from placebos; the values above serve where it does not.",
+    )
+
+
+class ReturningSettings(_Settings):
+    """Whether and when a user comes back after a session; for evaluate.sessions_per_user above 1."""
+
+    median_gap: Positive = Field(default=3.0, description="Median days until the next session at satisfaction 0.5.")
+    spread: Positive = Field(default=1.5, description="Standard deviation of the gap's logarithm.")
+    satisfaction: NotNegative = Field(
+        default=1.0, description="By how much the gap's logarithm falls from satisfaction 0 to 1."
+    )
+    window: Positive = Field(default=30.0, description="Days after which a user no longer counts as returning.")
+    forgetting: Positive = Field(
+        default=7.0, description="Days in which satiation and boredom fall to 1/e between sessions."
+    )
+    sweep: tuple[NotNegative, ...] = Field(default=(0.0, 2.0), description="Other values of satisfaction to fly again.")
+    fit: bool = Field(
+        default=True, description="Fit median_gap and spread where the log has times, with its end as censoring."
+    )
+
+
+class DelaySettings(_Settings):
+    """Feedback that comes late."""
+
+    steps: int = Field(
+        default=0, ge=0, le=100, description="Slates after which a click enters the observed history; 0: at once."
+    )
+    reward: bool = Field(
+        default=True,
+        description="Whether the reward comes as late; what is still due is paid when the session ends. No: at once.",
+    )
+
+
+class ArrivalSettings(_Settings):
+    """New items and new users."""
+
+    items: Share = Field(default=0.0, description="Share of the catalogue that may be shown only later.")
+    step: int = Field(default=0, ge=0, description="Slate of a session from which new items may be shown.")
+    session: int = Field(default=0, ge=0, description="Session from which new items may be shown, counted from 0.")
+    users: Share = Field(
+        default=0.0, description="Share of the users who start as strangers: agents see no history of theirs."
+    )
+
+
+class FriendsSettings(_Settings):
+    """Appeal of what friends liked."""
+
+    strength: float = Field(default=0.0, description="Logits gained by an item that a friend liked before; 0: off.")
+    pairs: str | None = Field(
+        default=None, description="File of friendships (.csv, .tsv, .parquet): two columns of user ids, both ways."
+    )
+    sweep: tuple[float, ...] = Field(default=(), description="Other values of strength to fly again.")
+
+    @model_validator(mode="after")
+    def _pairs_are_named(self) -> FriendsSettings:
+        if self.strength and self.pairs is None:
+            raise ValueError("pairs: a strength needs to know who is whose friend; name a file of pairs")
+        return self
+
+
+class PopularitySettings(_Settings):
+    """What was clicked becomes popular: a feedback loop between sessions."""
+
+    strength: float = Field(
+        default=0.0,
+        description="Logits gained by an item with e times the average item's clicks, in the log and the sessions "
+        "before; 0: off. Counted over all users of a flight, between sessions.",
+    )
+    sweep: tuple[float, ...] = Field(default=(), description="Other values of strength to fly again.")
+
+
+Reward = Literal["clicks", "likes", "dwell", "purchases", "ratings"]
 
 
 class SimulatorSettings(_Settings):
@@ -88,13 +199,65 @@ class SimulatorSettings(_Settings):
 
     slate_size: int = Field(default=10, ge=1, le=1000, description="K, items on a slate.")
     horizon: int = Field(default=20, ge=1, le=10_000, description="Slates in a session at most.")
-    reward: Literal["clicks"] = Field("clicks", description="clicks: number of primary behaviours in the step.")
+    reward: Reward = Field(
+        "clicks",
+        description="clicks: number of primary behaviours in the step. The others need a behaviour of that name: "
+        "likes and purchases (number), dwell (seconds), ratings (sum of values).",
+    )
     history_length: int = Field(default=50, ge=1, le=10_000, description="H, newest interactions that an agent sees.")
+    behaviours: dict[str, Literal["like", "purchase", "dwell", "rating"]] = Field(
+        default={},
+        description="What may follow a click: column of data.behaviours -> what it is. Each gets a head fitted on the "
+        "clicked rows: like and purchase (yes/no), dwell (seconds, as a distribution), rating (values).",
+    )
     examination: ExaminationSettings = ExaminationSettings()
+    choice: ChoiceSettings = ChoiceSettings()
     satiation: SatiationSettings = SatiationSettings()
+    boredom: BoredomSettings = BoredomSettings()
     drift: DriftSettings = DriftSettings()
     leave: LeaveSettings = LeaveSettings()
+    returning: ReturningSettings | None = Field(
+        default=None, description="Left out: the sessions of a user are repeats that all start from the log."
+    )
+    delay: DelaySettings = DelaySettings()
+    arrivals: ArrivalSettings = ArrivalSettings()
+    friends: FriendsSettings = FriendsSettings()
+    popularity: PopularitySettings = PopularitySettings()
+    behaviour: str | None = Field(
+        default=None,
+        description="Your own users, `file.py:Class`: examination, choice, satiation, drift and leaving are then "
+        "decided by your class.",
+    )
+    behaviour_params: dict[str, Any] = Field(default={}, description="Arguments of your class.")
+
+    @model_validator(mode="after")
+    def _reward_has_its_behaviour(self) -> SimulatorSettings:
+        kind = REWARD_KINDS[self.reward]
+        if kind is not None and kind not in self.behaviours.values():
+            raise ValueError(f"reward: '{self.reward}' needs a {kind} in simulator.behaviours; name its column there")
+        named: list[str] = list(self.behaviours.values())
+        twice = [kind for kind in KINDS if named.count(kind) > 1]
+        if twice:
+            raise ValueError(f"behaviours: two columns are a {twice[0]}; keep one")
+        return self
 
 
-REWARDS = {"clicks": "number of primary behaviours (clicks) in the step"}
+KINDS = ("like", "purchase", "dwell", "rating")
+"""Behaviours that may follow a click, in the order of their draws."""
+REWARD_KINDS: dict[str, str | None] = {
+    "clicks": None,
+    "likes": "like",
+    "dwell": "dwell",
+    "purchases": "purchase",
+    "ratings": "rating",
+}
+"""Reward -> the behaviour that it sums; None for the clicks themselves."""
+
+REWARDS = {
+    "clicks": "number of primary behaviours (clicks) in the step",
+    "likes": "number of likes in the step",
+    "dwell": "seconds spent on what was clicked in the step",
+    "purchases": "number of purchases in the step",
+    "ratings": "sum of the ratings given in the step",
+}
 """What `simulator.reward` may be: name -> about."""

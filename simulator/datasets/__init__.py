@@ -11,6 +11,7 @@ from simulator.datasets.published import DATASETS
 from simulator.datasets.settings import ColumnMap, DataSettings
 from simulator.datasets.sources import FILE_ENDINGS, DatasetState, check_dataset, dataset, locate_dataset
 from simulator.errors import LogError, did_you_mean
+from simulator.known_worlds import WORLD_PREFIX, known_tables
 from simulator.log import InteractionLog
 
 __all__ = [
@@ -60,6 +61,8 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         found = read_dataset(source)
         tables, limits = found.tables, found.limits
         assert tables is not None  # a row without `instead` has a log
+    elif source.startswith(WORLD_PREFIX):
+        tables = known_tables(source.removeprefix(WORLD_PREFIX))
     else:
         path = folder / Path(source).expanduser()
         if path.is_dir():

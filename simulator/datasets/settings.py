@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from simulator.datasets.conditions import Condition
 from simulator.datasets.published import DATASETS
 from simulator.errors import did_you_mean
+from simulator.known_worlds import DATA_DEFAULTS, WORLD_PREFIX
 
 
 class ColumnMap(BaseModel):
@@ -42,7 +43,8 @@ class DataSettings(BaseModel):
 
     source: str = Field(
         description="Built-in dataset (`windtunnel list datasets`), a folder of RecBole atomic files "
-        "(.inter, optional .user and .item), or a .csv, .tsv or .parquet interaction log."
+        "(.inter, optional .user and .item), a .csv, .tsv or .parquet interaction log, or world:NAME, the log of a "
+        "known test world (`windtunnel list scenarios` has one scenario for each)."
     )
     columns: ColumnMap = Field(default_factory=ColumnMap, description="Column map of the interaction log.")
     items: str | None = Field(
@@ -105,6 +107,8 @@ class DataSettings(BaseModel):
             if known.instead:
                 return {"positive": "none", **given}  # the reader refuses it by name; this asks for no behaviour first
             return {**known.defaults, **given}
+        if isinstance(given, Mapping) and str(given.get("source")).startswith(WORLD_PREFIX):
+            return {**DATA_DEFAULTS, **given}
         return given
 
     @field_validator("positive")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from simulator.behaviour.heads import Head
 from simulator.world import World
 
 MASK = 2**64 - 1
@@ -41,6 +43,8 @@ class Step:
     clicks: list[int]
     left: bool
     done: bool
+    after: list[list[float]]
+    reward: float
     margin: float
     """Smallest distance of a uniform from what it was compared with: below 1e-6 float32 may decide otherwise."""
 
@@ -61,6 +65,13 @@ class PlainUser:
         self.taste = starts.vector[self.row].astype(np.float64)
         self.bias = float(starts.bias[self.row]) + self.world.appeal_shift
         self.exposure = np.zeros(self.world.item_categories.shape[1])
+        self.bored = np.zeros(self.world.item_categories.shape[1])
+        friends = self.world.friends
+        self.liked_by_friends = (
+            set()
+            if friends is None
+            else set(friends.item[friends.start[self.row] : friends.start[self.row + 1]].tolist())
+        )
         part = slice(starts.seen.start[self.row], starts.seen.start[self.row + 1])
         self.seen = set(starts.seen.item[part].tolist())
         self.history = list(zip(starts.history_items[self.row], starts.history_feedback[self.row], strict=True))
@@ -73,7 +84,11 @@ class PlainUser:
         categories = world.item_categories.astype(np.float64)
         shares = categories / np.maximum(categories.sum(axis=1, keepdims=True), 1)
         satiation = world.value("satiation", "strength") * (shares @ self.exposure)
-        return world.item_vectors.astype(np.float64) @ self.taste + self.bias + world.item_bias - satiation
+        boredom = world.value("boredom", "depth") * (shares @ (self.bored > world.value("boredom", "threshold")))
+        friends = np.zeros(world.n_items)
+        friends[list(self.liked_by_friends)] = world.value("friends", "strength")
+        taste = world.item_vectors.astype(np.float64) @ self.taste
+        return taste + self.bias + world.item_bias - satiation - boredom + friends
 
     def step(self, slate: list[int]) -> Step:
         world, value, size = self.world, self.world.value, len(slate)
@@ -92,25 +107,58 @@ class PlainUser:
         vectors = world.item_vectors.astype(np.float64)
         categories = world.item_categories.astype(np.float64)
         shares = categories / np.maximum(categories.sum(axis=1, keepdims=True), 1)
-        decay = value("examination", "decay")
-        clicks, drift, looking = [0] * size, np.zeros_like(self.taste), True
+        table = world.examination_table(size).astype(np.float64)
+        clicks, drift, looking, last = [0] * size, np.zeros_like(self.taste), True, 0
+        after = [[0.0] * len(world.heads) for _ in range(size)]
         rate = value("drift", "rate") / np.mean(np.sum(vectors**2, axis=1))
+        appeal = self.appeal()
+        examined: list[int] = []
+
+        def click(k: int, bits: int) -> None:
+            clicks[k] = 1
+            for h, head in enumerate(world.heads):
+                uniform = high(mix64((bits + GOLDEN * (h + 2)) & MASK))
+                after[k][h] = follow(head, float(appeal[shown[k]]), uniform, below)
+
+        def bits_of(k: int) -> int:
+            return mix64(((moment ^ 1) + GOLDEN * (k + 1)) & MASK)
+
         for k, item in enumerate(shown):
-            bits = mix64(((moment ^ 1) + GOLDEN * (k + 1)) & MASK)
+            bits = bits_of(k)
+            limit = table[k, last]
+            sure = limit >= 1
             if world.examination == "cascade":
-                looking = looking and (k == 0 or below(high(bits), decay))
-                examined = looking
+                looking = looking and (sure or below(high(bits), limit))
+                looks = looking
             else:
-                examined = k == 0 or below(high(bits), decay**k)
-            if item < 0 or not examined:
+                looks = sure or below(high(bits), limit)
+            if item < 0 or not looks:
                 continue
-            satiation = value("satiation", "strength") * (self.exposure @ shares[item])
-            p = sigma(self.taste @ vectors[item] + self.bias + float(world.item_bias[item]) - satiation)
-            clicks[k] = int(below(low(bits), p))
+            examined.append(k)
+            if world.choice != "independent":
+                continue
+            p = sigma(appeal[item])
+            if below(low(bits), p):
+                click(k, bits)
             drift += rate * (clicks[k] - p) * vectors[item]
             if clicks[k] and world.examination == "cascade":
                 looking = below(high(mix64((bits + GOLDEN) & MASK)), value("examination", "continuation"))
+            if clicks[k] and world.examination == "user_browsing":
+                last = k + 1
+        if world.choice != "independent":
+            chances = self.chances([shown[k] for k in examined], appeal, shares)
+            uniform, run, chosen = high(mix64(moment ^ 4)), 0.0, -1
+            for k, chance in zip(examined, chances, strict=True):
+                run += chance
+                if chosen < 0 and below(uniform, run):
+                    chosen = k
+                    click(k, bits_of(k))
+            for k, chance in zip(examined, chances, strict=True):
+                drift += rate * (clicks[k] - chance) * vectors[shown[k]]
         self.taste = self.taste + drift
+        self.bored *= value("boredom", "memory")
+        for k in examined:
+            self.bored += clicks[k] * shares[shown[k]]
 
         there = [item for item in shown if item >= 0]
         mean = shares[there].sum(axis=0) / max(len(there), 1)
@@ -120,6 +168,8 @@ class PlainUser:
         self.history += [(item, click) for item, click in zip(shown, clicks, strict=True) if item >= 0]
 
         pleased = min(1.0, sum(clicks) / (2 * world.expected_clicks(size)))
+        h = world.reward_head
+        reward = float(sum(clicks)) if h is None else sum(row[h] for row in after)
         keep = value("leave", "memory")
         self.satisfaction = keep * self.satisfaction + (1 - keep) * pleased
         base = value("leave", "base_rate")
@@ -132,4 +182,31 @@ class PlainUser:
         left = below(high(mix64(moment ^ 2)), hazard)
         self.step_number += 1
         self.done = left or self.step_number >= world.horizon
-        return Step(shown, clicks, left, self.done, min(margins))
+        return Step(shown, clicks, left, self.done, after, reward, min(margins))
+
+    def chances(self, items: list[int], appeal: np.ndarray, shares: np.ndarray) -> list[float]:
+        """Chance of each examined item under the (nested) multinomial logit; what is left is no choice."""
+        world = self.world
+        scale = world.value("choice", "dissimilarity") if world.choice == "nested" else 1.0
+        nests: dict[object, list[int]] = {}
+        for at, item in enumerate(items):
+            own = world.choice == "logit" or not shares[item].any()
+            nests.setdefault(("own", at) if own else int(np.argmax(shares[item])), []).append(at)
+        out = [0.0] * len(items)
+        total = math.exp(world.value("choice", "no_choice"))
+        for members in nests.values():
+            within = sum(math.exp(appeal[items[at]] / scale) for at in members)
+            weight = math.exp(scale * math.log(within))
+            total += weight
+            for at in members:
+                out[at] = weight * math.exp(appeal[items[at]] / scale) / within
+        return [one / total for one in out]
+
+
+def follow(head: Head, z: float, uniform: float, below: Callable[[float, float], bool]) -> float:
+    """One behaviour after a click."""
+    if head.kind in ("like", "purchase"):
+        return float(below(uniform, sigma(head.intercept + head.slope * z)))
+    if head.kind == "dwell":
+        return math.exp(head.intercept + head.slope * z + head.levels[int(uniform * 256)])
+    return head.values[sum(not below(uniform, sigma(cut - head.slope * z)) for cut in head.levels)]

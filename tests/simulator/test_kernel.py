@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from simulator import kernel
 from simulator import users as users_module
+from simulator.behaviour import Assumption
+from simulator.behaviour.heads import Head
 from simulator.users import ItemScorer, SimulatedUsers, pack_mask
-from simulator.world import World
+from simulator.world import Friends, World
 from tests.simulator.plain_users import PlainUser
 from tests.simulator.plain_users import sigma as exact_sigma
 from tests.simulator.small_world import small_world
@@ -26,10 +28,20 @@ behaviours = st.fixed_dictionaries(
         "history_length": st.integers(1, 30),
         "examination": st.fixed_dictionaries(
             {
-                "model": st.sampled_from(["position", "cascade"]),
+                "model": st.sampled_from(["position", "cascade", "user_browsing"]),
                 "decay": st.floats(0.3, 1.0),
                 "continuation": st.floats(0.0, 1.0),
             }
+        ),
+        "choice": st.fixed_dictionaries(
+            {
+                "model": st.sampled_from(["independent", "independent", "logit", "nested"]),
+                "no_choice": st.floats(-2, 2),
+                "dissimilarity": st.floats(0.2, 1),
+            }
+        ),
+        "boredom": st.fixed_dictionaries(
+            {"depth": st.sampled_from([0.0, 2.5]), "threshold": st.floats(0.2, 2), "memory": st.floats(0, 1)}
         ),
         "satiation": st.fixed_dictionaries({"strength": st.floats(0, 3), "memory": st.floats(0, 1)}),
         "drift": st.fixed_dictionaries({"rate": st.one_of(st.just(0.0), st.floats(0, 1))}),
@@ -46,20 +58,39 @@ behaviours = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=15)
+HEADS = (
+    Head("like", "l", -0.2, 0.7, 0.1, 0.1),
+    Head("purchase", "p", -2.0, 0.5, 0.1, 0.1),
+    Head("dwell", "d", 3.0, 0.2, 0.1, 0.1, levels=tuple(np.linspace(-2, 2, 256))),
+    Head("rating", "r", 0.0, 0.9, 0.0, 0.1, levels=(-1.0, 0.5), values=(3.0, 4.0, 5.0)),
+)
+
+
+def with_parts(world: World, reward: str, rng: np.random.Generator) -> World:
+    """The world with behaviours after the click and with friends who like a tenth of the catalogue."""
+    liked = [np.flatnonzero(rng.random(world.n_items) < 0.1) for _ in range(len(world.starts))]
+    friends = Friends(np.append(0, np.cumsum([len(row) for row in liked])), np.concatenate(liked))
+    strength = Assumption("friends", "strength", 0.8, "assumed")
+    return replace(world, heads=HEADS, reward=reward, friends=friends, assumptions=(*world.assumptions, strength))
+
+
+@settings(deadline=None, max_examples=25)
 @given(
     behaviour=behaviours,
     categories=st.integers(0, 20),
     width=st.integers(1, 40),
     seed=st.integers(0, 2**64 - 1),
     shift=st.floats(-1, 1),
+    parts=st.sampled_from([None, None, "clicks", "likes", "dwell", "purchases", "ratings"]),
 )
 def test_the_kernel_does_what_plain_python_does_draw_by_draw(
-    behaviour: dict[str, object], categories: int, width: int, seed: int, shift: float
+    behaviour: dict[str, object], categories: int, width: int, seed: int, shift: float, parts: str | None
 ) -> None:
     """Slates hold strangers (-3, I + 5), repetitions and items of the user's history, as agents may return them."""
     world = small_world(1, users=12, items=70, width=width, categories=categories, **behaviour)
     world = world.with_appeal_shift(shift)
+    if parts is not None:
+        world = with_parts(world, parts, np.random.default_rng(seed % 997))
     n = kernel.BLOCK + 7  # more than a block, with real users in several lanes
     rows = np.arange(n) % len(world.starts)
     session = np.arange(n) // len(world.starts)
@@ -78,6 +109,7 @@ def test_the_kernel_does_what_plain_python_does_draw_by_draw(
                 assert not outcome.clicks[u].any()
                 assert outcome.reward[u] == 0
                 assert (outcome.shown[u] == -1).all()
+                assert not outcome.after[u].any()
                 continue
             expected = user.step(slate[u].tolist())
             trusted[u] &= expected.margin > 2e-5
@@ -86,7 +118,8 @@ def test_the_kernel_does_what_plain_python_does_draw_by_draw(
                 continue
             assert outcome.shown[u].tolist() == expected.shown
             assert outcome.clicks[u].tolist() == expected.clicks
-            assert outcome.reward[u] == sum(expected.clicks)
+            assert np.allclose(outcome.after[u], expected.after, rtol=1e-4)
+            assert outcome.reward[u] == pytest.approx(expected.reward, rel=1e-4)
             assert (outcome.left[u], outcome.done[u]) == (expected.left, expected.done)
             newest = user.history[-world.history_length :]
             assert list(zip(observed.history_items[u], observed.history_feedback[u], strict=True)) == newest

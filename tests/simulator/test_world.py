@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from simulator.behaviour import SimulatorSettings, expected_clicks
+from simulator.behaviour import SimulatorSettings, examination_table, expected_choices, expected_clicks
 from simulator.errors import InputError
 from simulator.log import split_users
 from simulator.users import SimulatedUsers
@@ -111,7 +111,7 @@ def test_expected_clicks_of_a_cascade_are_those_of_its_chain() -> None:
         clicks += clicked
         looking &= rng.random(n) < decay
         looking &= ~clicked | (rng.random(n) < continuation)
-    expected = expected_clicks("cascade", decay, continuation, rate, 6)
+    expected = expected_clicks("cascade", examination_table("cascade", decay, continuation, 6), continuation, rate)
     assert abs(clicks.mean() - expected) < 4 * clicks.std() / np.sqrt(n)
 
 
@@ -132,3 +132,27 @@ def test_expected_clicks_of_a_cascade_are_those_of_its_chain() -> None:
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SimulatorSettings.model_validate(wrong)
+
+
+@pytest.mark.parametrize("model", ["position", "user_browsing"])
+def test_expected_clicks_count_on_the_places_after_a_click(model: str) -> None:
+    rng = np.random.default_rng(1)
+    table, rate, n = examination_table(model, 0.8, 0.3, 5), 0.4, 40_000
+    clicks, last = np.zeros(n), np.zeros(n, np.int64)
+    for k in range(5):
+        clicked = (rng.random(n) < table[k, last]) & (rng.random(n) < rate)
+        clicks += clicked
+        last = np.where(clicked, k + 1, last)
+    assert abs(clicks.mean() - expected_clicks(model, table, 0.3, rate)) < 4 * clicks.std() / np.sqrt(n)
+
+
+@pytest.mark.parametrize("model", ["position", "cascade"])
+def test_expected_choices_are_those_of_a_multinomial_logit_over_the_places_read(model: str) -> None:
+    rng = np.random.default_rng(2)
+    table, rate, n = examination_table(model, 0.7, 0.0, 5), 0.3, 40_000
+    looks = rng.random((n, 5)) < table[:, 0]
+    read = np.logical_and.accumulate(looks, axis=1) if model == "cascade" else looks
+    appeal = read.sum(axis=1) * rate / (1 - rate)
+    clicked = rng.random(n) < appeal / (appeal + np.exp(0.4))
+    expected = expected_choices(model, table, 0.4, rate)
+    assert abs(clicked.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / n)

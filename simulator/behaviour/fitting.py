@@ -1,0 +1,264 @@
+"""What a log tells of the behaviour model: every part that it identifies, fitted; the rest is left to be assumed.
+
+Fits see the early rows of the given users, as the world's histories do, and heads the late rows of tuning users, on
+which the preference model is calibrated too. None sees a row that scores the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.behaviour.assumptions import Assumption
+from simulator.behaviour.examination import (
+    ExaminationFit,
+    LoggedSlates,
+    examination_table,
+    expected_clicks,
+    fit_examination,
+)
+from simulator.behaviour.heads import Head, fit_head
+from simulator.behaviour.leaving import (
+    LoggedSteps,
+    fit_gaps,
+    fit_leaving,
+    gaps_of_times,
+    running_satisfaction,
+    sessions_of_times,
+)
+from simulator.behaviour.settings import KINDS, SimulatorSettings
+from simulator.errors import LogError
+from simulator.log import InteractionLog, Split
+
+Floats = NDArray[np.float64]
+Logits = Callable[[NDArray[np.int64]], Floats]
+"""Rows of the log -> logit of the primary behaviour in each, by the preference model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What was fitted.
+
+    Attributes:
+        assumptions: fitted parameters with standard errors.
+        shift: logits to add to every appeal, because the log's rate is one of places that were not all examined.
+        notes: what could not be fitted and why, and what a fit found.
+    """
+
+    assumptions: tuple[Assumption, ...] = ()
+    shift: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def fit_behaviour(
+    log: InteractionLog,
+    split: Split,
+    users: NDArray[np.int64],
+    settings: SimulatorSettings,
+    logits: Logits,
+    *,
+    usual_rate: float,
+    rng: np.random.Generator,
+) -> Fitted:
+    """Fit examination, leaving and returning where this log identifies them.
+
+    Args:
+        log: the log.
+        split: which rows are early.
+        users: whose early rows are read.
+        settings: which models, and what may be fitted.
+        logits: the preference model on rows of the log.
+        usual_rate: share of the primary behaviour among the early rows.
+        rng: permutes for the placebos of leaving.
+    """
+    rows = split.rows(log, users, late=False)
+    found: list[Assumption] = []
+    notes: list[str] = []
+    shift = 0.0
+    if log.position is not None and settings.examination.fit:
+        try:
+            fit = examination_of(log, rows, settings.examination.model)
+            found += examination_assumptions(fit, settings.slate_size)
+            shift = _appeal_shift(log, rows, fit, logits)
+            notes.append(f"examination: fitted on {fit.n} slates with {fit.clicks} clicks")
+        except ValueError as error:
+            notes.append(f"examination: assumed; {error}")
+    if log.impression is not None and log.has_time and settings.leave.fit:
+        try:
+            leaving = fit_leaving(logged_steps(log, rows, settings, found, usual_rate), rng)
+            found += leaving.assumptions()
+            notes.append(f"leave: fitted on {leaving.leavings} leavings; {leaving.why}")
+        except ValueError as error:
+            notes.append(f"leave: assumed; {error}")
+    if settings.returning is not None and settings.returning.fit and log.has_time:
+        try:
+            found += fit_gaps(*gaps_of_times(log.user[rows], log.time[rows])).assumptions()
+        except ValueError as error:
+            notes.append(f"returning: assumed; {error}")
+    return Fitted(tuple(found), shift, tuple(notes))
+
+
+def slates_of(log: InteractionLog, rows: NDArray[np.int64]) -> LoggedSlates:
+    """Slates of the log's rows; each row by itself where the log does not say what was shown together."""
+    assert log.position is not None
+    impression = None if log.impression is None else log.impression[rows]
+    return LoggedSlates.of_rows(log.item[rows], log.position[rows], log.primary[rows], log.user[rows], impression)
+
+
+def examination_of(log: InteractionLog, rows: NDArray[np.int64], model: str) -> ExaminationFit:
+    """Examination fitted on rows of a log that has positions.
+
+    Raises:
+        ValueError: the model needs to know what was shown together, and the log does not say; or there is no click.
+    """
+    if model != "position" and log.impression is None:
+        raise ValueError(f"{model} needs to know which rows were shown together; name data.columns.impression")
+    return fit_examination(slates_of(log, rows), model, n_items=log.catalogue.n_items)  # type: ignore[arg-type]
+
+
+def examination_assumptions(fit: ExaminationFit, slate_size: int) -> list[Assumption]:
+    """The fit as a world's parameters: as probabilities, the most examined place being examined always."""
+    if fit.model == "cascade":
+        return [Assumption("examination", name, fit.value[name], "fitted", fit.se[name]) for name in fit.value]
+    most = max(1.0, *fit.value.values()) if fit.value else 1.0
+    rows = [Assumption("examination", "place_0", 1 / most, "fitted", 0.0)]
+    for name, value in fit.value.items():
+        place = int(name.split("_")[1])
+        if place < slate_size and np.isfinite(fit.se[name]):
+            rows.append(Assumption("examination", name, value / most, "fitted", fit.se[name] / most))
+    return rows
+
+
+def fitted_table(
+    model: str, assumptions: tuple[Assumption, ...], decay: float, continuation: float, slate_size: int
+) -> NDArray[np.float32]:
+    """`examination_table` with the fitted places in it; the places below the last fitted one decay on from it."""
+    table = examination_table(model, decay, continuation, slate_size).astype(np.float64)
+    fitted = {a.parameter: a.value for a in assumptions if a.part == "examination" and a.parameter.startswith("place")}
+    if not fitted or model == "cascade":
+        return table.astype(np.float32)
+    for k in range(slate_size):
+        before = table[k - 1, 0] if k else 1.0
+        table[k, 0] = fitted.get(f"place_{k}", min(1.0, before * decay if k else 1.0))
+        if model == "position":
+            table[k, 1:] = table[k, 0]
+    if model == "user_browsing":
+        for name, value in fitted.items():
+            if "after" in name:
+                place, last = (int(word) for word in name.split("_") if word.isdigit())
+                if place < slate_size:
+                    table[place, last + 1] = value
+    return np.clip(table, 0, 1).astype(np.float32)
+
+
+def _appeal_shift(log: InteractionLog, rows: NDArray[np.int64], fit: ExaminationFit, logits: Logits) -> float:
+    """S such that sum t sigma(z + s) is the number of clicks: z was calibrated on places that were not all examined."""
+    from scipy.optimize import brentq
+
+    assert log.position is not None
+    size = int(log.position[rows].max()) + 1
+    if fit.model == "cascade":
+        examined = fit.value["decay"] ** np.arange(size)
+    else:
+        places = np.array([fit.value.get(f"place_{k}", 1.0) for k in range(size)])
+        examined = np.where(np.isfinite(places), places, 1.0) / max(1.0, float(places.max()))
+    t, z, clicks = examined[log.position[rows]], logits(rows), float(log.primary[rows].sum())
+
+    def gap(shift: float) -> float:
+        return float(np.sum(t / (1 + np.exp(-(z + shift)))) - clicks)
+
+    return float(brentq(gap, -20, 20)) if gap(-20) < 0 < gap(20) else 0.0
+
+
+def logged_steps(
+    log: InteractionLog,
+    rows: NDArray[np.int64],
+    settings: SimulatorSettings,
+    examination: list[Assumption],
+    usual_rate: float,
+) -> LoggedSteps:
+    """Logged slates as the kernel's hazard sees them; the last session of each user is cut by the log and left out."""
+    assert log.impression is not None
+    order = np.lexsort((log.impression[rows], log.time[rows], log.user[rows]))
+    rows = rows[order]
+    impression = log.impression[rows]
+    begins = np.flatnonzero(np.diff(impression, prepend=-1) != 0)
+    user, time = log.user[rows][begins], log.time[rows][begins]
+    session = log.session[rows][begins] if log.session is not None else sessions_of_times(user, time)
+    clicks = np.add.reduceat(log.primary[rows].astype(np.float64), begins)
+    shown = np.diff(np.append(begins, len(rows)))
+    model = settings.examination.model
+    size = int(np.median(shown))
+    exam = settings.examination
+    value = {a.parameter: a.value for a in examination}
+    decay, continuation = value.get("decay", exam.decay), value.get("continuation", exam.continuation)
+    table = fitted_table(model, tuple(examination), decay, continuation, size)
+    usual = expected_clicks(model, table, continuation, usual_rate)
+    satisfaction = running_satisfaction(session, clicks, usual=usual, memory=settings.leave.memory)
+    categories = log.catalogue.item_categories
+    shares = categories / np.maximum(categories.sum(axis=1, keepdims=True), 1)
+    first = np.flatnonzero(np.diff(session, prepend=-1) != 0)
+    step = np.arange(len(session)) - np.repeat(first, np.diff(np.append(first, len(session))))
+    repetition = _running_repetition(shares[log.item[rows]], begins, step, settings.satiation.memory)
+    ends = np.append(np.diff(session) != 0, True)
+    cut = np.zeros(len(session), bool)  # the newest session of each user may go on after the log's early rows
+    newest = np.append(np.flatnonzero(np.diff(user) != 0), len(user) - 1)
+    cut[np.isin(session, session[newest])] = True
+    return LoggedSteps(user[~cut], session[~cut], step[~cut], satisfaction[~cut], repetition[~cut], ends[~cut])
+
+
+def _running_repetition(
+    shares: NDArray[np.floating], begins: NDArray[np.int64], step: NDArray[np.int64], memory: float
+) -> Floats:
+    """[m] what each slate has in common with the exposure before it, as in the kernel."""
+    if shares.shape[1] == 0:
+        return np.zeros(len(begins))
+    counts = np.diff(np.append(begins, len(shares)))
+    mean = np.add.reduceat(shares.astype(np.float64), begins, axis=0) / counts[:, None]
+    out = np.zeros(len(begins))
+    exposure = np.zeros(shares.shape[1])
+    for at in range(len(begins)):
+        if step[at] == 0:
+            exposure = np.zeros(shares.shape[1])
+        out[at] = exposure @ mean[at]
+        exposure = memory * exposure + (1 - memory) * mean[at]
+    return out
+
+
+def fit_heads(
+    log: InteractionLog, split: Split, role: int, settings: SimulatorSettings, logits: Logits
+) -> tuple[Head, ...]:
+    """Heads of the behaviours that the settings name, on clicked late rows of the role's tuning users.
+
+    Raises:
+        LogError: the log lacks a column, or it cannot be used.
+    """
+    if not settings.behaviours:
+        return ()
+    users = split.users(role, tuning=True)
+    rows = split.rows(log, users, late=True)
+    rows = rows[log.primary[rows] > 0]
+    z = logits(rows)
+    heads = []
+    for kind in KINDS:
+        for column, what in settings.behaviours.items():
+            if what != kind:
+                continue
+            if column not in log.behaviours:
+                there = ", ".join(log.behaviours) or "none"
+                raise LogError(
+                    f"simulator.behaviours.{column}: the log keeps no such column; name it in data.behaviours "
+                    f"(there: {there})"
+                )
+            heads.append(fit_head(kind, column, log.behaviours[column][rows], z, log.user[rows]))  # type: ignore[arg-type]
+    return tuple(heads)
+
+
+def shifted(head: Head, shift: float) -> Head:
+    """The same head for logits that all stand `shift` higher."""
+    if head.kind == "rating":
+        return replace(head, levels=tuple(level + head.slope * shift for level in head.levels))
+    return replace(head, intercept=head.intercept - head.slope * shift)

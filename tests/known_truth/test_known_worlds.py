@@ -1,0 +1,175 @@
+"""Each named test world: who handles its difficulty wins or covers the truth, who ignores it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from agents.base import Observation
+from evaluators.metrics import Reference, user_metric
+from evaluators.rollout import fly, fly_visits
+from simulator.behaviour.examination import LoggedSlates, fit_examination
+from simulator.errors import LogError
+from simulator.known_worlds import (
+    CATEGORIES,
+    HISTORY,
+    ITEMS,
+    KNOWN_WORLDS,
+    SLATE,
+    KnownWorld,
+    known_tables,
+    known_world,
+)
+
+Floats = NDArray[np.float64]
+CATEGORY = np.arange(ITEMS) % CATEGORIES
+REFERENCE = Reference(np.ones(ITEMS, np.int64), np.ones(ITEMS, bool))
+
+
+class Scoring:
+    """Shows the candidates of highest score."""
+
+    def __init__(self, score: Callable[[Observation], NDArray[np.floating]]) -> None:
+        self.score = score
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        score = np.broadcast_to(self.score(observation), (len(observation), ITEMS))
+        assert observation.candidates is not None
+        order = np.argsort(np.where(observation.candidates, -score, np.inf), axis=1, kind="stable")
+        return order[:, : observation.slate_size]
+
+
+def gain(known: KnownWorld, one: Scoring, other: Scoring, *, sessions: int = 1) -> tuple[float, float]:
+    """Paired difference of the reward a session, and its standard error over users."""
+    both = []
+    for agent in (one, other):
+        where = {"name": "a", "world_number": 1, "seed": 5, "training_seed": 0}
+        flown = fly_visits(agent, known.world, sessions=sessions, **where) if sessions > 1 else fly(
+            agent, known.world, **where
+        )  # fmt: skip
+        both.append(user_metric("reward", flown, REFERENCE))
+    difference = both[0] - both[1]
+    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def category_rates(observation: Observation, part: slice, prior: float = 2.0) -> Floats:
+    """[n, C] share of clicks among the interactions in a part of the history, by category."""
+    items, clicks = observation.history_items[:, part], observation.history_feedback[:, part]
+    of = CATEGORY[np.maximum(items, 0)]
+    own = (of[..., None] == np.arange(CATEGORIES)) & (items >= 0)[..., None]
+    return (own * clicks[..., None]).sum(axis=1) / (own.sum(axis=1) + prior)
+
+
+def profile(observation: Observation) -> Floats:
+    """[n, I] taste as the log tells it: blind to what the session has brought."""
+    session = SLATE * int(observation.step[0])
+    return category_rates(observation, slice(0, HISTORY - session))[:, CATEGORY]
+
+
+def test_position_bias_is_undone_by_the_fitted_examination_and_fools_the_click_rate() -> None:
+    known = known_world("position_bias")
+    rows = known.rows
+    shown = LoggedSlates.of_rows(rows.item, rows.position, rows.click.astype(float), rows.user, rows.impression)
+    fit = fit_examination(shown, "position", n_items=ITEMS)
+    z = [(fit.value[f"place_{k}"] - 0.6**k) / fit.se[f"place_{k}"] for k in range(1, 6)]
+    assert np.mean(np.abs(z) < 2) >= 0.8
+    assert max(np.abs(z)) < 3.5
+    rate = np.bincount(rows.item, rows.click, ITEMS) / np.bincount(rows.item, minlength=ITEMS)
+    truth = known.world.item_bias
+    assert spearmanr(fit.attraction, truth).statistic > spearmanr(rate, truth).statistic + 0.2
+    difference, error = gain(known, Scoring(lambda _: fit.attraction), Scoring(lambda _: rate))
+    assert difference > 3 * error
+
+
+def test_boredom_rewards_variety_and_punishes_the_favourite() -> None:
+    known = known_world("boredom")
+
+    def varied(observation: Observation) -> Floats:
+        """The same, less what was clicked in the last three slates."""
+        session = min(3, int(observation.step[0])) * SLATE
+        recent = category_rates(observation, slice(HISTORY - session, None), prior=1.0)
+        return profile(observation) - 0.8 * recent[:, CATEGORY]
+
+    difference, error = gain(known, Scoring(varied), Scoring(profile))
+    assert difference > 3 * error
+
+
+def test_selection_bias_is_weighed_out_and_misleads_the_mean() -> None:
+    known = known_world("selection_bias")
+    rows, n_users = known.rows, len(known.world.starts)
+    truth = float(np.mean(1 / (1 + np.exp(-known.appeal()))))
+    naive = np.bincount(rows.user, rows.click, n_users), np.bincount(rows.user, minlength=n_users)
+    weighed = np.bincount(rows.user, rows.click / rows.propensity, n_users) / ITEMS
+    se = weighed.std(ddof=1) / np.sqrt(n_users)
+    assert abs(weighed.mean() - truth) < 2.5 * se
+    rate = naive[0].sum() / naive[1].sum()
+    residual = (naive[0] - rate * naive[1]) / naive[1].mean()
+    assert rate - truth > 10 * residual.std(ddof=1) / np.sqrt(n_users)
+
+
+def test_drift_is_followed_by_what_was_clicked_lately_and_missed_by_the_old_profile() -> None:
+    known = known_world("drift")
+
+    def lately(observation: Observation) -> Floats:
+        return category_rates(observation, slice(HISTORY - 12, None))[:, CATEGORY]
+
+    difference, error = gain(known, Scoring(lately), Scoring(profile))
+    assert difference > 3 * error
+
+
+def test_cold_start_is_overcome_by_optimism_and_not_by_popularity() -> None:
+    known = known_world("cold_start")
+    rows = known.rows
+    clicks, shown = np.bincount(rows.item, rows.click, ITEMS), np.bincount(rows.item, minlength=ITEMS)
+    assert (shown == 0).sum() == ITEMS // 4
+    optimistic = (clicks + 1) / (shown + 1) + np.sqrt(2 / (shown + 1))
+    difference, error = gain(known, Scoring(lambda _: optimistic), Scoring(lambda _: clicks))
+    assert difference > 3 * error
+
+
+def test_a_feedback_loop_is_undone_by_its_own_history_and_deceives_the_counts() -> None:
+    """The lift of each session follows from the clicks before it, which the log has: an offset of each row's logit."""
+    known = known_world("feedback_loop")
+    rows, world = known.rows, known.world
+    number = rows.session // len(world.starts)
+    counts, offset = np.zeros(ITEMS), np.zeros(len(rows.item))
+    for session in range(number.max() + 1):
+        here = number == session
+        lift = world.popularity_bias(counts) - world.popularity_bias(np.zeros(ITEMS))
+        offset[here] = lift[rows.item[here]]
+        counts += np.bincount(rows.item[here], rows.click[here], ITEMS)
+    quality = np.full(ITEMS, -1.0)
+    for _ in range(30):  # Newton, each item by itself, with half a click and half a miss so that none is infinite
+        p = 1 / (1 + np.exp(-(quality[rows.item] + offset)))
+        own = 1 / (1 + np.exp(-quality))
+        slope = np.bincount(rows.item, rows.click - p, ITEMS) + 0.5 - own
+        quality += np.clip(slope / (np.bincount(rows.item, p * (1 - p), ITEMS) + own * (1 - own)), -1, 1)
+    truth = world.item_bias
+    assert spearmanr(quality, truth).statistic > spearmanr(counts, truth).statistic + 0.2
+    difference, error = gain(known, Scoring(lambda _: quality), Scoring(lambda _: counts), sessions=3)
+    assert difference > 3 * error
+
+
+@pytest.mark.parametrize("name", KNOWN_WORLDS)
+def test_a_known_world_is_the_same_for_everybody_and_its_log_can_be_read(name: str) -> None:
+    one, two = known_world(name), known_world(name)
+    assert one.world.digest == two.world.digest
+    assert np.array_equal(one.rows.click, two.rows.click)
+    tables = known_tables(name)
+    assert len(tables.log) == len(one.rows.user)
+    assert ((one.rows.propensity > 0) & (one.rows.propensity <= 1)).all()
+    # The weights 1 / propensity of the first places add up to the candidates there were, if the propensities are true.
+    first = one.rows.position == 0
+    if name not in ("selection_bias", "cold_start"):
+        seen_before = SLATE * (one.rows.time[first] % 864_000 // 60)
+        weight = 1 / one.rows.propensity[first] / (ITEMS - seen_before)
+        assert abs(weight.mean() - 1) <= 4 * weight.std() / np.sqrt(first.sum()) + 1e-9
+
+
+def test_a_world_that_is_not_known_is_named_with_its_nearest() -> None:
+    with pytest.raises(LogError, match=r"'world:bordom' is not a known world; did you mean 'boredom'\?"):
+        known_world("bordom")

@@ -1,0 +1,163 @@
+"""What a log tells of behaviour reaches the world as fitted parameters with standard errors; the rest stays assumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulator.behaviour import SimulatorSettings
+from simulator.behaviour.fitting import fitted_table
+from simulator.datasets import DataSettings, load_dataset
+from simulator.errors import InputError, LogError
+from simulator.log import JUDGE, InteractionLog, split_users
+from simulator.users import SimulatedUsers
+from simulator.world import World
+from tests.simulator.small_world import TruePreference, small_log
+
+ROOT = np.random.SeedSequence(0)
+
+
+def marginal_preference(log: InteractionLog) -> TruePreference:
+    """What a preference model that knows no positions learns: each item's rate in the log."""
+    n = log.catalogue.n_items
+    rate = (np.bincount(log.item, log.primary, n) + 1) / (np.bincount(log.item, minlength=n) + 3)
+    return TruePreference(np.zeros((n, 4), np.float32), np.log(rate / (1 - rate)).astype(np.float32))
+
+
+class NoTaste(TruePreference):
+    def user_states(self, histories: object, user_features: np.ndarray) -> object:  # type: ignore[override]
+        states = super().user_states(histories, user_features)  # type: ignore[arg-type]
+        return replace(states, bias=states.bias * 0)
+
+
+def build(log: InteractionLog, **settings: object) -> World:
+    split = split_users(log, ROOT)
+    plain = marginal_preference(log)
+    preference = NoTaste(plain.item_vectors, plain.item_bias)
+    chosen = SimulatorSettings.model_validate({"slate_size": 6, "leave": {"fit": False}, **settings})
+    return World.build(preference, log, split, split.users(JUDGE), chosen, name="w")
+
+
+@pytest.fixture(scope="module")
+def positions() -> InteractionLog:
+    return load_dataset(DataSettings(source="world:position_bias"), Path())
+
+
+def test_a_log_with_positions_gives_a_fitted_examination(positions: InteractionLog) -> None:
+    world = build(positions)
+    places = {a.parameter: a for a in world.assumptions if a.parameter.startswith("place")}
+    assert set(places) == {f"place_{k}" for k in range(6)}
+    for k in range(1, 6):
+        found = places[f"place_{k}"]
+        assert (found.source, found.sweep) == ("fitted", ())
+        assert found.se is not None
+        assert abs(found.value - 0.6**k) < 3 * found.se
+    assert np.allclose(world.examination_table(6)[:, 0], [places[f"place_{k}"].value for k in range(6)])
+    changed = world.with_parameter("examination", "place_1", 0.9)
+    assert changed.examination_table(6)[1, 0] == pytest.approx(0.9)
+    assert not [a for a in world.assumptions if (a.part, a.parameter) == ("examination", "decay")]
+    assert any("examination: fitted on" in note for note in world.notes)
+    with pytest.raises(InputError, match=r"place_1: 1.2 is outside \[0, 1\]"):
+        world.with_parameter("examination", "place_1", 1.2)
+
+
+def test_without_the_fit_the_declared_values_hold_and_are_swept(positions: InteractionLog) -> None:
+    world = build(positions, examination={"decay": 0.7, "fit": False})
+    assert {a.source for a in world.assumptions if a.part == "examination"} == {"assumed"}
+    assert world.examination_table(3)[:, 0] == pytest.approx([1, 0.7, 0.49])
+
+
+def test_appeal_is_that_of_an_examined_item_so_that_the_worlds_click_rate_is_the_logs(
+    positions: InteractionLog,
+) -> None:
+    """Rates of places that were seldom looked at are no appeals: without the shift the world clicks too little."""
+    rates = {}
+    for fit in (True, False):
+        world = build(positions, satiation={"strength": 0}, drift={"rate": 0}, examination={"fit": True})
+        if not fit:
+            world = replace(world, item_bias=marginal_preference(positions).item_bias)
+        users = SimulatedUsers(world, len(world.starts), seed=1)
+        users.start(np.arange(users.n))
+        clicks = shown = 0
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            o = users.step(rng.integers(0, world.n_items, (users.n, 6)))
+            clicks += int(o.clicks.sum())
+            shown += int((o.shown >= 0).sum())
+        rates[fit] = clicks / shown
+    assert rates[True] == pytest.approx(positions.primary.mean(), rel=0.12)
+    assert rates[False] < 0.6 * positions.primary.mean()
+
+
+def test_slates_longer_than_the_logs_decay_on_from_its_last_place(positions: InteractionLog) -> None:
+    world = build(positions)
+    table = fitted_table("position", world.assumptions, 0.5, 0.0, 8)
+    assert table[6, 0] == pytest.approx(0.5 * table[5, 0])
+    assert table[7, 3] == pytest.approx(0.25 * table[5, 0])
+
+
+def test_models_that_need_whole_slates_say_so_where_the_log_has_none(positions: InteractionLog) -> None:
+    world = build(replace(positions, impression=None), examination={"model": "cascade"})
+    assert {a.source for a in world.assumptions if a.part == "examination"} == {"assumed"}
+    assert any("data.columns.impression" in note for note in world.notes)
+    fitted = build(positions, examination={"model": "user_browsing"})
+    assert any(a.parameter.startswith("place_1_after_0") and a.source == "fitted" for a in fitted.assumptions)
+
+
+def with_behaviours(seed: int = 0) -> InteractionLog:
+    rng = np.random.default_rng(seed)
+    log = small_log(rng, users=400)
+    like = (rng.random(len(log)) < 0.3).astype(float)
+    dwell = np.where(log.primary > 0, np.exp(3 + 0.5 * rng.standard_normal(len(log))), np.nan)
+    return replace(log, behaviours={"liked": like, "seconds": dwell})
+
+
+def test_heads_are_fitted_on_clicked_rows_of_users_who_fit_nothing_else() -> None:
+    log = with_behaviours()
+    world = build(log, behaviours={"seconds": "dwell", "liked": "like"}, reward="dwell")
+    assert [head.kind for head in world.heads] == ["like", "dwell"]
+    like = {a.parameter: a for a in world.assumptions if a.part == "like"}
+    assert like["intercept"].source == "fitted"
+    assert abs(like["slope"].value) < 4 * like["slope"].se
+    split = split_users(log, ROOT)
+    rows = split.rows(log, split.users(JUDGE, tuning=True), late=True)
+    assert world.heads[0].n == int(log.primary[rows].sum())
+    z = np.zeros(1)
+    assert world.heads[0].mean(z)[0] == pytest.approx(0.3, abs=0.12)
+    assert world.heads[1].mean(z)[0] == pytest.approx(np.exp(3.125), rel=0.2)
+    with pytest.raises(LogError, match=r"simulator.behaviours.bought: the log keeps no such column"):
+        build(log, behaviours={"bought": "purchase"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"reward": "dwell"}, "'dwell' needs a dwell in simulator.behaviours"),
+        ({"behaviours": {"a": "like", "b": "like"}}, "two columns are a like"),
+        ({"friends": {"strength": 1.0}}, "who is whose friend"),
+    ],
+)
+def test_settings_that_lack_what_they_need_are_refused(wrong: dict[str, object], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        SimulatorSettings.model_validate(wrong)
+
+
+def test_a_file_of_friends_is_read_and_its_mistakes_are_one_line(tmp_path: Path) -> None:
+    log = small_log(np.random.default_rng(0), users=60)
+    (tmp_path / "friends.csv").write_text("who,whom\nu1,u2\nu2,u3\nu9,nobody\n")
+    split = split_users(log, ROOT)
+    plain = marginal_preference(log)
+    chosen = SimulatorSettings.model_validate({"friends": {"strength": 0.5, "pairs": "friends.csv"}})
+    users = np.arange(60)
+    world = World.build(plain, log, split, users, chosen, name="w", folder=tmp_path)
+    assert world.friends is not None
+    sizes = np.diff(world.friends.start)
+    assert sizes[[1, 2, 3]].min() > 0
+    assert sizes.sum() == sizes[[1, 2, 3]].sum()
+    assert not world.bare
+    (tmp_path / "friends.csv").write_text("who,whom\nx,y\n")
+    with pytest.raises(LogError, match=r"simulator.friends.pairs: 'friends.csv' names no two users"):
+        World.build(plain, log, split, users, chosen, name="w", folder=tmp_path)
