@@ -229,20 +229,43 @@ def trade_off(sides: Sequence[TwoSides], items: str, users: str) -> Markup:
     def y(value: float | None, else_: float) -> float:
         return TOP + (1 - up.share(else_ if value is None else value)) * tall
 
+    points = []
     for s in known:
         a, b = s.items.value, s.users.value
         assert a is not None
         assert b is not None
         at_x, at_y = x(a, a), y(b, b)
+        points.append((at_x, at_y))
         parts.append(
             f'<line class="whisker" x1="{x(s.items.low, a):.1f}" x2="{x(s.items.high, a):.1f}" y1="{at_y:.1f}" '
             f'y2="{at_y:.1f}"/><line class="whisker" x1="{at_x:.1f}" x2="{at_x:.1f}" y1="{y(s.users.low, b):.1f}" '
             f'y2="{y(s.users.high, b):.1f}"/><circle class="point" cx="{at_x:.1f}" cy="{at_y:.1f}" r="3"/>'
         )
-        anchor, shift = ("end", -5) if at_x > LEFT + 0.75 * wide else ("start", 5)
-        parts.append(f'<text x="{at_x + shift:.1f}" y="{at_y - 4:.1f}" text-anchor="{anchor}">{escape(s.name)}</text>')
+    for s, (text_x, text_y) in zip(known, _label_places(points, [s.name for s in known]), strict=True):
+        parts.append(f'<text x="{text_x:.1f}" y="{text_y:.1f}">{escape(s.name)}</text>')
     each = "; ".join(f"{s.name}: {users} {with_interval(s.users)}, {items} {with_interval(s.items)}" for s in known)
     return _svg(parts, "chart", f"Users against items. {each}", f"0 0 {WIDTH} {HEIGHT}")
+
+
+LETTER, LINE = 6.5, 12
+"""Width of a letter and height of a line of the chart's text, in units of its view box."""
+
+
+def _label_places(points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[float, float]]:
+    """Where each point's name begins: at the first of eight places beside it that lies free and inside the frame."""
+    taken: list[tuple[float, float, float]] = []
+    found = []
+    for (x, y), name in zip(points, names, strict=True):
+        width = LETTER * len(name)
+        places = [(x + side, y + down) for down in (-5, 14, -17, 26) for side in (6, -6 - width)]
+        inside = [p for p in places if p[0] >= LEFT and p[0] + width <= WIDTH and LINE <= p[1] <= HEIGHT - BOTTOM]
+        free = [
+            p for p in inside if all(p[0] + width < x0 or p[0] > x1 or abs(p[1] - at) >= LINE for x0, x1, at in taken)
+        ]
+        chosen = (free or inside or places)[0]
+        taken.append((chosen[0], chosen[0] + width, chosen[1]))
+        found.append(chosen)
+    return found
 
 
 def learning(curves: Sequence[Curve], axis: Axis, name: str) -> Markup:

@@ -748,7 +748,7 @@ def _price_panels(report: Report) -> list[Panel]:
 ITEM_SIDE = {
     "exposure_share(head)": "share of attention that the head items get",
     "exposure_per_merit(tail / head)": "exposure per merit, tail over head; 1 is even",
-    "attention_unfairness": "attention against relevance; 0 is fair",
+    "attention_unfairness": "how far attention is from relevance; 0 is fair",
 }
 
 
