@@ -16,6 +16,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -75,6 +76,7 @@ def use(path: Path, stages: tuple[str, ...]) -> list[dict[str, Any]]:
         out = job()
         taken = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
         found.append({"stage": name, **taken, "peak_gb": peak()})
+        print(f"{name}: {taken['cpu_seconds']:.1f} processor s, peak {peak():.1f} GB", file=sys.stderr, flush=True)
         return out
 
     root = np.random.SeedSequence(0)
