@@ -44,7 +44,7 @@ bench-fidelity: setup
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_fidelity.py --seeds 2000
 
 bench-coverage: setup
-	@$(BIN)/python -m benchmarks.coverage $(COVERAGE)
+	@$(BIN)/python -m benchmarks.interval_coverage $(COVERAGE)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

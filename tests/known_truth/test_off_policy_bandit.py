@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.coverage import by_doors, grid_counts
+from benchmarks.interval_coverage import by_doors, grid_counts
 from benchmarks.processes import p1_rows, p1_sums
 from evaluators import off_policy
 from evaluators.estimate import Estimate

@@ -1,6 +1,6 @@
 """The coverage tables of EVALUATION, sections 3 to 5, measured again with the product's own intervals and rules.
 
-python -m benchmarks.coverage [--full] [--table NAME]...        (make bench-coverage)
+python -m benchmarks.interval_coverage [--full] [--table NAME]...        (make bench-coverage)
 
 The quick form takes a few processor minutes; --full has the document's number of replications. R logs of a cell are
 drawn and judged at once. Beside each figure stands the document's; a difference beyond three Monte-Carlo standard
