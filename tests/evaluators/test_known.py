@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -157,3 +159,13 @@ def test_open_bandits_two_policies_agree_as_far_as_46_clicks_can_tell() -> None:
         assert check.estimate.low < 1 < check.estimate.high
         assert check.estimate.value == pytest.approx(1, abs=0.15)
     assert "1 pair of policies, needs 6" in checks[2].reason
+
+
+def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    from simulator.datasets import check_dataset
+
+    if check_dataset("obd-women").folder is None:
+        pytest.skip("obd-women is in no folder of WINDTUNNEL_DATA")
+    page = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    assert "ranking agreement None 1 pair" in capsys.readouterr().out
