@@ -17,7 +17,8 @@ from simulator.preference.architectures import ARCHITECTURES, WITHOUT_TEXT, Fit,
 from simulator.preference.calibration import calibrate, drift_of, platt
 from simulator.preference.continual import SavedModel
 from simulator.preference.debiasing import weigh
-from simulator.preference.model import PreferenceModel, row_hashes
+from simulator.preference.labels import with_few_labels
+from simulator.preference.model import Member, PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem, build_problem
 from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream, stream_word
@@ -331,6 +332,27 @@ def fit_with_pairs(
     name = ("preference", architecture, role, number)
     count = settings.members if bootstrap is None else min(settings.members, settings.refit_members)
     features = np.concatenate(item_features(tower.vectors, log.catalogue, settings), axis=1)
+    labels: dict[str, Any] = {}
+    if settings.label_budget is not None:
+
+        def quick(few: Problem, number: int) -> Member:
+            return ARCHITECTURES["two_tower"](
+                Fit(
+                    few,
+                    features,
+                    settings,
+                    root,
+                    (*name, "labels", number),
+                    1,
+                    None,
+                    log.catalogue,
+                    cache,
+                    folder,
+                    _silent,
+                )
+            ).members[0]
+
+        problem, labels = with_few_labels(problem, settings, quick, stream(root, *name, "labels"))
     start = None
     if saved is not None and settings.update is not None and architecture == "two_tower":
         start = Start.of(saved, problem, log, features, settings.update)
@@ -364,6 +386,7 @@ def fit_with_pairs(
             "rows_fitted": len(problem.histories.item),
             "tuning_log_loss": float(problem.tuning_loss(logit).sum() / len(problem.target)),
             "drift": drift,
+            **labels,
             **made.measures,
         },
     )

@@ -150,6 +150,18 @@ class PreferenceSettings(BaseModel):
         description="Penalty on squared item vectors, per item; left out: 40 where items have text or categories, "
         "16 from ids alone.",
     )
+    label_budget: Positive | None = Field(
+        default=None, description="Rows to fit whose outcome is read; left out: all. What a label would cost is saved."
+    )
+    label_choice: Literal["uncertainty", "random"] = Field(
+        default="uncertainty",
+        description="Which rows are labelled: those that tell most of what is uncertain, in four rounds; or any.",
+    )
+    pseudo_labels: Annotated[float, Field(gt=0.5, lt=1)] | None = Field(
+        default=None,
+        description="Rows beyond `label_budget` get the more probable outcome as their label where it is at least this "
+        "probable; left out: they are not used.",
+    )
     examples: Annotated[int, Field(ge=0, le=100)] = Field(
         default=3, description="Users for whom the report says which history items and words moved a score."
     )
