@@ -212,9 +212,9 @@ class StageCache:
         """The folder itself as a file to lock, so that a run which stops at bad input leaves nothing in it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            folder = os.open(self.folder, os.O_RDONLY)
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            folder = os.open(self.folder, os.O_RDONLY)
         except OSError as error:
             raise InputError(
                 f"WINDTUNNEL_CACHE: '{self.folder}' cannot be written to ({error.strerror}); name a folder of your own"
