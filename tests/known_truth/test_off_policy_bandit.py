@@ -237,13 +237,13 @@ def test_07_cross_fitting_saves_dr_from_a_model_that_memorises() -> None:
 
     errors, covered, in_sample = [], 0, 0
     model = KNeighborsRegressor(1)
-    for k in range(100):
+    for k in range(60):
         rounds, pi_e, truth = softmax_log(stream(ROOT, "7", k), 1000, target=0.6)
         q, _ = cross_fit_q(rounds, 4, stream(ROOT, "7 folds", k), model=model)
         dr = off_policy.estimate(rounds, pi_e, estimators=["dr"], q_hat=q, force=True)["dr"]
         errors.append(dr.value - truth)  # type: ignore[operator]
         covered += dr.low <= truth <= dr.high  # type: ignore[operator]
-        if k < 40:
+        if k < 24:
             design = np.c_[rounds.context, np.eye(4)[rounds.action]]
             fitted = KNeighborsRegressor(1).fit(design, rounds.reward)
             seen = np.stack(
@@ -251,9 +251,9 @@ def test_07_cross_fitting_saves_dr_from_a_model_that_memorises() -> None:
             )
             bad = off_policy.estimate(rounds, pi_e, estimators=["dr"], q_hat=seen, force=True)["dr"]
             in_sample += bad.low <= truth <= bad.high  # type: ignore[operator]
-    assert abs(np.mean(errors)) <= 4 * np.std(errors) / 10
-    assert covered >= 88
-    assert in_sample <= 32
+    assert abs(np.mean(errors)) <= 4 * np.std(errors) / math.sqrt(60)
+    assert covered >= 52
+    assert in_sample <= 19
 
 
 def test_08_bias_aware_limits_of_a_clipped_estimate_cover_where_plain_ones_never_do() -> None:

@@ -47,14 +47,14 @@ def test_the_blurred_policy_integrates_to_one_also_at_the_ends_of_the_range() ->
 
 
 def test_intervals_cover_the_value_of_the_blurred_policy() -> None:
-    """60 logs of 1,500 rounds (20 with a model): at least .87; ips without the logging density is off by 8 errors."""
+    """40 logs of 1,500 rounds (12 with a model): at least .8; ips without the logging density is off by 6 errors."""
     names = ("ips", "snips", "ips(clip=10)")
     covered: dict[str, list[bool]] = {name: [] for name in (*names, "dr", "sndr")}
     errors, wrong = [], []
-    for k in range(60):
+    for k in range(40):
         log, action, x = priced(stream(ROOT, "cover", k), 1500)
         truth = value_of(blur(log, action, 0.2), x)
-        asked = (*names, "dr", "sndr") if k < 20 else names
+        asked = (*names, "dr", "sndr") if k < 12 else names
         found = estimate_continuous(log, action, bandwidth=0.2, estimators=asked, seed=k)
         for name, e in found.items():
             covered[name].append(e.low <= truth <= e.high)  # type: ignore[operator]
@@ -65,10 +65,10 @@ def test_intervals_cover_the_value_of_the_blurred_policy() -> None:
         if k == 0:
             assert found["dr"].high - found["dr"].low < found["ips"].high - found["ips"].low  # type: ignore[operator]
             assert "blurred" in found["dr"].method
-    assert all(np.mean(hits) >= 0.87 for hits in covered.values()), covered
-    z, z_wrong = (np.mean(v) / (np.std(v) / np.sqrt(60)) for v in (errors, wrong))
+    assert all(np.mean(hits) >= 0.8 for hits in covered.values()), covered
+    z, z_wrong = (np.mean(v) / (np.std(v) / np.sqrt(40)) for v in (errors, wrong))
     assert abs(z) <= 4
-    assert abs(z_wrong) > 8
+    assert abs(z_wrong) > 6
 
 
 def test_a_narrower_kernel_is_nearer_to_the_policy_and_has_heavier_weights() -> None:
