@@ -302,7 +302,7 @@ class ForWhom:
         }
 
     def _paths(self, name: str, against: str) -> dict[str, Any]:
-        if METRICS[self.metric].of != "user":
+        if METRICS[self.metric].of != "user" or len(self.flights.user) < 2 * FEWEST_USERS:
             return {}
         sides = []
         for side in (name, against):

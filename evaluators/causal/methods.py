@@ -56,6 +56,8 @@ def targeted(x: Floats, score: Floats, user: Ints, root: np.random.SeedSequence)
     spread = float(score.std())
     chance = 1 / (1 + np.exp(-STEEP * (score - score.mean()) / (spread if spread > 0 else 1.0)))
     treated = (stream(root, "causal", "targeted").random(n_users)[place] < chance).astype(np.int64)
+    if n_users < 2 * FEWEST_USERS or min(int(treated.sum()), int((1 - treated).sum())) < FEWEST_USERS:
+        return Assignment(treated, np.full(len(user), 0.5))  # an arm is too small, so every method is withheld
     fold = user_folds(index, n_users, len(user), FOLDS, stream(root, "causal", "propensity folds"))
     p = np.empty(len(user))
     for k in range(FOLDS):

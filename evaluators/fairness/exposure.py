@@ -115,8 +115,9 @@ def exposure_share(exposure: Any, chosen: NDArray[np.bool_], *, level: float = 0
     mine = np.asarray(exposure[:, np.flatnonzero(chosen)].sum(1)).ravel()
     ratios = Ratios(mine[None], np.asarray(exposure.sum(1)).ravel()[None])
     method = "share of attention, ratio of user sums, user t"
-    if not ratios.defined:
-        return Estimate.withhold(method, "exposure: nothing was shown", n=ratios.n_users, level=level)
+    if not ratios.defined or ratios.n_users < 2:
+        why = f"exposure: {ratios.n_users} users who were shown something, needs 2; fly more users"
+        return Estimate.withhold(method, why, n=ratios.n_users, level=level)
     half = t_quantile(level, ratios.n_users - 1) * standard_error(ratios.scores())
     return Estimate(ratios.value, ratios.value - half, ratios.value + half, level, ratios.n_users, method)
 
@@ -158,7 +159,9 @@ def provider_ratio(
         )
 
     def ratio(sums: Floats) -> Floats:
-        return (sums[..., 0] / sums[..., 1]) / (sums[..., 2] / np.maximum(sums[..., 3], 1e-300))
+        # A resample in which the second group was never shown has no upper limit.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (sums[..., 0] / sums[..., 1]) / (sums[..., 2] / np.maximum(sums[..., 3], 1e-300))
 
     weight = rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples)
     drawn = ratio(weight @ table.T)

@@ -103,6 +103,7 @@ def by_group(
         scope: simulated or logged, for the wording.
         higher_is_better: the metric's direction, for who is served worst.
     """
+    import pandas as pd
     from fairlearn.metrics import MetricFrame
 
     values = value if isinstance(value, AgentValues) else AgentValues(value[None, None])
@@ -119,7 +120,7 @@ def by_group(
         metrics={"mean": _mean, "sd": _sd, "n": _count, "with_event": _positive},
         y_true=has_event,
         y_pred=mean_of_user,
-        sensitive_features=group,
+        sensitive_features=pd.Series(group, name=attribute),  # an array of one user would be squeezed to none
     )
     rows = [(str(name), row) for name, row in frame.by_group.sort_index().iterrows()]
     reasons = {name: _too_small(name, int(row["n"]), int(row["with_event"])) for name, row in rows}

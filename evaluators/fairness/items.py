@@ -17,6 +17,7 @@ from evaluators.fairness.exposure import (
     exposure_share,
     provider_ratio,
 )
+from evaluators.fairness.groups import FEWEST_USERS
 from evaluators.sessions import Sessions
 from simulator.streams import stream
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 HEAD, TAIL = "head", "tail"
+NAMES = ("exposure_share(head)", "exposure_per_merit(tail / head)", "exposure_gini", "attention_unfairness")
 
 
 def item_groups(likes: Floats, share: float = 0.5) -> NDArray[np.str_]:
@@ -59,19 +61,18 @@ def item_fairness(
         root: root of the streams.
         level: of the intervals; users are the unit, in one judge world.
     """
+    if len(sessions) < FEWEST_USERS:
+        why = f"users: {len(sessions)}, needs {FEWEST_USERS}; fly more users"
+        return {name: Estimate.withhold(f"{name}; judge world 1", why, n=len(sessions), level=level) for name in NAMES}
     exposure, impressions = exposure_by_user(sessions, len(groups))
 
     def rng(name: str) -> np.random.Generator:
         return stream(root, "item fairness", name)
 
-    found = {
-        "exposure_share(head)": exposure_share(exposure, groups == HEAD, level=level),
-        "exposure_per_merit(tail / head)": provider_ratio(
-            exposure, merit, groups, TAIL, HEAD, rng("ratio"), resamples=500, level=level
-        ),
-        "exposure_gini": exposure_gini(exposure, impressions, rng("gini"), resamples=100, level=level),
-        "attention_unfairness": amortised_rank_unfairness(
-            exposure, merit, rng("amortised"), resamples=100, level=level
-        ),
-    }
-    return {name: estimate.note("judge world 1") for name, estimate in found.items()}
+    found = (
+        exposure_share(exposure, groups == HEAD, level=level),
+        provider_ratio(exposure, merit, groups, TAIL, HEAD, rng("ratio"), resamples=500, level=level),
+        exposure_gini(exposure, impressions, rng("gini"), resamples=100, level=level),
+        amortised_rank_unfairness(exposure, merit, rng("amortised"), resamples=100, level=level),
+    )
+    return {name: estimate.note("judge world 1") for name, estimate in zip(NAMES, found, strict=True)}

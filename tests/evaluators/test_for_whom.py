@@ -173,3 +173,34 @@ def test_paths_methods_and_items_come_with_every_agent_that_has_a_baseline(
     _, judged, _ = flown
     total = judged["blind"][0].flights[0].values["reward"] - judged["popularity"][0].flights[0].values["reward"]
     assert values[0] == pytest.approx(total.mean())
+
+
+@pytest.mark.parametrize("users", [1, 3, 40])
+def test_a_handful_of_users_gives_reasons_and_no_traceback(flown: Flown, users: int) -> None:
+    """The same flights, cut to the first users, as a small run would have them."""
+    _, judged, population = flown
+
+    def cut(one: Judged) -> Judged:
+        flights = tuple(
+            replace(f, user=f.user[:users], values={k: v[:users] for k, v in f.values.items()}, clicks=f.clicks[:users])
+            for f in one.flights
+        )
+        slate, clicks = one.first.slate[:users], one.first.clicks[:users]
+        first = replace(
+            one.first, user=one.first.user[:users], slate=slate, clicks=clicks, length=one.first.length[:users],
+            left=one.first.left[:users], reward=None,
+        )  # fmt: skip
+        return replace(one, flights=flights, first=first, flipped={})
+
+    starts = population.world.starts
+    end = starts.seen.start[users]
+    fewer = replace(
+        starts, user=starts.user[:users], vector=starts.vector[:users], bias=starts.bias[:users],
+        seen=replace(starts.seen, start=starts.seen.start[: users + 1], item=starts.seen.item[:end]),
+    )  # fmt: skip
+    few = replace(population, features=population.features[:users], world=replace(population.world, starts=fewer))
+    made = sections((flown[0], {name: [cut(one) for one in many] for name, many in judged.items()}, few))
+    blind = made["blind"]
+    assert "paths" not in blind
+    assert blind["fairness"]["gap(click_rate, gender)"].value is None
+    assert all(one.estimate.value is None for one in blind["effect_methods"])
