@@ -105,7 +105,9 @@ def fly_course(
         ]
         done += 1
         report(done / total, words)
-        return tuple(measure(sessions, course.reference, course.metrics) for sessions in flown), flown[0]
+        return tuple(measure(sessions, course.reference, course.metrics) for sessions in flown), flown[0].first_rows(
+            len(world.starts)
+        )
 
     flights: list[Flight] = []
     first: Sessions | None = None

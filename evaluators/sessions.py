@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,17 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def first_rows(self, n: int) -> Sessions:
+        """The first n sessions: of users who come back, those of the first visit."""
+        if n == len(self):
+            return self
+        arrays = {
+            name: value[:n]
+            for name in ("user", "slate", "clicks", "length", "left", "reward", "followed", "could_follow")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **arrays, after={kind: values[:n] for kind, values in self.after.items()})
 
     @property
     def shown(self) -> NDArray[np.bool_]:

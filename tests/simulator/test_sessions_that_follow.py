@@ -180,7 +180,9 @@ def test_sessions_that_follow_are_one_flight_with_a_row_each() -> None:
     expected = (rows - 1) / np.minimum(rows, 2)
     assert np.allclose(user_metric("return_rate", flown, REFERENCE), expected)
     alone = fly(FirstCandidates(), world, **WHERE)
-    assert np.array_equal(alone.clicks, flown.clicks[:200])
+    first = flown.first_rows(200)
+    for name in ("user", "slate", "clicks", "length", "left", "reward"):
+        assert np.array_equal(getattr(alone, name), getattr(first, name)), name
     assert "simulator.returning" in str(why_undefined("return_rate", alone, REFERENCE))
 
 
@@ -227,6 +229,10 @@ def test_metrics_of_what_follows_a_click_are_those_of_the_columns_and_withheld_w
     likes, clicks = flown.after["like"].sum(), flown.clicks.sum()
     rate = user_metric("like_rate", flown, REFERENCE).mean()
     assert rate == pytest.approx(likes / clicks)
+    by_user = flown.after["like"].sum(axis=(1, 2)), flown.clicks.sum(axis=(1, 2), dtype=float)
+    left_out = (likes - by_user[0]) / (clicks - by_user[1])  # the rate without each user in turn
+    jackknife = np.sqrt(199 * np.mean((left_out - left_out.mean()) ** 2))
+    assert user_metric("like_rate", flown, REFERENCE).std(ddof=1) / np.sqrt(200) == pytest.approx(jackknife, rel=0.02)
     assert abs(rate - 1 / (1 + np.exp(-0.3))) < 4 * np.sqrt(0.25 / clicks)
     seconds = user_metric("dwell", flown, REFERENCE)
     assert seconds == pytest.approx(user_metric("reward", flown, REFERENCE), rel=1e-5)
