@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from simulator.datasets import locate_dataset, read_dataset
-from simulator.encoders import resolve_encoder
 from simulator.encoders.classification import TextFit, TextTask, fit_frozen, fit_tuned
 from simulator.encoders.settings import HeadSettings, TuningSettings
-from simulator.errors import LogError
 from tests.simulator.tiny_bert import tiny_bert
 
 HEAD = HeadSettings(hidden=(16,), dropout=(0.1,), epochs=40, patience=5, learning_rate=5e-3)
@@ -84,30 +79,3 @@ def test_texts_whose_classes_are_to_be_told_change_nothing_of_what_is_learned(fo
         made.append(fit_tuned(one, folder, head, "top_layers", quick, np.random.default_rng(1)))
     assert made[0].losses == pytest.approx(made[1].losses, abs=1e-6)
     assert made[0].log_probability[:60] == pytest.approx(made[1].log_probability[:60], abs=1e-5)
-
-
-@pytest.mark.slow
-def test_on_banking77_with_few_texts_an_intent_tuning_beats_the_frozen_head() -> None:
-    """Eight intents' worth of what `benchmarks/bench_finetuning.py` shows of all: 20 intents, 30 texts each."""
-    try:
-        locate_dataset("banking77")
-    except LogError as error:
-        pytest.skip(str(error))
-    texts = read_dataset("banking77").texts
-    few = [np.flatnonzero(texts["train"].label == intent)[:35] for intent in range(20)]
-    known = np.flatnonzero(texts["test"].label < 20)
-    text = [texts["train"].text[k] for rows in few for k in rows] + [texts["test"].text[k] for k in known]
-    label = np.concatenate([np.repeat(np.arange(20), [len(rows) for rows in few]), texts["test"].label[known]])
-    n = sum(len(rows) for rows in few)
-    place = np.concatenate([np.arange(len(rows)) for rows in few])
-    train, validation = np.flatnonzero(place >= 8), np.flatnonzero(place < 8)
-    task = TextTask(tuple(text), train, label[train], validation, label[validation], 20)
-    encoder = resolve_encoder("minilm", Path())
-    frozen, head = fit_frozen(task, encoder, HeadSettings(), np.random.default_rng(1))
-    tuning = TuningSettings(
-        top_layers=3, epochs=6, learning_rate=1e-4, heads_learning_rate=3e-4, averaging=0.98, precision="mixed"
-    )
-    tuned = fit_tuned(task, encoder, head, "top_layers", tuning, np.random.default_rng(1))
-    test = np.arange(n, len(text))
-    gain = tuned.log_probability[test, label[test]] - frozen.log_probability[test, label[test]]
-    assert gain.mean() - 1.96 * gain.std() / np.sqrt(len(gain)) > 0
