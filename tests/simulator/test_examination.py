@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from simulator.behaviour.examination import LoggedSlates, Model, examination_table, fit_examination
+from simulator.behaviour.own import check_behaviour
 
 DECAY, CONTINUATION, PLACES, ITEMS = 0.8, 0.5, 4, 12
 
@@ -88,3 +92,23 @@ def test_rows_are_put_together_to_slates() -> None:
     assert shown.click.tolist() == [[False, True, False], [True, False, False]]
     assert shown.last_click.tolist() == [[0, 0, 2], [0, 1, 1]]
     assert shown.user.tolist() == [8, 9]
+
+
+def test_the_examples_of_the_page_run() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "behaviour.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    rng = np.random.default_rng(0)
+    item, position, user = rng.integers(0, 46, 3_000), rng.integers(0, 3, 3_000), rng.integers(0, 300, 3_000)
+    names = {
+        "item": item,
+        "position": position,
+        "user": user,
+        "click": (rng.random(3_000) < 0.3 / (1 + position)) * 1.0,
+    }
+    exec(compile(example, "docs/behaviour.md", "exec"), names)
+    fit = names["fit"]
+    assert abs(fit.value["place_1"] - 0.5) < 3 * fit.se["place_1"]  # type: ignore[attr-defined]
+    (own,) = re.findall(r"```text\n(.*?)```", page, flags=re.DOTALL)
+    names = {}
+    exec(compile(own, "docs/behaviour.md", "exec"), names)
+    check_behaviour(names["Patient"](patience=1))  # type: ignore[operator]
