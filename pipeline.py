@@ -134,6 +134,16 @@ class MakeTrainEnv:
         return WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=self.content, copy=copy)
 
 
+def _behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
+    """Digests of the files that users' behaviour reads beside the log: two runs that differ in them share no world."""
+    from simulator.datasets.sources import file_sha256
+
+    own, pairs = scenario.simulator.behaviour, scenario.simulator.friends.pairs
+    named = [own.rpartition(":")[0]] if own is not None else []
+    named += [pairs] if pairs is not None else []
+    return tuple(file_sha256(folder / name) or name for name in named)
+
+
 def load(setting: Setting) -> Data:
     """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
     from scenarios.checking import check_log
@@ -146,6 +156,8 @@ def load(setting: Setting) -> Data:
         if mistakes := check_log(log, scenario.simulator, scenario.evaluate):
             raise ScenarioError(mistakes)
         data_digest = digest_of(log)
+        if files := _behaviour_files(scenario, setting.folder):
+            data_digest = digest_of((data_digest, files))
         split = split_users(log, setting.root)
     with setting.progress.stage("encode"):
         content: NDArray[np.float32] | None = None

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from pipeline import _behaviour_files
+from scenarios.loading import load_scenario
+from simulator.behaviour import SimulatorSettings
 from simulator.behaviour.own import OwnBehaviour
 from simulator.env import WindtunnelEnv, WindtunnelVectorEnv
 from simulator.errors import InputError
@@ -151,3 +154,16 @@ def test_mistakes_of_a_class_are_one_line(change: dict[str, str], kind: str, why
         OwnBehaviour.find(kind, {}, tmp_path)
     assert "\n" not in str(found.value)
     assert str(found.value).startswith("simulator.behaviour")
+
+
+def test_runs_that_differ_in_the_classs_file_share_no_world(tmp_path: Path) -> None:
+    text = "name: t\ndata: {source: 'world:drift'}\nagents: [{name: r, kind: random}]\n"
+    text += "simulator: {behaviour: 'users.py:Patient'}\n"
+    (tmp_path / "t.yaml").write_text(text)
+    scenario = load_scenario(tmp_path / "t.yaml")
+    found = set()
+    for version in (PATIENT, PATIENT + "\n# edited\n"):
+        (tmp_path / "users.py").write_text(version)
+        found.add(_behaviour_files(scenario, tmp_path))
+    assert len(found) == 2
+    assert _behaviour_files(scenario.model_copy(update={"simulator": SimulatorSettings()}), tmp_path) == ()
