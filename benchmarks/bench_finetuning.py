@@ -2,8 +2,7 @@
 
 Both sides see the same training texts, are stopped and calibrated on the same validation texts, and the tuned side
 starts from the frozen side's own head. Intervals are 95 % paired bootstraps over the unseen unit; above 0 fine-tuning
-is better. The recipe was fixed on validation texts alone (`--validation` shows only those); the test texts are read
-once.
+is better. `--validation` leaves the test texts alone: choose a recipe by it, and read the test texts once.
 
     python benchmarks/bench_finetuning.py banking77 mind
 
@@ -30,7 +29,7 @@ from simulator.streams import stream
 ROOT = np.random.SeedSequence(2026)
 DRAWS = 4000
 RECIPE = TuningSettings(
-    top_layers=3, learning_rate=1e-4, heads_learning_rate=3e-4, layer_decay=0.9, warm_up=0.1, epochs=3, batch_items=32,
+    top_layers=3, learning_rate=5e-5, heads_learning_rate=2e-4, layer_decay=0.9, warm_up=0.1, epochs=3, batch_items=32,
     weight_decay=0.01, averaging=0.98, precision="mixed",
 )  # fmt: skip
 

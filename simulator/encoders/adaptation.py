@@ -156,7 +156,13 @@ def _by_peft(model: Any, name: str, adaptation: Adaptation, tuning: TuningSettin
     embed = model.get_input_embeddings()
     config: Any
     if adaptation == "prefix":
-        config = peft.PrefixTuningConfig(num_virtual_tokens=tuning.prefix_tokens, task_type="FEATURE_EXTRACTION")
+        config = peft.PrefixTuningConfig(
+            num_virtual_tokens=tuning.prefix_tokens,
+            task_type="FEATURE_EXTRACTION",
+            token_dim=model.config.hidden_size,
+            num_layers=model.config.num_hidden_layers,
+            num_attention_heads=model.config.num_attention_heads,
+        )
     elif adaptation == "lora":
         config = peft.LoraConfig(r=tuning.rank, lora_alpha=2 * tuning.rank, target_modules="all-linear")
     else:

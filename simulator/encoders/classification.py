@@ -60,7 +60,7 @@ class TextFit:
         log_probability: [n, C] calibrated by one temperature on the validation texts.
         vectors: [n, p] unit-length vectors of the encoder.
         states: [n, h] what the head's last linear map reads.
-        losses: validation log-loss after each pass, uncalibrated; for the tuned side the first is the start.
+        losses: calibrated validation log-loss after each pass; for the tuned side the first is the start.
         temperature: what the logits were divided by.
         chosen: the head's settings that the validation texts chose.
         trained_parameters: the encoder's weights that were trained.
@@ -179,7 +179,7 @@ def _train_head(
             mean.update_parameters(head)
         mean.eval()
         with torch.no_grad():
-            losses.append(float(functional.cross_entropy(mean(seen), answer)))
+            losses.append(_calibrated(mean(seen).double(), answer)[0])
         if losses[-1] == min(losses):
             best = {name: value.clone() for name, value in mean.module.state_dict().items()}
         if len(losses) - 1 - int(np.argmin(losses)) >= settings.patience:
@@ -239,8 +239,8 @@ def fit_tuned(
         def validate() -> float:
             head.eval()
             with training.averaged(), torch.no_grad():
-                loss = functional.cross_entropy(head(torch.from_numpy(tunable.read(task.validation))), answer)
-            return float(loss)
+                logits = head(torch.from_numpy(tunable.read(task.validation)))
+            return _calibrated(logits.double(), answer)[0]
 
         losses, best = [validate()], training.state()
         for epoch in range(1, tuning.epochs + 1):
@@ -290,18 +290,22 @@ def _fit_of(
     with torch.no_grad():
         states = head.states(torch.from_numpy(vectors))
         logits = head.out(states).double()
-    temperature = _temperature(logits[torch.from_numpy(task.validation)], torch.from_numpy(task.validation_label))
+    _, temperature = _calibrated(logits[torch.from_numpy(task.validation)], torch.from_numpy(task.validation_label))
     return TextFit(
         functional.log_softmax(logits / temperature, 1).numpy(), vectors, states.numpy(), tuple(losses), temperature,
         chosen, trained_parameters, round(seconds, 1), peak_memory,
     )  # fmt: skip
 
 
-def _temperature(logits: torch.Tensor, label: torch.Tensor) -> float:
-    """What the logits are best divided by, on the validation texts (Guo et al., 2017)."""
+def _calibrated(logits: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
+    """Log-loss of the logits divided by their best temperature, and that temperature (Guo et al., 2017).
+
+    Passes are compared by it, because what is kept is calibrated: a tuned encoder grows overconfident before it grows
+    worse.
+    """
 
     def loss(log_temperature: float) -> float:
         return float(functional.cross_entropy(logits / np.exp(log_temperature), label))
 
     found = minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded")
-    return float(np.exp(found.x))
+    return float(found.fun), float(np.exp(found.x))
