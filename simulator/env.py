@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -22,6 +23,8 @@ ACTIONS: tuple[str, ...] = get_args(Action)
 PROTO_WIDTH = 32
 """Dimensions of a proto-action at most: principal components of the items' content vectors."""
 
+_KEPT = 4
+"""Observations whose arrays an environment may take again: an agent often holds the last one beside the new one."""
 _BITS_AT_ONCE = 1 << 27
 """Lanes times items of whose masks the bits are laid out together (16 MiB)."""
 
@@ -29,6 +32,16 @@ FIELDS = ("user_features", "history_items", "history_feedback", "step")
 """Names of an observation's parts; those of `agents.base.Observation`."""
 
 Arrays = dict[str, NDArray[Any]]
+Given = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+
+
+def _holders(arrays: tuple[NDArray[Any], ...]) -> int:
+    """The most references that one of the arrays has, its views among them."""
+    return max(map(sys.getrefcount, arrays))
+
+
+_NOBODY = _holders((np.empty(0),))
+"""What `_holders` says of arrays that only their tuple holds."""
 
 
 class _Actions:
@@ -219,6 +232,7 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         self._episode = np.zeros(num_envs, np.int64)
         self._nothing = np.full((num_envs, self._actions.slate_size), -1)
         self._live = self.users.new_observation(num_envs)
+        self._given: list[Given] = []
         nobody = (self.users.user_features[:0], *self.users.new_observation(0))
         self.ended = Ended(np.zeros(0, np.int64), dict(zip(FIELDS, nobody, strict=True)))
 
@@ -245,10 +259,27 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         )
 
     def _advance(self, slates: NDArray[np.int64]) -> tuple[Arrays, Advance]:
-        rest = self.users.new_observation(self.num_envs) if self.copy else self._live
-        turn = self.users.advance(slates, self._episode, rest, copy=self.copy)
-        features = self.users.user_features.copy() if self.copy else self.users.user_features
-        return dict(zip(FIELDS, (features, *rest), strict=True)), turn
+        if not self.copy:
+            turn = self.users.advance(slates, self._episode, self._live, copy=False)
+            return dict(zip(FIELDS, (self.users.user_features, *self._live), strict=True)), turn
+        arrays = self._own_arrays()
+        turn = self.users.advance(slates, self._episode, arrays[1:])
+        arrays[0][:] = self.users.user_features
+        return dict(zip(FIELDS, arrays, strict=True)), turn
+
+    def _own_arrays(self) -> Given:
+        """Arrays for an observation that is the caller's to keep.
+
+        Those of an earlier step whose observation and every view of it are gone are taken again: the system would
+        clear new ones page by page, which takes as long as filling them.
+        """
+        for arrays in self._given:
+            if _holders(arrays) == _NOBODY:
+                return arrays
+        arrays = (np.empty_like(self.users.user_features), *self.users.new_observation(self.num_envs))
+        if len(self._given) < _KEPT:
+            self._given.append(arrays)
+        return arrays
 
     def candidates(self) -> NDArray[np.bool_]:
         """[num_envs, I] items that may be shown now."""

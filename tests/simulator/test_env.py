@@ -240,3 +240,26 @@ def test_importing_the_simulator_registers_the_environment_and_nothing_heavy() -
     code = f"import simulator, sys; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+def test_an_observation_stays_as_it_was_for_as_long_as_anything_holds_a_part_of_it() -> None:
+    """Arrays are taken again only when the observation, its arrays and their views are all gone."""
+    world = small_world(3, users=20, horizon=6)
+    env = WindtunnelVectorEnv(world, 9, seed=2)
+    other = WindtunnelVectorEnv(world, 9, seed=2, copy=False)
+    held, views, seen = [env.reset(seed=2)[0]], [], []
+    other.reset(seed=2)
+    rng = np.random.default_rng(0)
+    for turn in range(30):
+        slate = rng.integers(0, world.n_items, (9, world.slate_size))
+        observation, live = env.step(slate)[0], other.step(slate)[0]
+        assert all(np.array_equal(observation[name], live[name]) for name in live)
+        seen.append(id(observation["history_items"]))
+        if turn % 7 == 0:
+            held.append(observation)
+        views.append((observation["history_items"][3:5], live["history_items"][3:5].copy()))
+        views = views[-3:]
+        assert all(np.array_equal(view, then) for view, then in views)
+        del observation
+    assert len({id(o["history_items"]) for o in held}) == len(held)
+    assert len(set(seen)) < len(seen)
