@@ -368,6 +368,7 @@ def _check_world(
     from evaluators.fidelity import (
         WorldEvidence,
         behaviour_checks,
+        behaviour_rows,
         check_world,
         compare_predictions,
         replayed_sessions,
@@ -386,14 +387,23 @@ def _check_world(
         gain = compare_predictions("over matrix factorisation", scored.p, p, scored.y, scored.user)
         gains[f"matrix factorisation, {place}"] = gain
     fitting, held = _scored_users(split)
+    rows = split.rows(log, fitting, late=True)
+    further, graded = behaviour_rows(
+        world.heads,
+        log,
+        rows,
+        future.p,
+        stream(root, "fidelity", number, "behaviours"),
+        shift=float(world.item_bias[0] - model.item_bias[0]),
+    )
     evidence = WorldEvidence(
         number,
         future,
         held_out,
         behaviour_checks(world, root),
-        sessions=replayed_sessions(
-            log, split.rows(log, fitting, late=True), future.p, stream(root, "fidelity", number, "replay")
-        ),
+        sessions=replayed_sessions(log, rows, future.p, stream(root, "fidelity", number, "replay")),
+        further=further,
+        graded=graded,
         unbiased=score_random_rows(model, log, split, np.union1d(fitting, held)),
         comparisons=gains,
     )

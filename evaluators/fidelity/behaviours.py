@@ -59,9 +59,15 @@ class GradedRows:
 
 
 def behaviour_rows(
-    heads: Sequence[Head], log: InteractionLog, rows: Ints, p: Floats, rng: np.random.Generator
+    heads: Sequence[Head],
+    log: InteractionLog,
+    rows: Ints,
+    p: Floats,
+    rng: np.random.Generator,
+    *,
+    shift: float = 0.0,
 ) -> tuple[dict[str, ScoredRows], dict[str, GradedRows]]:
-    """What heads predict for the clicked ones among scored rows: yes/no behaviours, and graded ones, by kind.
+    """What heads predict for the clicked ones among scored rows: yes/no behaviours, and graded ones, by column.
 
     Args:
         heads: fitted on other rows.
@@ -69,17 +75,21 @@ def behaviour_rows(
         rows: [n] rows that no model has seen.
         p: [n] probability of the click.
         rng: draws from graded distributions.
+        shift: logits by which the heads' own click logit stands above that of `p`.
     """
     yes_no, graded = {}, {}
-    z_all = np.log(inside(p)) - np.log1p(-inside(p))
+    z_all = np.log(inside(p)) - np.log1p(-inside(p)) + shift
     for head in heads:
         value = np.asarray(log.behaviours[head.column], np.float64)[rows]
         there = np.flatnonzero((log.primary[rows] > 0) & np.isfinite(value))
         y, z, user = value[there], z_all[there], log.user[rows][there]
         if head.kind in ("like", "purchase"):
-            yes_no[head.kind] = ScoredRows(inside(head.mean(z)), (y > 0).astype(np.float64), user, np.ones(len(y)))
+            happened = (y > 0).astype(np.float64)
+            yes_no[head.column] = ScoredRows(inside(head.mean(z)), happened, user, np.ones(len(y)))
         else:
-            graded[head.kind] = GradedRows(np.stack([head.draw(z, rng.random(len(z))) for _ in range(DRAWS)]), y, user)
+            graded[head.column] = GradedRows(
+                np.stack([head.draw(z, rng.random(len(z))) for _ in range(DRAWS)]), y, user
+            )
     return yes_no, graded
 
 

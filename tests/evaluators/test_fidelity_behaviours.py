@@ -63,8 +63,8 @@ def test_heads_are_held_against_the_clicked_rows_that_say_what_followed(rng: np.
         fit_head("rating", "stars", stars[clicked], z[clicked], log.user[clicked]),
     ]
     yes_no, graded = behaviour_rows(heads, log, np.arange(n), 1 / (1 + np.exp(-z)), rng)
-    assert len(yes_no["purchase"]) == (clicked & np.isfinite(bought)).sum()
-    assert graded["rating"].draws.shape == (64, clicked.sum())
-    assert yes_no["purchase"].p.mean() == pytest.approx(np.nanmean(bought[clicked]), abs=0.02)
-    rated = graded_predictions("rating", graded["rating"], rng)
+    assert len(yes_no["bought"]) == (clicked & np.isfinite(bought)).sum()
+    assert graded["stars"].draws.shape == (64, clicked.sum())
+    assert yes_no["bought"].p.mean() == pytest.approx(np.nanmean(bought[clicked]), abs=0.02)
+    rated = graded_predictions("stars", graded["stars"], rng)
     assert [check.verdict for check in rated] == ["pass", "pass", "pass"]
