@@ -1032,7 +1032,17 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
             if findings is None
             else {
                 name: getattr(findings, name)
-                for name in ("agents", "assumptions", "comparisons", "ranking", "gates", "verdict", "power", "sweeps")
+                for name in (
+                    "agents",
+                    "assumptions",
+                    "comparisons",
+                    "ranking",
+                    "gates",
+                    "verdict",
+                    "power",
+                    "sweeps",
+                    "portfolios",
+                )
             }
         ),
     )

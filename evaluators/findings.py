@@ -21,6 +21,7 @@ from evaluators.known import Simulated, agreement_with_known, order_on_log
 from evaluators.logged_check import LoggedCheck
 from evaluators.logged_rounds import OffPolicyEvidence
 from evaluators.metrics import METRICS
+from evaluators.off_policy import sharpe_ratio
 from evaluators.picks import Picks
 from evaluators.precision import planned_users
 from evaluators.profiles import profiles
@@ -32,6 +33,7 @@ from evaluators.report import (
     EstimateModel,
     GateSection,
     OffPolicyCheck,
+    PortfolioRow,
     PowerRow,
     ProfileSection,
     RankingRow,
@@ -116,6 +118,7 @@ class Findings:
     verdict: Verdict
     power: list[PowerRow]
     sweeps: list[SweepEffect]
+    portfolios: list[PortfolioRow]
     profiles: list[ProfileSection]
     fidelity: Fidelity
     flights: Flights | None = field(repr=False, default=None)
@@ -206,12 +209,35 @@ def find(
             PowerRow(**asdict(one)) for one in flights.power(c for c in comparisons if c.metric == evaluate.metrics[0])
         ],
         sweeps=_sweep_effects(swept, flights, evaluate.metrics[0], first),
+        portfolios=_portfolios({f.name for f in facts if not f.bound and f.name not in barred}, evidence, evaluate),
         profiles=[
             ProfileSection(agent=one.agent, points=list(one.points)) for one in profiles(flights, evaluate.metrics[0])
         ],
         fidelity=fidelity,
         flights=flights,
     )
+
+
+PORTFOLIO = 3
+"""Agents that an estimator would send to an on-line test, for SharpeRatio@k."""
+
+
+def _portfolios(agents: set[str], evidence: Evidences, evaluate: EvaluateSettings) -> list[PortfolioRow]:
+    """Each estimator by what the agents that it ranks first are truly worth, on rounds logged in a judge world."""
+    checks = {name: check for name, check in evidence.logged.items() if name in agents}
+    truth = {name: check.truth.value for name, check in checks.items() if check.truth.value is not None}
+    rows = []
+    for estimator in evaluate.off_policy:
+        estimated = {
+            name: found.value
+            for name in truth
+            if (found := checks[name].estimates.get(estimator)) is not None and found.value is not None
+        }
+        if len(estimated) < PORTFOLIO:
+            continue  # an estimator that is withheld for most agents sends nobody
+        sent = sharpe_ratio(estimated, truth, logged=next(iter(checks.values())).logged, k=PORTFOLIO)
+        rows.append(PortfolioRow(estimator=estimator, **asdict(sent)))
+    return rows
 
 
 def _gate(result: GateResult) -> GateSection:

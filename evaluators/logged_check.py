@@ -249,11 +249,13 @@ class LoggedCheck:
         estimates: name of the estimator as asked -> estimate.
         truth: exact value on the same contexts.
         how: where pi_e came from.
+        logged: exact value of the policy that logged the rounds.
     """
 
     estimates: Mapping[str, Estimate]
     truth: Estimate
     how: str
+    logged: float
 
 
 def off_policy_check(
@@ -271,4 +273,6 @@ def off_policy_check(
     seed = stream_word(root, "off_policy_check", "estimate", bits=31)
     estimates = off_policy.estimate(judge_log.rounds, policy.pi_e, estimators=estimators, level=level, seed=seed)
     noted = {name: estimate.note(f"pi_e: {policy.how}") for name, estimate in estimates.items()}
-    return LoggedCheck(noted, judge_log.truth(policy.pi_e, level=level), policy.how)
+    assert judge_log.rounds.pi_b is not None
+    logged = float((judge_log.rounds.pi_b * judge_log.click).sum(1).mean())
+    return LoggedCheck(noted, judge_log.truth(policy.pi_e, level=level), policy.how, logged)

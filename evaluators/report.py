@@ -381,6 +381,19 @@ class AssumptionSection(_Part):
     note: str | None = None
 
 
+class PortfolioRow(_Part):
+    """The k agents that an off-policy estimator would send on-line, by their true values on rounds of a judge world."""
+
+    estimator: str
+    k: int
+    best: float = Field(description="true value of the best of the k agents")
+    spread: float = Field(description="standard deviation of their true values")
+    ratio: float | None = Field(
+        description="SharpeRatio@k: best less the logging policy, over the spread; null at spread 0"
+    )
+    regret: float = Field(description="true value of the best agent of all, less `best`")
+
+
 class SweepEffect(_Part):
     """What one swept value of an assumption does to one agent."""
 
@@ -495,6 +508,9 @@ class Report(_Part):
     preference: PreferenceSection | None = None
     power: list[PowerRow] = Field(default_factory=list)
     sweeps: list[SweepEffect] = Field(default_factory=list)
+    portfolios: list[PortfolioRow] = Field(
+        default_factory=list, description="each off-policy estimator by the agents that it would test; of one log"
+    )
     profiles: list[ProfileSection] = Field(default_factory=list)
 
     @property

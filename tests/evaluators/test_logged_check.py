@@ -99,6 +99,7 @@ def test_the_truth_is_exact_and_the_estimates_do_not_use_the_simulator(
     check = off_policy_check(found, policy, estimators=["ips", "snips", "dm", "dr"], root=root)
     assert check.truth.value == pytest.approx(found.click.mean())
     assert check.truth.low == check.truth.high == check.truth.value
+    assert check.logged == pytest.approx(found.rounds.reward.mean(), abs=4 * 0.5 / np.sqrt(6000))
     for name in ("ips", "snips", "dr"):
         estimate = check.estimates[name]
         assert estimate.low < check.truth.value < estimate.high
