@@ -1042,6 +1042,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
                     "power",
                     "sweeps",
                     "portfolios",
+                    "profiles",
                 )
             }
         ),

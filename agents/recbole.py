@@ -270,7 +270,11 @@ def recbole_model(log: InteractionLog, settings: RecBoleSettings, seed: int) -> 
         except (ValueError, KeyError, TypeError, NotImplementedError, AttributeError) as error:
             said = " ".join(str(error).split())
             raise AgentError(f"RecBole cannot train {settings.model}: {type(error).__name__}: {said}") from error
-        yield fitted
+        try:
+            yield fitted
+        finally:
+            # Its thread would go on writing into the folder that is about to go.
+            fitted.trainer.tensorboard.close()
 
 
 def _build(settings: RecBoleSettings, folder: Path, seed: int) -> Fitted:

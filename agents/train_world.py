@@ -87,7 +87,7 @@ class Lanes:
     def _observation(self, seen: dict[str, NDArray[Any]], candidates: NDArray[np.bool_] | None) -> Observation:
         return Observation(
             user_features=seen["user_features"],
-            history_items=seen["history_items"],
+            history_items=np.asarray(seen["history_items"], np.int64),
             history_feedback=seen["history_feedback"],
             context=np.zeros((len(seen["step"]), 0), np.float32),
             candidates=candidates,

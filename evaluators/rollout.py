@@ -176,7 +176,7 @@ def _observation(seen: ObservedUsers, rows: NDArray[np.int64], slate_size: int, 
     """What the agent may see of the users who are still there."""
     return Observation(
         user_features=seen.user_features[rows],
-        history_items=seen.history_items[rows],
+        history_items=seen.history_items[rows].astype(np.int64),
         history_feedback=seen.history_feedback[rows],
         context=seen.context[rows],
         candidates=seen.candidates()[rows],

@@ -353,14 +353,14 @@ prefetch_read, prefetch_write = _make_prefetch(0), _make_prefetch(1)
 
 @_intrinsic
 def unpack8(typing: Any, packed: Any, row: Any, column: Any, high: Any, low: Any, to: Any, at: Any) -> Any:
-    """Of packed[row, column : column + 8] int32: n >> 1 into high (int64), n & 1 into low (float32), at [to, at:]."""
+    """Of packed[row, column : column + 8] int32: n >> 1 into high (int32), n & 1 into low (float32), at [to, at:]."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        numbers, wide = ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.IntType(64), 8)
+        numbers = ir.VectorType(ir.IntType(32), 8)
         vector = builder.load(_address(context, builder, kinds[0], args[0], args[1], args[2], numbers), align=4)
-        halves = builder.sext(builder.ashr(vector, _constant(8, 1)), wide)
-        builder.store(halves, _address(context, builder, kinds[3], args[3], args[5], args[6], wide), align=8)
+        halves = builder.ashr(vector, _constant(8, 1))
+        builder.store(halves, _address(context, builder, kinds[3], args[3], args[5], args[6], numbers), align=4)
         bits = builder.sitofp(builder.and_(vector, _constant(8, 1)), _kind(8))
         builder.store(bits, _address(context, builder, kinds[4], args[4], args[5], args[6], _kind(8)), align=4)
         return context.get_dummy_value()

@@ -32,7 +32,7 @@ FIELDS = ("user_features", "history_items", "history_feedback", "step")
 """Names of an observation's parts; those of `agents.base.Observation`."""
 
 Arrays = dict[str, NDArray[Any]]
-Given = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+Given = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]
 
 
 def _holders(arrays: tuple[NDArray[Any], ...]) -> int:
@@ -102,7 +102,7 @@ def observation_space(world: World) -> spaces.Dict:
     return spaces.Dict(
         {
             "user_features": spaces.Box(low, high, dtype=np.float32),
-            "history_items": spaces.Box(-1, world.n_items - 1, (length,), np.int64),
+            "history_items": spaces.Box(-1, world.n_items - 1, (length,), np.int32),
             "history_feedback": spaces.Box(0.0, 1.0, (length,), np.float32),
             "step": spaces.Discrete(world.horizon + 1),
         }

@@ -1030,7 +1030,7 @@ def _observe(
     at: int,
     clock: U64,
     past: I32,
-    history_items: I64,
+    history_items: I32,
     history_feedback: F32,
     step: I64,
 ) -> None:
@@ -1079,7 +1079,7 @@ def start_users(
 
 
 @njit(nogil=True, **_PLAIN)
-def observe_users(clock: U64, past: I32, history_items: I64, history_feedback: F32, step: I64) -> None:
+def observe_users(clock: U64, past: I32, history_items: I32, history_feedback: F32, step: I64) -> None:
     """Write what every lane's user has done into outputs [n, H], [n, H], [n]; newest last."""
     for at in range(step.shape[0]):
         _observe(np.uint64(at), at, clock, past, history_items, history_feedback, step)
@@ -1127,7 +1127,7 @@ def advance_users(
     last_feedback: F32,
     last_step: I64,
     features: F32,
-    history_items: I64,
+    history_items: I32,
     history_feedback: F32,
     step: I64,
 ) -> int:
@@ -1174,9 +1174,8 @@ def advance_users(
                     extra.bored[lane] = _ZERO
                 _features(row, at, start_features, features)
             if at + 2 < end:
-                for j in range(0, length, 8):
-                    prefetch_write(history_items, at + 2, j)
                 for j in range(0, length, 16):
+                    prefetch_write(history_items, at + 2, j)
                     prefetch_write(history_feedback, at + 2, j)
             _observe(lane, at, clock, past, history_items, history_feedback, step)
     return m

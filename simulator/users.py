@@ -49,7 +49,7 @@ class Outcome:
     after: NDArray[np.float32]
 
 
-RawObservation = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+RawObservation = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]
 """history_items [n, H], history_feedback [n, H], step [n]."""
 
 
@@ -73,7 +73,7 @@ class ObservedUsers:
     """What a policy may know of the n users now. The next `observe` overwrites the arrays.
 
     Attributes:
-        user_features: [n, f] float32; history_items: [n, H] int64; history_feedback: [n, H] float32;
+        user_features: [n, f] float32; history_items: [n, H] int32; history_feedback: [n, H] float32;
         context: [n, 0] float32; step: [n] int64: as in `agents.base.Observation`.
     """
 
@@ -371,7 +371,7 @@ class SimulatedUsers:
     def new_observation(self, m: int) -> RawObservation:
         """Uninitialised arrays for the observation of m users, their features left out."""
         length = self.world.history_length
-        return np.empty((m, length), np.int64), np.empty((m, length), np.float32), np.empty(m, np.int64)
+        return np.empty((m, length), np.int32), np.empty((m, length), np.float32), np.empty(m, np.int64)
 
     def advance(
         self, slate: NDArray[np.int64], episode: NDArray[np.int64], observation: RawObservation, *, copy: bool = True

@@ -6,6 +6,7 @@ the fold-in's step taken with the wrong sign.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -151,3 +152,10 @@ def test_the_other_models_work_too(model: str, world_and_log: tuple[World, Inter
     scores = agent.scores(observed(world))
     assert np.isfinite(scores).all()
     assert scores.std(axis=0).max() > 0
+
+
+def test_no_thread_of_recbole_outlives_its_training() -> None:
+    before = set(threading.enumerate())
+    with recbole_model(taught_world()[1], RecBoleSettings(model="BPR", epochs=1), seed=1) as fitted:
+        train_passes(fitted, 1)
+    assert set(threading.enumerate()) <= before
