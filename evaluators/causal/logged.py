@@ -84,6 +84,14 @@ def run_effect(
             if column not in frame.columns:
                 near = did_you_mean(column, [str(c) for c in frame.columns])
                 raise LogError(f"{name}: '{column}' is not a column of {log_path.name}{near}")
+    if outcome == treatment:
+        raise LogError(f"outcome: '{outcome}' is the treatment too; name the column that was measured after it")
+    for column in by:
+        if column in (treatment, outcome):
+            raise LogError(
+                f"by: '{column}' is the {'treatment' if column == treatment else 'outcome'}; groups are of "
+                "columns measured before"
+            )
     arms = as_text(frame[treatment], "treatment", treatment)
     values = sorted(set(arms))
     if len(values) < 2:

@@ -39,6 +39,10 @@ def read_table(path: Path) -> pd.DataFrame:
             frame = pd.read_parquet(path)
         elif name.endswith((".csv", ".csv.gz")):
             # "None" is the name of an arm as often as a missing value, so it is text here.
+            header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+            twice = header[header.duplicated() & (header != "")]
+            if len(twice):
+                raise LogError(f"log: '{path.name}' has the column '{twice.iloc[0]}' twice; rename one")
             frame = pd.read_csv(path, keep_default_na=False, na_values=["", "NA", "N/A", "NaN", "nan", "NULL", "null"])
         else:
             raise LogError(f"log: '{path.name}' is neither .csv, .csv.gz nor .parquet; convert it")

@@ -11,6 +11,7 @@ from typing import Any
 from evaluators.estimate import Estimate
 from evaluators.off_policy.estimation import BOUNDED, difference, estimate, estimate_continuous, kind_of
 from evaluators.off_policy.names import DEFAULTS, Record
+from evaluators.off_policy.prepared import Q_WEIGHTS
 from evaluators.off_policy.reading import read_continuous, read_log, read_policy
 from evaluators.off_policy.records import Rounds
 from evaluators.off_policy.reward_model import model_named
@@ -197,6 +198,8 @@ def run_ope(
     Raises:
         InputError: a file, column or value cannot be used; one line says which and what to do.
     """
+    if q_weights is not None and q_weights not in Q_WEIGHTS:
+        raise InputError(f"q_weights: '{q_weights}' is none of {', '.join(Q_WEIGHTS)}")
     if bandwidth is not None:
         if against is not None or interval != "default" or q_weights is not None or choose:
             raise InputError("--bandwidth: goes with neither --against, --interval, --q-weights nor --select")

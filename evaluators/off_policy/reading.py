@@ -42,7 +42,7 @@ def read_columns(path: Path, what: str = "LOG") -> dict[str, NDArray[Any]]:
             with np.load(path, allow_pickle=False) as stored:
                 mapped = _mapped(path)
                 return {name: mapped[name] if name in mapped else stored[name] for name in stored.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise LogError(
                 f"{what}: '{path.name}' cannot be read as numbers ({error}); save it with numpy.savez"
             ) from error
@@ -194,7 +194,7 @@ def read_policy(path: Path, what: str = "--policy") -> tuple[Floats, Floats | No
             raise LogError(f"{what}: '{path}' is not there; give a .npz or .npy file")
         try:
             return np.load(path, allow_pickle=False, mmap_mode="r"), None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, EOFError) as error:
             raise LogError(
                 f"{what}: '{path.name}' cannot be read as numbers ({error}); save it with numpy.save"
             ) from error

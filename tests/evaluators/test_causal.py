@@ -401,6 +401,9 @@ def test_a_mediator_splits_the_effect_and_a_moved_negative_control_withholds_it(
         ({}, {"learners": ["xx"]}, ["learner: 'xx' is not a learner"]),
         ({}, {"by": ["regions"]}, ["by: 'regions'", "did you mean 'region'"]),
         ({"arm": "a"}, {}, ["one value"]),
+        ({}, {"outcome": "arm"}, ["outcome: 'arm' is the treatment too"]),
+        ({}, {"by": ["bought"]}, ["by: 'bought' is the outcome"]),
+        ({}, {"by": ["arm"]}, ["by: 'arm' is the treatment"]),
         ({"note": "unique"}, {}, ["ignore: 'note'", "names rows"]),
         ({"bought": None}, {}, ["outcome: 'bought'"]),
         ({"arm": None}, {}, ["treatment: 'arm' is missing"]),
@@ -423,6 +426,13 @@ def test_what_the_user_can_mend_is_said_in_one_line(
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_column_that_stands_twice_is_said_in_one_line(tmp_path: Path, logged: pd.DataFrame) -> None:
+    twice = logged.assign(again=logged["bought"]).rename(columns={"again": "bought"})
+    path = write(tmp_path / "log.csv", twice)
+    with pytest.raises(LogError, match="has the column 'bought' twice; rename one"):
+        run_effect(path, treatment="arm", outcome="bought")
 
 
 def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:

@@ -181,3 +181,17 @@ def test_an_estimator_is_chosen_on_users_that_it_is_not_reported_on(tmp_path: Pa
     assert {one["chosen"] for one in selected["diagnostics"]["selection"]} <= {"ips", "snips", "dr"}
     assert selected["low"] < found.estimates["dr"].value < selected["high"]  # type: ignore[operator]
     assert "selected by cross-validation" in found.as_text()
+
+
+@pytest.mark.parametrize("name", ["empty.npz", "empty.npy"])
+def test_an_empty_file_is_bad_input_and_no_interruption(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(LogError, match="cannot be read as numbers"):
+        reading.read_policy(tmp_path / name)
+
+
+def test_weights_of_rows_are_named_right_even_where_no_reward_model_is_fitted(tmp_path: Path) -> None:
+    log = save(tmp_path / "log.npz", {"action": np.arange(60) % 2, "reward": np.ones(60), "pscore": np.full(60, 0.5)})
+    policy = save(tmp_path / "policy.npz", {"pi_e": np.full((60, 2), 0.5)})
+    with pytest.raises(InputError, match="none of importance, mrdr"):
+        run_ope(log, policy, ["ips"], q_weights="more")
