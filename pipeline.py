@@ -1365,7 +1365,7 @@ def _train_world(scenario: str | Path | Scenario) -> tuple[World, NDArray[np.flo
         return fit_worlds(setting, data).a, data.log.catalogue.content
 
 
-def make_env(scenario: str | Path | Scenario, *, action: str = "slate", seed: int = 0, **_: Any) -> Any:
+def make_env(scenario: str | Path | Scenario, *, action: str = "slate", seed: int = 0, render_mode: None = None) -> Any:
     """One simulated user in world A of a scenario: what `gymnasium.make("windtunnel/Recommend-v0", ...)` returns."""
     from simulator.env import WindtunnelEnv
 
@@ -1380,7 +1380,7 @@ def make_vector_env(
     action: str = "slate",
     seed: int = 0,
     copy: bool = True,
-    **_: Any,
+    render_mode: None = None,
 ) -> Any:
     """Many simulated users at once: what `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")` returns."""
     from simulator.env import WindtunnelVectorEnv

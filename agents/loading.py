@@ -394,11 +394,6 @@ def known_families() -> list[str]:
     return sorted({kind.family for kind in KINDS.values()} | {USERS_OWN})
 
 
-def known_kinds() -> list[str]:
-    """Names of the built-in kinds, `recbole:MODEL` written out."""
-    return sorted(KINDS)
-
-
 def _built_in(settings: AgentSettings, where: str) -> tuple[Kind | None, dict[str, Any]]:
     """The built-in kind with its parameters, or None for a user's class; built-in prefixes win."""
     name, given = settings.kind, dict(settings.params)

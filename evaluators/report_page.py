@@ -592,7 +592,12 @@ def _shared_reasons(report: Report) -> list[str]:
 
 
 def _estimators(report: Report) -> list[str]:
-    return list(dict.fromkeys(name for agent in report.agents for name in agent.off_policy))
+    found = dict.fromkeys(name for agent in report.agents for name in agent.off_policy)
+    evaluate = report.scenario.get("evaluate")
+    asked = evaluate.get("off_policy") if isinstance(evaluate, dict) else None
+    return sorted(
+        found, key=lambda name: asked.index(name) if isinstance(asked, list) and name in asked else len(found)
+    )
 
 
 def _off_policy_panels(report: Report) -> list[Panel]:
@@ -707,8 +712,12 @@ def _method_panels(report: Report) -> list[Panel]:
 
 def _driver_panels(report: Report) -> list[Panel]:
     """By how much each agent's effect changes with what is known of the user: one panel an agent."""
+
+    def size(one: tuple[str, EstimateModel]) -> float:
+        return -abs(one[1].value or 0.0)
+
     return [
-        _panel(a.name, [Row(feature, one) for feature, one in a.drivers.items()], line=0.0, signed=True)
+        _panel(a.name, [Row(*one) for one in sorted(a.drivers.items(), key=size)], line=0.0, signed=True)
         for a in report.ordered_agents()
         if a.drivers
     ]

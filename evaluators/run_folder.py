@@ -28,13 +28,12 @@ def write_run(folder: Path, report: Report, judged: Mapping[str, Sequence[Judged
     """
     import pyarrow.parquet as pq
 
-    from evaluators.report_page import write_page
-
+    text = report.to_json_text()
     write_atomically(folder / "users.parquet", lambda path: pq.write_table(_users(judged), path))
     write_atomically(folder / "sessions.parquet", lambda path: pq.write_table(_sessions(judged), path))
     write_atomically(folder / "scenario.yaml", lambda path: _write_text(path, scenario_text))
-    write_atomically(folder / "report.html", lambda path: write_page(report, path))
-    write_atomically(folder / "report.json", lambda path: _write_text(path, report.to_json_text()))
+    _write_page(folder / "report.html", text)
+    write_atomically(folder / "report.json", lambda path: _write_text(path, text))
 
 
 def write_fidelity(folder: Path, report: Report) -> None:
@@ -44,10 +43,9 @@ def write_fidelity(folder: Path, report: Report) -> None:
         folder: of the run with the same digest; made if it is not there.
         report: has no agents.
     """
-    from evaluators.report_page import write_page
-
-    write_atomically(folder / "fidelity.html", lambda path: write_page(report, path))
-    write_atomically(folder / "fidelity.json", lambda path: _write_text(path, report.to_json_text()))
+    text = report.to_json_text()
+    _write_page(folder / "fidelity.html", text)
+    write_atomically(folder / "fidelity.json", lambda path: _write_text(path, text))
 
 
 def render_again(folder: Path) -> Path:
@@ -59,6 +57,15 @@ def render_again(folder: Path) -> Path:
     report = Report.read(folder / "report.json")
     write_atomically(page, lambda path: write_page(report, path))
     return page
+
+
+def _write_page(page: Path, text: str) -> None:
+    """The page of a report as it will be read back, so that rendering it again gives the same page."""
+    from evaluators.report import Report
+    from evaluators.report_page import write_page
+
+    report = Report.model_validate_json(text)
+    write_atomically(page, lambda path: write_page(report, path))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from evaluators.estimate import Estimate
 from evaluators.report import AgentSection, ComparisonSection, EstimateModel, RankingRow, Report, estimates, plain
+from evaluators.report_page import _estimators
+from evaluators.run_folder import render_again, write_fidelity, write_run
 from evaluators.wording import column_decimals, decimals, gate_summary, number, p_value, with_interval
 from simulator.errors import InputError
 
@@ -257,3 +259,25 @@ def test_the_example_of_the_documentation_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/report.md", "exec"), {})
     assert capsys.readouterr().out.startswith("fail reward ['oracle', 'ease', 'linucb'")
+
+
+def test_a_page_rendered_again_is_the_page_of_the_run(tmp_path: Path) -> None:
+    report = example_report()
+    agents = [
+        a.model_copy(update={"off_policy": dict(sorted(a.off_policy.items(), reverse=True))}) for a in report.agents
+    ]
+    backwards = report.model_copy(update={"agents": agents})
+    write_run(tmp_path, backwards, {}, scenario_text="name: smoke\n")
+    page = (tmp_path / "report.html").read_bytes()
+    render_again(tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == page
+    write_fidelity(tmp_path, report)
+    assert (tmp_path / "fidelity.html").stat().st_size > 0
+
+
+def test_estimators_stand_on_the_page_in_the_order_of_the_scenario() -> None:
+    report = example_report()
+    names = sorted({name for agent in report.agents for name in agent.off_policy})
+    for order in (names, names[::-1]):
+        asked = report.model_copy(update={"scenario": {"evaluate": {"off_policy": list(order)}}})
+        assert _estimators(asked) == order

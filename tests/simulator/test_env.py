@@ -263,3 +263,12 @@ def test_an_observation_stays_as_it_was_for_as_long_as_anything_holds_a_part_of_
         del observation
     assert len({id(o["history_items"]) for o in held}) == len(held)
     assert len(set(seen)) < len(seen)
+
+
+def test_an_argument_that_no_environment_takes_is_an_error_and_not_ignored() -> None:
+    import pipeline
+
+    with pytest.raises(TypeError, match="actoin"):
+        pipeline.make_env("nothing.yaml", actoin="item")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="actoin"):
+        pipeline.make_vector_env(2, scenario="nothing.yaml", actoin="item")  # type: ignore[call-arg]
