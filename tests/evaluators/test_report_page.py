@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators import report_charts as charts
-from evaluators.report import AgentSection, Curve, DataSection, GroupRow, Report
+from evaluators.report import AgentSection, Curve, DataSection, GroupRow, PortfolioRow, Report
 from evaluators.report_page import band_of, in_words, render_page, write_page
 
 SCRIPT = "<script>alert('x')</script>"
@@ -310,3 +310,14 @@ def test_users_against_items_has_a_point_for_each_agent_and_says_its_numbers(pag
     assert "&lt;2&gt;" in chart
     assert "<2>" not in chart
     assert charts.trade_off(sides[:1], "share", "reward") == ""
+
+
+def test_what_an_estimator_would_send_on_line_stands_on_the_page() -> None:
+    rows = [
+        PortfolioRow(estimator="dr", k=3, best=0.68, spread=0.02, ratio=4.5, regret=0.01),
+        PortfolioRow(estimator="dm", k=3, best=0.68, spread=0.0, ratio=None, regret=0.01),
+    ]
+    shown = " ".join(read(render_page(example_report().model_copy(update={"portfolios": rows}))).text)
+    assert "Were dr to choose 3 agents" in shown
+    assert "SharpeRatio@3 4.5" in shown
+    assert "the 3 are equal" in shown
