@@ -53,7 +53,7 @@ def locate(kind: str, folder: Path, where: str) -> str:
     path = (folder / place).resolve()
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
-        raise InputError(f"{where}.kind: '{kind}' cannot be loaded; there is no file {place}{near} in {folder}")
+        raise InputError(f"{where}.kind: '{kind}' cannot be loaded; there is no file {place} in {folder}{near}")
     return f"{path}:{name}"
 
 

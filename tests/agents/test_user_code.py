@@ -16,7 +16,7 @@ import pytest
 from agents.base import AgentError, Observation
 from agents.contract import check_slate
 from agents.loading import AgentSettings, build_agent, resolve_kind, train
-from agents.user_code import UserAgent
+from agents.user_code import UserAgent, locate
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -190,3 +190,10 @@ def test_what_cannot_be_loaded_is_bad_input_before_anything_trains(
 ) -> None:
     with pytest.raises(InputError, match=expected):
         resolve_kind(AgentSettings.model_validate({"name": "own", "kind": kind, "params": params}), folder)
+
+
+def test_a_file_that_is_not_there_is_said_with_its_folder_and_then_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("")
+    with pytest.raises(InputError) as caught:
+        locate("mime.py:Mine", tmp_path, "agents[0]")
+    assert str(caught.value).endswith(f"there is no file mime.py in {tmp_path}; did you mean 'mine.py'?")
