@@ -24,7 +24,8 @@ def log_of(rows: list[tuple[int, int, float, int]], **changes: object) -> Intera
     """Rows of (user, item, time, liked); users 0 and 1 are young, 2 and 3 old."""
     user, item, time, liked = (np.array(column) for column in zip(*sorted(rows), strict=True))
     content = np.eye(ITEMS, 4, dtype=np.float32)
-    content[4] = [0.1, 0, 0, 0.9]
+    content[2] = 0  # a text that says only what all say
+    content[4] = [0.9, 0, 0, 0.6]
     catalogue = Catalogue(
         item_ids=tuple("abcde"), item_text=tuple("abcde"), item_categories=np.zeros((ITEMS, 0), np.float32),
         category_names=(), user_ids=tuple("wxyz"), user_feature_names=("old",), content=content + 1,
@@ -92,7 +93,10 @@ def test_what_was_liked_together_is_shown_and_dislikes_do_not_count() -> None:
 
 def test_the_nearest_texts_are_shown() -> None:
     agent = fitted("content", log_of(ROWS))
-    assert slates(agent, observed([[3]], [[1]], [0.0]))[0] == [3, 4]  # 4 is nearly the text of 3
+    assert slates(agent, observed([[3]], [[1]], [0.0]))[0] == [
+        3,
+        4,
+    ]  # 4 shares what is 3's own; 2 is as near, but to every item
     log = log_of(ROWS)
     bare = replace(log, catalogue=replace(log.catalogue, content=None))
     with pytest.raises(AgentError, match="content: the items have no content vectors"):
