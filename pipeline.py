@@ -1027,25 +1027,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         preference=PreferenceSection.model_validate(_preference(setting, worlds, block)),
         scenario=without_folders(scenario),
         metrics=list(scenario.evaluate.metrics),
-        **(
-            {"verdict": "undecided"}
-            if findings is None
-            else {
-                name: getattr(findings, name)
-                for name in (
-                    "agents",
-                    "assumptions",
-                    "comparisons",
-                    "ranking",
-                    "gates",
-                    "verdict",
-                    "power",
-                    "sweeps",
-                    "portfolios",
-                    "profiles",
-                )
-            }
-        ),
+        **({"verdict": "undecided"} if findings is None else findings.sections()),
     )
 
 
@@ -1259,7 +1241,7 @@ def ablation(
     ) as setting:
         data = load(setting)
         log = replace(data.log, catalogue=replace(data.log.catalogue, content=None))
-        rows = scored_rows(log, data.split, split_users_to_score(data.split), stream(setting.root, "ablation"))
+        rows = scored_rows(log, data.split, np.concatenate(_scored_users(data.split)), stream(setting.root, "ablation"))
         vectors = setting.engine.cache.folder / "vectors"
         tasks = [
             Task("ablation", label, _ablate, (log, data.split, one, setting.root, setting.folder, vectors, rows),
@@ -1268,11 +1250,6 @@ def ablation(
         ]  # fmt: skip
         fitted = dict(zip(chosen, setting.map("ablation", tasks), strict=True))
         return tabulate(setting.scenario.name, log, rows, fitted, setting.root)
-
-
-def split_users_to_score(split: Split) -> NDArray[np.int64]:
-    """Users whose late rows nobody fitted: the judge's fitting users, and those held out."""
-    return np.concatenate(_scored_users(split))
 
 
 def write(report: Report, out: Path, flown: Flown) -> Path:

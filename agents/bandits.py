@@ -130,10 +130,15 @@ class LinearBandit:
         item = self._features.item_features()
         theta = np.atleast_2d(self._theta if theta is None else theta).astype(np.float32)  # [1 or n, size]
         of_item, of_pair = theta[:, 1 : 1 + item.shape[1]], theta[:, 1 + item.shape[1] :]
+        return np.asarray(self.pair_scores(users, of_pair) + of_item @ item.T, np.float32)
+
+    def pair_scores(self, users: UserBlocks, weights: F32) -> F32:
+        """[n, I] pair features weighted by [1 or n, 4] (further columns are left alone) and summed."""
+        assert self._features is not None
         blocks = self._features.pair_blocks(users)
-        left = np.concatenate([user * of_pair[:, [j]] for j, (user, _) in enumerate(blocks)], axis=1)
+        left = np.concatenate([user * weights[:, [j]] for j, (user, _) in enumerate(blocks)], axis=1)
         right = np.concatenate([block for _, block in blocks], axis=1)
-        return left @ right.T + of_item @ item.T
+        return left @ right.T
 
     def covariance(self) -> Floats:
         """[size, size] inverse of the information gathered."""

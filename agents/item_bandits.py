@@ -80,11 +80,8 @@ class HybridLinUCB(LinearBandit):
         """[n, I] expected click at the top of a slate."""
         assert self._features is not None
         of_item, of_pair = self._shared[: len(ITEM_NAMES)], self._shared[len(ITEM_NAMES) : -1]
-        blocks = self._features.pair_blocks(users)
-        left = np.concatenate([user * weight for (user, _), weight in zip(blocks, of_pair, strict=True)], axis=1)
-        right = np.concatenate([block for _, block in blocks], axis=1)
         item = self._features.item_features()[:, : len(ITEM_NAMES)]
-        return left @ right.T + item @ of_item + self._x(users) @ self._own.T
+        return self.pair_scores(users, of_pair[None]) + item @ of_item + self._x(users) @ self._own.T
 
     def _tell(self, items: NDArray[np.int64], sign: float) -> None:
         """Add to the shared information what these items' own coefficients do not explain away; -1 takes it out."""

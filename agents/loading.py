@@ -93,7 +93,7 @@ KINDS: dict[str, Kind] = {
     ),
     "logged": Kind(
         "agents.rankings:Logged",
-        "agents.rankings:LoggedSettings",
+        "agents.baselines:NoSettings",
         "each item as often as the log showed it; needs a log of exposure",
         "baseline",
     ),

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_matrix
 
 from agents.base import AgentError, Observation, Training
-from agents.baselines import Ranking
+from agents.baselines import NoSettings, Ranking
 from agents.slates import masked, top_slates
 
 F32 = NDArray[np.float32]
@@ -197,19 +197,13 @@ class Content(Ranking):
         return (newest @ self._content) @ self._content.T + LEAST_POPULARITY * self._popular
 
 
-class LoggedSettings(BaseModel):
-    """Parameters of the log's own policy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Logged:
     """The log's own policy as far as the rows tell it: each item is shown as often as the log showed it.
 
     A stand-in for a policy that looked at the user: it has that policy's exposure of the catalogue, not its taste.
     """
 
-    def __init__(self, settings: LoggedSettings) -> None:
+    def __init__(self, settings: NoSettings) -> None:
         self._shown: NDArray[np.float64] = np.zeros(0)
 
     def fit(self, training: Training) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from evaluators.report import (
     PowerRow,
     ProfileSection,
     RankingRow,
+    Report,
     SweepEffect,
     TrainingSection,
     Verdict,
@@ -122,6 +123,11 @@ class Findings:
     profiles: list[ProfileSection]
     fidelity: Fidelity
     flights: Flights | None = field(repr=False, default=None)
+
+    def sections(self) -> dict[str, Any]:
+        """The fields of `Report` that these findings are, by name; its `fidelity` section is built from the checks."""
+        own = (one.name for one in fields(self) if one.name in Report.model_fields and one.name != "fidelity")
+        return {name: getattr(self, name) for name in own}
 
 
 def find(

@@ -118,6 +118,7 @@ def test_workers_change_nothing_but_the_seconds(tmp_path: Path, monkeypatch: pyt
     assert one.verdict == "undecided"  # 60 judge users: the simulator cannot be trusted, so no gate is decided
     reward = {agent.name: agent.simulated["reward"].value for agent in one.agents}
     assert reward["oracle"] > reward["random"]
+    assert {profile.agent for profile in one.profiles} == set(reward)  # every finding of a run is in its report
 
 
 def test_a_changed_gate_or_a_value_known_from_elsewhere_runs_nothing_again(
