@@ -1290,7 +1290,7 @@ def leaderboard(
     Raises:
         InputError: no report can be read, or the metric or a family is unknown.
     """
-    from agents.loading import family_of, known_families
+    from agents.kinds import family_of, known_families
     from evaluators.leaderboard import leaderboard as rank_runs
 
     for family in families:

@@ -13,14 +13,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from agents.base import Agent, AgentError, Training
+from agents.kinds import KINDS, Kind
 from agents.settings import AgentSettings, LimitSettings, TrainSettings
 from simulator.errors import InputError, did_you_mean
 
 __all__ = [
-    "KINDS",
     "AgentSettings",
     "AgentSpec",
-    "Kind",
     "LimitSettings",
     "TrainSettings",
     "Trained",
@@ -30,172 +29,6 @@ __all__ = [
     "train",
     "training_seeds",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A built-in kind of agent, named by strings so that nothing is imported before a scenario asks for it.
-
-    Attributes:
-        agent: "module:Class" of the agent; it is built from its settings model.
-        settings: "module:Class" of that model: the known `params`.
-        about: one line for people.
-        family: for grouping in lists: bound, baseline, bandit, deep_rl, recbole, causal, fair.
-        learns: training depends on draws, so it is repeated with several seeds.
-        fits: it reads the train rows (all that learn do).
-    """
-
-    agent: str
-    settings: str
-    about: str
-    family: str
-    learns: bool = False
-    fits: bool = True
-
-
-USERS_OWN = "user"
-"""Family of the agents that are no built-in kind."""
-
-KINDS: dict[str, Kind] = {
-    "random": Kind(
-        "agents.baselines:Random", "agents.baselines:NoSettings", "any candidates in any order", "baseline", fits=False
-    ),
-    "popularity": Kind(
-        "agents.baselines:Popularity",
-        "agents.baselines:PopularitySettings",
-        "the items that most users of the train rows liked",
-        "baseline",
-    ),
-    "recent": Kind(
-        "agents.rankings:Recent",
-        "agents.rankings:RecentSettings",
-        "what was liked lately in the train rows",
-        "baseline",
-    ),
-    "segment_popularity": Kind(
-        "agents.rankings:SegmentPopularity",
-        "agents.rankings:SegmentPopularitySettings",
-        "what users with alike public features liked, shrunk to what everyone liked",
-        "baseline",
-        learns=True,
-    ),
-    "cooccurrence": Kind(
-        "agents.rankings:Cooccurrence",
-        "agents.rankings:CooccurrenceSettings",
-        "what others liked who liked the user's newest likes",
-        "baseline",
-    ),
-    "content": Kind(
-        "agents.rankings:Content",
-        "agents.rankings:ContentSettings",
-        "items whose text is nearest to that of the user's newest likes",
-        "baseline",
-    ),
-    "logged": Kind(
-        "agents.rankings:Logged",
-        "agents.baselines:NoSettings",
-        "each item as often as the log showed it; needs a log of exposure",
-        "baseline",
-    ),
-    "oracle": Kind(
-        "agents.baselines:Oracle",
-        "agents.baselines:NoSettings",
-        "greedy on the judge world's own appeal: a bound, not a policy",
-        "bound",
-        fits=False,
-    ),
-    "linucb": Kind(
-        "agents.bandits:LinUCB",
-        "agents.bandits:LinUCBSettings",
-        "linear bandit with confidence bounds, learns click by click in the train world",
-        "bandit",
-        learns=True,
-    ),
-    "epsilon_greedy": Kind(
-        "agents.bandits:EpsilonGreedy",
-        "agents.bandits:EpsilonGreedySettings",
-        "linear bandit that shows the highest mean and now and then a slate at random",
-        "bandit",
-        learns=True,
-    ),
-    "linear_thompson": Kind(
-        "agents.bandits:LinearThompson",
-        "agents.bandits:ThompsonSettings",
-        "linear bandit that serves each user by one draw from its posterior",
-        "bandit",
-        learns=True,
-    ),
-    "logistic_thompson": Kind(
-        "agents.bandits:LogisticThompson",
-        "agents.bandits:LogisticThompsonSettings",
-        "the same with a logistic model",
-        "bandit",
-        learns=True,
-    ),
-    "slate_thompson": Kind(
-        "agents.bandits:SlateThompson",
-        "agents.bandits:ThompsonSettings",
-        "linear Thompson sampling with a draw of its own for each place of the slate",
-        "bandit",
-        learns=True,
-    ),
-    "hybrid_linucb": Kind(
-        "agents.item_bandits:HybridLinUCB",
-        "agents.item_bandits:HybridLinUCBSettings",
-        "linear bandit with coefficients shared by all items and others of each item's own",
-        "bandit",
-        learns=True,
-    ),
-    "cascade_ucb": Kind(
-        "agents.bandits:CascadeUCB",
-        "agents.bandits:LinUCBSettings",
-        "linear bandit with confidence bounds that learns down to the last click",
-        "bandit",
-        learns=True,
-    ),
-    "recbole:MODEL": Kind(
-        "agents.recbole:RecBole",
-        "agents.recbole:RecBoleSettings",
-        "EASE, BPR, ItemKNN, SLIMElastic or LightGCN, trained by RecBole on the liked rows",
-        "recbole",
-        learns=True,
-    ),
-    "dqn": Kind(
-        "agents.deep_rl:DQN",
-        "agents.deep_rl:DQNSettings",
-        "deep Q-network (Stable-Baselines3) on features of user and item, slates by the highest Q",
-        "deep_rl",
-        learns=True,
-    ),
-    "ppo": Kind(
-        "agents.deep_rl:PPO",
-        "agents.deep_rl:PPOSettings",
-        "PPO (Stable-Baselines3) with a continuous proto-action, slates by the nearest items",
-        "deep_rl",
-        learns=True,
-    ),
-    "uplift": Kind(
-        "agents.uplift:Uplift",
-        "agents.uplift:UpliftSettings",
-        "shows one agent's slate to those whom it moves, by causalml's estimated effect, and another's to the rest",
-        "causal",
-        learns=True,
-    ),
-    "debiased": Kind(
-        "agents.debiased:Debiased",
-        "agents.debiased:DebiasedSettings",
-        "matrix factorisation of the train rows with inverse-propensity weights",
-        "causal",
-        learns=True,
-    ),
-    "rerank:AGENT": Kind(
-        "agents.rerank:Rerank",
-        "agents.rerank:RerankSettings",
-        "any other agent under a constraint: exposure parity, calibration, or a reduction",
-        "fair",
-    ),
-}
-"""Built-in kinds by name. `recbole:MODEL` and `rerank:AGENT` are rows too: what follows their prefix is a parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,19 +212,6 @@ def train(
         seconds=time.perf_counter() - started,
         reproducible=seconds is None,
     )
-
-
-def family_of(kind: str) -> str:
-    """Family of a kind of agent; `user` for one that is not built in."""
-    known = KINDS.get(kind) or next(
-        (KINDS[name] for name in KINDS if kind.startswith(name.partition(":")[0] + ":")), None
-    )
-    return known.family if known else USERS_OWN
-
-
-def known_families() -> list[str]:
-    """Families of agents, `user` among them."""
-    return sorted({kind.family for kind in KINDS.values()} | {USERS_OWN})
 
 
 def _built_in(settings: AgentSettings, where: str) -> tuple[Kind | None, dict[str, Any]]:

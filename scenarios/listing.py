@@ -18,7 +18,7 @@ class Entry:
 
 
 def _agents() -> Iterable[Entry]:
-    from agents.loading import KINDS
+    from agents.kinds import KINDS
 
     own = Entry("file.py:Class", "your own class with `act`; also package.module:Class")
     return [*(Entry(name, kind.about) for name, kind in KINDS.items()), own]

@@ -14,12 +14,10 @@ import pytest
 from pydantic import ValidationError
 
 from agents.base import Observation, Training
+from agents.kinds import KINDS, family_of, known_families
 from agents.loading import (
-    KINDS,
     AgentSettings,
     build_agent,
-    family_of,
-    known_families,
     resolve_kind,
     train,
     training_seeds,
@@ -164,7 +162,7 @@ def test_a_limit_in_seconds_stops_training_early(world_and_log: tuple[World, Int
         {"name": "one", "kind": "linucb", "train": {"steps": 10**9, "seconds": 0.5}, "params": {"num_envs": 8}}
     )
     done = train(settings, training_in(*world_and_log), Path())
-    assert done.seconds < 20
+    assert done.steps < 10**9
     assert not done.reproducible
 
 

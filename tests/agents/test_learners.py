@@ -19,7 +19,8 @@ import pytest
 
 from agents.base import Observation
 from agents.contract import check_agent, check_slate
-from agents.loading import KINDS, AgentSettings, Trained, resolve_kind, train, training_seeds
+from agents.kinds import KINDS
+from agents.loading import AgentSettings, Trained, resolve_kind, train, training_seeds
 from agents.train_world import Lanes, session_value
 from simulator.log import InteractionLog
 from simulator.world import World
