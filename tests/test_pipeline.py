@@ -203,7 +203,7 @@ def test_vet_answers_for_the_candidate_alone_and_names_a_failing_one(
 
 def test_agents_learn_from_the_train_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training log holds every row of world A's users and no other: no sensitive attribute, no random row."""
-    import pipeline
+    from scenarios.stages.training import training_log
     from simulator.datasets import DataSettings, load_dataset
     from simulator.log import RandomRows, split_users
 
@@ -211,7 +211,7 @@ def test_agents_learn_from_the_train_users_alone(tmp_path: Path, monkeypatch: py
     log = load_dataset(DataSettings(source="log.csv", positive="liked", users="users.csv", sensitive=["side"]), folder)
     log = replace(log, random=RandomRows(log.user[:3], log.item[:3], log.primary[:3]))
     split = split_users(log, np.random.SeedSequence(3))
-    seen = pipeline.training_log(log, split)
+    seen = training_log(log, split)
     assert seen.random is None
     assert set(np.unique(seen.user)) == set(split.users(WORLD_A))
     assert not set(np.unique(seen.user)) & {*split.users(JUDGE), *split.users(HELD_OUT)}

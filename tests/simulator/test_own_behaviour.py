@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from pipeline import _behaviour_files
 from scenarios.loading import load_scenario
+from scenarios.stages.worlds import behaviour_files
 from simulator.behaviour import SimulatorSettings
 from simulator.behaviour.own import OwnBehaviour
 from simulator.env import WindtunnelEnv, WindtunnelVectorEnv
@@ -164,6 +164,6 @@ def test_runs_that_differ_in_the_classs_file_share_no_world(tmp_path: Path) -> N
     found = set()
     for version in (PATIENT, PATIENT + "\n# edited\n"):
         (tmp_path / "users.py").write_text(version)
-        found.add(_behaviour_files(scenario, tmp_path))
+        found.add(behaviour_files(scenario, tmp_path))
     assert len(found) == 2
-    assert _behaviour_files(scenario.model_copy(update={"simulator": SimulatorSettings()}), tmp_path) == ()
+    assert behaviour_files(scenario.model_copy(update={"simulator": SimulatorSettings()}), tmp_path) == ()

@@ -1,0 +1,116 @@
+"""Score every judge world on rows that it has not seen: how far may it be believed?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenarios.stages.setting import Setting
+from scenarios.stages.worlds import OTHER_CLASS, Data, Worlds
+from simulator.engine import Task
+from simulator.log import HELD_OUT, JUDGE, InteractionLog, Split
+from simulator.streams import stream
+
+if TYPE_CHECKING:
+    from evaluators.fidelity import CheckedWorld, Fidelity
+    from simulator.preference.model import PreferenceModel
+    from simulator.world import World
+
+CHECKING = ("simulator", "evaluators/fidelity", "evaluators/intervals.py", "evaluators/estimate.py")
+
+
+def _predict_references(
+    references: Mapping[str, PreferenceModel],
+    log: InteractionLog,
+    split: Split,
+    *,
+    report: Callable[[float, str], None],
+) -> dict[str, tuple[NDArray[np.float64], ...]]:
+    """What each reference predicts for the judge users' future rows and for the held-out users' later half."""
+    parts = [split.rows(log, users, late=True) for users in scored_users(split)]
+    return {name: tuple(model.predict(log, split, rows) for rows in parts) for name, model in references.items()}
+
+
+def scored_users(split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Users whose future rows are scored, and those whose rows no model has seen."""
+    return split.users(JUDGE, tuning=False), split.users(HELD_OUT)
+
+
+def _check_world(
+    number: int,
+    model: PreferenceModel,
+    world: World,
+    references: Mapping[str, tuple[NDArray[np.float64], ...]],
+    log: InteractionLog,
+    split: Split,
+    root: Any,
+    *,
+    report: Callable[[float, str], None],
+) -> CheckedWorld:
+    from evaluators.fidelity import (
+        WorldEvidence,
+        behaviour_checks,
+        behaviour_rows,
+        check_world,
+        compare_predictions,
+        replayed_sessions,
+        score_random_rows,
+        score_rows,
+    )
+
+    future, held_out = (
+        score_rows(model, log, split, users, p_bias=p_bias)
+        for users, p_bias in zip(scored_users(split), references["bias"], strict=True)
+    )
+    report(0.3, "rows scored")
+    gains = {}
+    for place, scored, p in zip(("future rows", "held-out users"), (future, held_out), references[OTHER_CLASS],
+                                strict=True):  # fmt: skip
+        gain = compare_predictions("over matrix factorisation", scored.p, p, scored.y, scored.user)
+        gains[f"matrix factorisation, {place}"] = gain
+    fitting, held = scored_users(split)
+    rows = split.rows(log, fitting, late=True)
+    further, graded = behaviour_rows(
+        world.heads,
+        log,
+        rows,
+        future.p,
+        stream(root, "fidelity", number, "behaviours"),
+        shift=float(world.item_bias[0] - model.item_bias[0]),
+    )
+    evidence = WorldEvidence(
+        number,
+        future,
+        held_out,
+        behaviour_checks(world, root),
+        sessions=replayed_sessions(log, rows, future.p, stream(root, "fidelity", number, "replay")),
+        further=further,
+        graded=graded,
+        unbiased=score_random_rows(model, log, split, np.union1d(fitting, held)),
+        comparisons=gains,
+    )
+    fitted_users = np.union1d(model.fitted_users, model.tuning_users)
+    return check_world(evidence, log=log, split=split, fitted_users=fitted_users, root=root)
+
+
+def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
+    """Score every judge world on rows that it has not seen."""
+    from evaluators.fidelity import conclude
+
+    log, split, scenario = data.log, data.split, setting.scenario
+    bare = replace(log, catalogue=replace(log.catalogue, content=None))
+    shared = (data.digest, scenario.seed, scenario.preference, len(worlds.judges))
+    (references,) = setting.map(
+        "fidelity",
+        [Task("fidelity", "references", _predict_references, (worlds.references, bare, split), shared, CHECKING)],
+    )
+    tasks = [
+        Task("fidelity", f"judge world {number}", _check_world,
+             (number, model, world, references, bare, split, setting.root), (*shared, number, world.digest), CHECKING)
+        for number, (model, world) in enumerate(zip(worlds.judge_models, worlds.judges, strict=True), 1)
+    ]  # fmt: skip
+    return conclude(setting.map("fidelity", tasks))

@@ -1,0 +1,162 @@
+"""Train every agent from each of its seeds in world A, on the rows of its users alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenarios.stages.setting import Setting
+from scenarios.stages.worlds import Data, Worlds
+from simulator.engine import Task
+from simulator.errors import InputError
+from simulator.log import WORLD_A, InteractionLog, Split
+from simulator.streams import stream, stream_word
+
+if TYPE_CHECKING:
+    from agents.loading import AgentSpec, Trained
+    from simulator.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class MakeTrainEnv:
+    """Builds training environments in world A; picklable, so that a child process can build them too."""
+
+    world: World
+    content: NDArray[np.float32] | None
+
+    def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
+        """Vector environment of `num_envs` users."""
+        from simulator.env import WindtunnelVectorEnv
+
+        return WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=self.content, copy=copy)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An agent that failed.
+
+    Attributes:
+        why: in one line.
+        by_limit: it came up against a limit on time or memory, which a run on a less busy machine may not meet.
+    """
+
+    why: str
+    by_limit: bool = False
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that an error tells of."""
+        from agents.base import AgentLimitError
+        from agents.loading import failure_line
+
+        return cls(failure_line(error), isinstance(error, AgentLimitError))
+
+
+def failed_by_limit(result: Any) -> bool:
+    """Whether a task failed by a limit: its result is passing, and is not kept."""
+    return isinstance(result, Failure) and result.by_limit
+
+
+def _train(
+    spec: AgentSpec, training: Any, folder: Path, log_file: Path, *, report: Callable[[float, str], None]
+) -> Trained | Failure:
+    from agents.loading import train
+
+    budget = spec.settings.train.steps
+
+    def point(steps: int, value: float) -> None:
+        report(min(0.99, steps / budget) if budget else 0.5, f"{steps:,} steps, {value:.2f} a session")
+
+    try:
+        return train(spec, replace(training, report=point), folder, log_file=log_file)
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  one agent's failure is a row of the table, not the end of the run
+        return Failure.of(error)
+
+
+def train_agents(
+    setting: Setting, data: Data, worlds: Worlds, specs: Sequence[AgentSpec]
+) -> dict[str, list[Trained | Failure]]:
+    """Train every agent from each of its seeds in world A, on the rows of world A's users."""
+    from agents.base import Training
+    from agents.loading import training_seeds
+
+    log = training_log(data.log, data.split)
+    tasks, owners = [], []
+    for spec in specs:
+        name = spec.settings.name
+        for number in range(training_seeds(spec)):
+            training = Training(
+                log=log,
+                catalogue=log.catalogue,
+                make_env=MakeTrainEnv(worlds.a, log.catalogue.content),
+                slate_size=worlds.a.slate_size,
+                horizon=worlds.a.horizon,
+                rng=stream(setting.root, "train", name, number),
+                seed=stream_word(setting.root, "train", name, number, bits=31),
+                budget=None,
+                report=_no_report,
+            )
+            log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-{number}.log"
+            depends = (data.digest, worlds.a.digest, setting.scenario.seed, spec.settings, number, source_of(spec))
+            tasks.append(
+                Task(
+                    "train",
+                    f"{name}, seed {number}" if spec.learns else name,
+                    _train,
+                    (spec, training, setting.folder, log_file),
+                    depends,
+                    ("simulator", "agents"),
+                    passing=failed_by_limit,
+                )
+            )
+            owners.append(name)
+    trained: dict[str, list[Trained | Failure]] = {spec.settings.name: [] for spec in specs}
+    for name, result in zip(owners, setting.map("train", tasks), strict=True):
+        trained[name].append(result)
+    return trained
+
+
+def training_log(log: InteractionLog, split: Split) -> InteractionLog:
+    """What an agent may learn from: rows of world A's users alone, and no sensitive attribute."""
+    rows = np.isin(log.user, split.users(WORLD_A))
+
+    def cut(column: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if column is None else column[rows]
+
+    return InteractionLog(
+        user=log.user[rows],
+        item=log.item[rows],
+        time=log.time[rows],
+        primary=log.primary[rows],
+        catalogue=replace(log.catalogue, user_attributes={}),
+        source=log.source,
+        behaviours={name: column[rows] for name, column in log.behaviours.items()},
+        position=cut(log.position),
+        propensity=cut(log.propensity),
+        self_selected=log.self_selected,
+        impression=cut(log.impression),
+        session=cut(log.session),
+        exposure=log.exposure,
+    )
+
+
+def _no_report(steps: int, value: float) -> None:
+    """A learning curve that nobody watches."""
+
+
+def source_of(spec: AgentSpec) -> str:
+    """Digest of a user's own file, so that an edited agent is trained again."""
+    from simulator.datasets.sources import file_sha256
+
+    found = []
+    for target in spec.files:
+        path = Path(target.rpartition(":")[0])
+        found.append((file_sha256(path) if path.is_file() else None) or target)
+    return " ".join(found)

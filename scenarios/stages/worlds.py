@@ -1,0 +1,266 @@
+"""Load a log, fine-tune and fit on it, and build the worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenarios.schema import Scenario
+from scenarios.stages.setting import Setting
+from simulator.cache import digest_of
+from simulator.engine import Task
+from simulator.errors import ScenarioError
+from simulator.log import JUDGE, WORLD_A, InteractionLog, Split, split_users
+from simulator.streams import stream
+
+if TYPE_CHECKING:
+    from simulator.preference.continual import Forgetting, SavedModel
+    from simulator.preference.fitting import TextTower
+    from simulator.preference.model import PreferenceModel
+    from simulator.world import World
+
+FITTING = ("simulator/log.py", "simulator/streams.py", "simulator/encoders", "simulator/preference")
+OTHER_CLASS = "matrix_factorisation"
+"""Model class of the last judge world: a policy that exploits one class's faults is found out by another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The log with content vectors, who may see which rows, and the digest of its content."""
+
+    log: InteractionLog
+    split: Split
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worlds:
+    """Everything fitted on the log."""
+
+    tower_a: TextTower
+    tower_judge: TextTower
+    model_a: PreferenceModel
+    judge_models: tuple[PreferenceModel, ...]
+    references: Mapping[str, PreferenceModel]
+    a: World
+    a_on_judge_users: World
+    judges: tuple[World, ...]
+    explained: tuple[str, ...] = ()
+    forgotten: Forgetting | None = None
+
+
+def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
+    """Digests of the files that users' behaviour reads beside the log: two runs that differ in them share no world."""
+    from simulator.datasets.sources import file_sha256
+
+    own, pairs = scenario.simulator.behaviour, scenario.simulator.friends.pairs
+    named = [own.rpartition(":")[0]] if own is not None else []
+    named += [pairs] if pairs is not None else []
+    return tuple(file_sha256(folder / name) or name for name in named)
+
+
+def load(setting: Setting) -> Data:
+    """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
+    from scenarios.checking import check_log
+    from simulator.datasets import load_dataset
+    from simulator.encoders.text import encode_texts, encoder_for
+
+    scenario = setting.scenario
+    with setting.progress.stage("load"):
+        log = load_dataset(scenario.data, setting.folder, seed=scenario.seed)
+        if mistakes := check_log(log, scenario.simulator, scenario.evaluate):
+            raise ScenarioError(mistakes)
+        data_digest = digest_of(log)
+        if files := behaviour_files(scenario, setting.folder):
+            data_digest = digest_of((data_digest, files))
+        split = split_users(log, setting.root)
+    with setting.progress.stage("encode"):
+        content: NDArray[np.float32] | None = None
+        if any(text.strip() for text in log.catalogue.item_text):
+            vectors = setting.engine.cache.folder / "vectors"
+            encoder = encoder_for(
+                scenario.preference.encoder, log.catalogue.item_text, setting.folder, cache=vectors,
+                own=scenario.preference.own, root=setting.root,
+            )  # fmt: skip
+            content = encode_texts(
+                log.catalogue.item_text,
+                encoder,
+                cache=vectors,
+                max_tokens=scenario.preference.max_tokens,
+            )
+        elif log.catalogue.item_categories.shape[1]:
+            categories = log.catalogue.item_categories
+            length = np.linalg.norm(categories, axis=1, keepdims=True)
+            content = (categories / np.where(length > 0, length, 1)).astype(np.float32)
+    return Data(replace(log, catalogue=replace(log.catalogue, content=content)), split, data_digest)
+
+
+def _tune(
+    log: InteractionLog,
+    split: Split,
+    role: int,
+    settings: Any,
+    root: Any,
+    folder: Path,
+    vectors: Path,
+    *,
+    report: Callable[[float, str], None],
+) -> TextTower:
+    from simulator.preference import fine_tune
+
+    return fine_tune(log, split, role, settings, root, cache=vectors, folder=folder, progress=report)
+
+
+def _fit(
+    log: InteractionLog,
+    split: Split,
+    role: int,
+    tower: TextTower,
+    settings: Any,
+    root: Any,
+    architecture: str,
+    bootstrap: int | None,
+    saved: SavedModel | None,
+    folder: Path,
+    vectors: Path,
+    *,
+    report: Callable[[float, str], None],
+) -> PreferenceModel:
+    from simulator.preference import fit_preference
+
+    return fit_preference(
+        log, split, role, tower, settings, root,
+        architecture=architecture, bootstrap=bootstrap, saved=saved, cache=vectors, folder=folder,
+        progress=report,
+    )  # fmt: skip
+
+
+def _explain(
+    model: PreferenceModel,
+    log: InteractionLog,
+    split: Split,
+    tower: TextTower,
+    settings: Any,
+    root: Any,
+    folder: Path,
+    vectors: Path,
+    *,
+    report: Callable[[float, str], None],
+) -> tuple[str, ...]:
+    from simulator.preference.explaining import examples
+
+    return examples(model, log, split, JUDGE, tower, settings, root, cache=vectors, folder=folder)
+
+
+def load_saved(setting: Setting) -> dict[int, SavedModel]:
+    """The models that `preference.update` goes on from, by role; none where it is left out."""
+    from simulator.preference.continual import file_name, load
+
+    update = setting.scenario.preference.update
+    if update is None:
+        return {}
+    folder = setting.folder / Path(update.model).expanduser()
+    return {role: load(folder / file_name(role)) for role in (WORLD_A, JUDGE)}
+
+
+def fit_worlds(setting: Setting, data: Data) -> Worlds:
+    """Fine-tune one encoder on world A's users and one on the judge users; fit world A and the judge worlds."""
+    from simulator.preference.continual import forgetting
+    from simulator.world import World
+
+    scenario, root = setting.scenario, setting.root
+    log, split, settings = data.log, data.split, scenario.preference
+    bare = replace(log, catalogue=replace(log.catalogue, content=None))
+    saved = load_saved(setting)
+    shared = (data.digest, scenario.seed, settings, *(one.model.seen for one in saved.values()))
+    vectors = setting.engine.cache.folder / "vectors"
+    names = {WORLD_A: "world A", JUDGE: "judge worlds"}
+    tuning = [
+        Task("fine-tune", f"encoder of {names[role]}", _tune,
+             (bare, split, role, settings, root, setting.folder, vectors), (*shared, role), FITTING)
+        for role in (WORLD_A, JUDGE)
+    ]  # fmt: skip
+    towers = dict(zip((WORLD_A, JUDGE), setting.map("fine-tune", tuning), strict=True))
+
+    def fit(name: str, role: int, architecture: str, bootstrap: int | None = None) -> Task:
+        inputs = (
+            bare,
+            split,
+            role,
+            towers[role],
+            settings,
+            root,
+            architecture,
+            bootstrap,
+            saved.get(role),
+            setting.folder,
+            vectors,
+        )
+        return Task("fit", name, _fit, inputs, (*shared, role, architecture, bootstrap), FITTING)
+
+    m = scenario.evaluate.worlds
+    own = settings.architecture
+    judges = [fit("judge world 1", JUDGE, own)]
+    judges += [fit(f"judge world {b}", JUDGE, own, b) for b in range(2, m if m > 2 else m + 1)]
+    if m > 2:
+        other = OTHER_CLASS if own != OTHER_CLASS else "two_tower"
+        judges.append(fit(f"judge world {m}", JUDGE, other, m))
+    references = ["bias", OTHER_CLASS]
+    tasks = [fit("world A", WORLD_A, own), *judges, *(fit(f"reference {name}", JUDGE, name) for name in references)]
+    model_a, *fitted = setting.map("fit worlds", tasks)
+    judge_models = tuple(fitted[: len(judges)])
+    explained: tuple[str, ...] = ()
+    if settings.examples:
+        inputs = (judge_models[0], bare, split, towers[JUDGE], settings, root, setting.folder, vectors)
+        [explained] = setting.map("explain", [Task("explain", "examples", _explain, inputs, shared, FITTING)])
+
+    judge_users = split.users(JUDGE)
+    most = scenario.evaluate.users
+    if len(judge_users) > most:
+        judge_users = np.sort(stream(root, "evaluate", "users").choice(judge_users, most, replace=False))
+
+    return Worlds(
+        tower_a=towers[WORLD_A],
+        tower_judge=towers[JUDGE],
+        model_a=model_a,
+        judge_models=judge_models,
+        references=dict(zip(references, fitted[len(judges) :], strict=True)),
+        a=World.build(model_a, log, split, split.users(WORLD_A), scenario.simulator, name="A", folder=setting.folder),
+        **judged_on(setting, data, model_a, judge_models, judge_users),
+        explained=explained,
+        forgotten=None if not saved else forgetting(judge_models[0], saved[JUDGE], log, split),
+    )
+
+
+def judged_on(
+    setting: Setting,
+    data: Data,
+    model_a: PreferenceModel,
+    judge_models: Sequence[PreferenceModel],
+    users: NDArray[np.int64],
+) -> dict[str, Any]:
+    """The worlds in which agents are judged, with the sessions of these users."""
+    from simulator.world import World
+
+    def build(model: PreferenceModel, name: str) -> World:
+        return World.build(
+            model, data.log, data.split, users, setting.scenario.simulator, name=name, folder=setting.folder
+        )
+
+    return {
+        "a_on_judge_users": build(model_a, "A on judge users"),
+        "judges": tuple(build(model, f"B{b}") for b, model in enumerate(judge_models, 1)),
+    }
+
+
+def save_models(folder: Path, data: Data, worlds: Worlds) -> None:
+    """Keep world A's model and the first judge world's, for `preference.update` of a later run."""
+    from simulator.preference.continual import file_name, save
+
+    for role, model in ((WORLD_A, worlds.model_a), (JUDGE, worlds.judge_models[0])):
+        save(model, data.log.catalogue, folder / file_name(role))
