@@ -256,11 +256,11 @@ def list_(
 
     entries = list(LISTS[what.value]())
     if as_json:
-        _print_json([{"name": entry.name, "about": entry.about} for entry in entries])
+        _print_json([{"name": entry.name, "about": entry.about, **entry.more} for entry in entries])
         return
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
-        typer.echo(f"{entry.name:<{width}}  {entry.about}".rstrip())
+        typer.echo(f"{entry.name:<{width}}  {entry.line or entry.about}".rstrip())
 
 
 @app.command(epilog="Example: windtunnel ope rounds.npz --policy policy.npz --estimator snips --estimator dr")

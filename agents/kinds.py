@@ -18,6 +18,9 @@ class Kind:
         family: for grouping in lists: bound, baseline, bandit, deep_rl, recbole, causal, fair.
         learns: training depends on draws, so it is repeated with several seeds.
         fits: it reads the train rows (all that learn do).
+        needs: what the log must hold beside users, items and the primary behaviour; empty: nothing.
+        paper: authors and year of the algorithm; empty for what needs none.
+        online: it can go on learning while it is judged (`params.online`).
     """
 
     agent: str
@@ -26,6 +29,17 @@ class Kind:
     family: str
     learns: bool = False
     fits: bool = True
+    needs: str = ""
+    paper: str = ""
+    online: bool = False
+
+    @property
+    def line(self) -> str:
+        """All of it for people: family, what it is, what it needs, its paper."""
+        more = [f"needs {self.needs}"] if self.needs else []
+        more += ["can learn online"] if self.online else []
+        more += [self.paper] if self.paper else []
+        return f"[{self.family}] {self.about}" + (f" ({'; '.join(more)})" if more else "")
 
 
 USERS_OWN = "user"
@@ -46,6 +60,7 @@ KINDS: dict[str, Kind] = {
         "agents.rankings:RecentSettings",
         "what was liked lately in the train rows",
         "baseline",
+        needs="times",
     ),
     "segment_popularity": Kind(
         "agents.rankings:SegmentPopularity",
@@ -53,24 +68,29 @@ KINDS: dict[str, Kind] = {
         "what users with alike public features liked, shrunk to what everyone liked",
         "baseline",
         learns=True,
+        needs="user features",
     ),
     "cooccurrence": Kind(
         "agents.rankings:Cooccurrence",
         "agents.rankings:CooccurrenceSettings",
         "what others liked who liked the user's newest likes",
         "baseline",
+        paper="Linden et al. 2003",
     ),
     "content": Kind(
         "agents.rankings:Content",
         "agents.rankings:ContentSettings",
         "items whose text is nearest to that of the user's newest likes",
         "baseline",
+        needs="item text",
+        paper="Pazzani & Billsus 2007",
     ),
     "logged": Kind(
         "agents.rankings:Logged",
         "agents.baselines:NoSettings",
-        "each item as often as the log showed it; needs a log of exposure",
+        "each item as often as the log showed it",
         "baseline",
+        needs="a log of exposure",
     ),
     "oracle": Kind(
         "agents.baselines:Oracle",
@@ -85,6 +105,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit with confidence bounds, learns click by click in the train world",
         "bandit",
         learns=True,
+        paper="Li et al. 2010",
     ),
     "epsilon_greedy": Kind(
         "agents.bandits:EpsilonGreedy",
@@ -92,6 +113,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit that shows the highest mean and now and then a slate at random",
         "bandit",
         learns=True,
+        paper="Sutton & Barto 2018",
     ),
     "linear_thompson": Kind(
         "agents.bandits:LinearThompson",
@@ -99,6 +121,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit that serves each user by one draw from its posterior",
         "bandit",
         learns=True,
+        paper="Agrawal & Goyal 2013",
     ),
     "logistic_thompson": Kind(
         "agents.bandits:LogisticThompson",
@@ -106,6 +129,7 @@ KINDS: dict[str, Kind] = {
         "the same with a logistic model",
         "bandit",
         learns=True,
+        paper="Chapelle & Li 2011",
     ),
     "slate_thompson": Kind(
         "agents.bandits:SlateThompson",
@@ -113,6 +137,7 @@ KINDS: dict[str, Kind] = {
         "linear Thompson sampling with a draw of its own for each place of the slate",
         "bandit",
         learns=True,
+        paper="Komiyama et al. 2015",
     ),
     "hybrid_linucb": Kind(
         "agents.item_bandits:HybridLinUCB",
@@ -120,6 +145,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit with coefficients shared by all items and others of each item's own",
         "bandit",
         learns=True,
+        paper="Li et al. 2010",
     ),
     "cascade_ucb": Kind(
         "agents.bandits:CascadeUCB",
@@ -127,6 +153,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit with confidence bounds that learns down to the last click",
         "bandit",
         learns=True,
+        paper="Zong et al. 2016",
     ),
     "recbole:MODEL": Kind(
         "agents.recbole:RecBole",
@@ -134,6 +161,7 @@ KINDS: dict[str, Kind] = {
         "EASE, BPR, ItemKNN, SLIMElastic or LightGCN, trained by RecBole on the liked rows",
         "recbole",
         learns=True,
+        paper="Zhao et al. 2021",
     ),
     "dqn": Kind(
         "agents.deep_rl:DQN",
@@ -141,6 +169,7 @@ KINDS: dict[str, Kind] = {
         "deep Q-network (Stable-Baselines3) on features of user and item, slates by the highest Q",
         "deep_rl",
         learns=True,
+        paper="Mnih et al. 2015",
     ),
     "ppo": Kind(
         "agents.deep_rl:PPO",
@@ -148,6 +177,7 @@ KINDS: dict[str, Kind] = {
         "PPO (Stable-Baselines3) with a continuous proto-action, slates by the nearest items",
         "deep_rl",
         learns=True,
+        paper="Schulman et al. 2017",
     ),
     "uplift": Kind(
         "agents.uplift:Uplift",
@@ -155,6 +185,7 @@ KINDS: dict[str, Kind] = {
         "shows one agent's slate to those whom it moves, by causalml's estimated effect, and another's to the rest",
         "causal",
         learns=True,
+        paper="Künzel et al. 2019",
     ),
     "debiased": Kind(
         "agents.debiased:Debiased",
@@ -162,12 +193,14 @@ KINDS: dict[str, Kind] = {
         "matrix factorisation of the train rows with inverse-propensity weights",
         "causal",
         learns=True,
+        paper="Schnabel et al. 2016",
     ),
     "rerank:AGENT": Kind(
         "agents.rerank:Rerank",
         "agents.rerank:RerankSettings",
         "any other agent under a constraint: exposure parity, calibration, or a reduction",
         "fair",
+        paper="Singh & Joachims 2018",
     ),
 }
 """Built-in kinds by name. `recbole:MODEL` and `rerank:AGENT` are rows too: what follows their prefix is a parameter."""

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agents.kinds import Kind
 
 SCENARIOS_FOLDER = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a list."""
+    """One line of a list.
+
+    Attributes:
+        name: as a scenario names it.
+        about: what it is.
+        more: what else is known of it, for `--json`.
+        line: what people read where that is more than `about`.
+    """
 
     name: str
     about: str
+    more: dict[str, str | bool] = field(default_factory=dict)
+    line: str = ""
 
 
 def _agents() -> Iterable[Entry]:
     from agents.kinds import KINDS
 
     own = Entry("file.py:Class", "your own class with `act`; also package.module:Class")
-    return [*(Entry(name, kind.about) for name, kind in KINDS.items()), own]
+    return [*(Entry(name, kind.about, _facts(kind), kind.line) for name, kind in KINDS.items()), own]
+
+
+def _facts(kind: Kind) -> dict[str, str | bool]:
+    names = ("family", "needs", "paper", "learns", "online")
+    return {name: getattr(kind, name) for name in names}
 
 
 def _estimators() -> Iterable[Entry]:

@@ -22,6 +22,7 @@ from agents.loading import (
     train,
     training_seeds,
 )
+from scenarios.listing import LISTS
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -96,6 +97,15 @@ def test_every_row_of_the_table_names_what_there_is() -> None:
         for path in (kind.agent, kind.settings):
             module, _, name = path.partition(":")
             assert hasattr(import_module(module), name)
+
+
+def test_every_learning_kind_says_whose_algorithm_it_is_and_the_list_shows_it() -> None:
+    unsaid = [name for name, kind in KINDS.items() if kind.learns and kind.family != "baseline" and not kind.paper]
+    assert unsaid == []
+    shown = {entry.name: entry for entry in LISTS["agents"]()}
+    assert shown["linucb"].line.startswith("[bandit] ")
+    assert "Li et al. 2010" in shown["linucb"].line
+    assert shown["logged"].more["needs"] == "a log of exposure"
 
 
 def test_resolving_every_built_in_kind_loads_no_heavy_library() -> None:
