@@ -2,8 +2,9 @@
 
 They share one model, the click at each place of a slate regressed on features of user, item, pair and place, and
 differ in how they explore with it and which places teach them. All users of a step are served by one posterior and
-update it together. They explore in the train world only: a trained agent shows the items of highest mean and, as `act`
-must, learns nothing more. Untrained, it has no preference and shows any.
+update it together. They explore in the train world only: a trained agent shows the items of highest mean and learns
+nothing more, unless `online` is set: then it goes on exploring and learning in each flight. Untrained, it has no
+preference and shows any.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from agents.base import Observation, Training
+from agents.base import AgentError, Feedback, Observation, Training
 from agents.features import PAIR_NAMES, USER_NAMES, Features, UserBlocks, fit_features
 from agents.slates import greedy_probabilities, top_slates, uniform_probabilities
 from agents.train_world import Curve, Lanes
@@ -32,6 +33,7 @@ class BanditSettings(BaseModel):
     reg: float = Field(default=1.0, gt=0, description="ridge penalty, in observed clicks")
     num_envs: int = Field(default=128, ge=1, description="users who are served at once")
     content_size: int = Field(default=16, ge=1, description="directions of the content vectors used as features")
+    online: bool = Field(default=False, description="go on exploring and learning while it is judged")
 
 
 class LinUCBSettings(BanditSettings):
@@ -88,14 +90,27 @@ class LinearBandit:
             users = self._features.users(observation)
             slates = self.explore(users, observation, training.rng)
             step = lanes.step(slates)
-            rows, places = np.nonzero(self.teaches(slates, step.clicks))
-            items = slates[rows, places]
-            self.learn(self._design(users, rows, places, items), items, step.clicks[rows, places])
-            self._seen += len(observation)
+            self._take_in(users, slates, step.clicks)
             observation = step.observation
             curve.measure(self._seen, self.act, last=self._seen >= budget)
         lanes.close()
         curve.close()
+
+    @property
+    def online(self) -> bool:
+        """Whether it goes on learning while it is judged."""
+        return self.settings.online
+
+    def observe(self, feedback: Feedback) -> None:
+        """Learn from one slate of each user."""
+        assert self._features is not None
+        self._take_in(self._features.users(feedback.observation), feedback.slates, feedback.clicks)
+
+    def _take_in(self, users: UserBlocks, slates: NDArray[np.int64], clicks: F32) -> None:
+        rows, places = np.nonzero(self.teaches(slates, clicks))
+        items = slates[rows, places]
+        self.learn(self._design(users, rows, places, items), items, clicks[rows, places])
+        self._seen += len(slates)
 
     def teaches(self, slates: NDArray[np.int64], clicks: F32) -> NDArray[np.bool_]:
         """[n, K] places whose click or none is learned from: all that showed an item."""
@@ -108,13 +123,22 @@ class LinearBandit:
         self._theta = np.linalg.solve(self._gram, self._right).astype(np.float32)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The candidates of highest expected click; before any training, any candidates."""
+        """The candidates of highest expected click, or those it explores if `online`; before any training, any."""
         if self._seen == 0:
             return top_slates(rng.random((len(observation), self._n_items(observation)), dtype=np.float32), observation)
+        if self.online:
+            assert self._features is not None
+            return self.explore(self._features.users(observation), observation, rng)
         return top_slates(self._scores(observation), observation)
 
     def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
-        """One for the candidate of highest expected click; equal before any training."""
+        """One for the candidate of highest expected click; equal before any training.
+
+        Raises:
+            AgentError: it is `online`, so its chances change with each slate.
+        """
+        if self.online:
+            raise AgentError("it learns while it is judged, so its action probabilities are not fixed")
         if self._seen == 0:
             return uniform_probabilities(observation, self._n_items(observation))
         return greedy_probabilities(self._scores(observation), observation)

@@ -90,6 +90,30 @@ class Training:
     seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What came of one slate for each of n users.
+
+    Attributes:
+        observation: what the agent was asked with.
+        slates: [n, K] int64 items it showed; -1 is an empty place.
+        clicks: [n, K] float32 primary behaviour at each place.
+        reward: [n] float32.
+        done: [n] bool the session ended with this slate.
+    """
+
+    observation: Observation
+    slates: NDArray[np.int64]
+    clicks: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    done: NDArray[np.bool_]
+
+
+def learns_online(agent: object) -> bool:
+    """Whether an agent goes on learning while it is judged."""
+    return callable(getattr(agent, "observe", None)) and bool(getattr(agent, "online", True))
+
+
 @runtime_checkable
 class Agent(Protocol):
     """A policy that can be asked for slates. A user's class needs `act`; `fit` and the rest are optional.
@@ -98,7 +122,8 @@ class Agent(Protocol):
         fit(training: Training) -> anything: learn; called once, before any `act`.
         action_probabilities(observation) -> [n, I]: the chance of each item at the first position; needed for
             off-policy evaluation. Rows sum to one and are zero outside `candidates`.
-        observe(feedback): learn online.
+        observe(feedback: Feedback): learn online, called after each slate of a flight. Every flight starts from what
+            the agent was after `fit`, in a copy of its own. An agent with `online = False` is not called.
     """
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -106,6 +106,7 @@ KINDS: dict[str, Kind] = {
         "bandit",
         learns=True,
         paper="Li et al. 2010",
+        online=True,
     ),
     "epsilon_greedy": Kind(
         "agents.bandits:EpsilonGreedy",
@@ -114,6 +115,7 @@ KINDS: dict[str, Kind] = {
         "bandit",
         learns=True,
         paper="Sutton & Barto 2018",
+        online=True,
     ),
     "linear_thompson": Kind(
         "agents.bandits:LinearThompson",
@@ -122,6 +124,7 @@ KINDS: dict[str, Kind] = {
         "bandit",
         learns=True,
         paper="Agrawal & Goyal 2013",
+        online=True,
     ),
     "logistic_thompson": Kind(
         "agents.bandits:LogisticThompson",
@@ -130,6 +133,7 @@ KINDS: dict[str, Kind] = {
         "bandit",
         learns=True,
         paper="Chapelle & Li 2011",
+        online=True,
     ),
     "slate_thompson": Kind(
         "agents.bandits:SlateThompson",
@@ -137,7 +141,8 @@ KINDS: dict[str, Kind] = {
         "linear Thompson sampling with a draw of its own for each place of the slate",
         "bandit",
         learns=True,
-        paper="Komiyama et al. 2015",
+        paper="Dimakopoulou et al. 2019",
+        online=True,
     ),
     "hybrid_linucb": Kind(
         "agents.item_bandits:HybridLinUCB",
@@ -146,6 +151,7 @@ KINDS: dict[str, Kind] = {
         "bandit",
         learns=True,
         paper="Li et al. 2010",
+        online=True,
     ),
     "cascade_ucb": Kind(
         "agents.bandits:CascadeUCB",
@@ -154,6 +160,7 @@ KINDS: dict[str, Kind] = {
         "bandit",
         learns=True,
         paper="Zong et al. 2016",
+        online=True,
     ),
     "recbole:MODEL": Kind(
         "agents.recbole:RecBole",

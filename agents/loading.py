@@ -45,6 +45,7 @@ class AgentSpec:
         fitted_here: what it knows was fitted by this run (a user's class: it has `fit`).
         privileged: it is shown the judge world's appeal.
         has_probabilities: it can say its action probabilities.
+        has_observe: a user's own class that learns while it is judged.
         wrapped: the agents that it is made of, in the order in which its class takes them.
     """
 
@@ -57,6 +58,7 @@ class AgentSpec:
     fitted_here: bool
     privileged: bool
     has_probabilities: bool
+    has_observe: bool = False
     wrapped: tuple[AgentSpec, ...] = ()
 
     @property
@@ -133,6 +135,7 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         fitted_here=about.has_fit,
         privileged=False,
         has_probabilities=about.has_probabilities,
+        has_observe=about.has_observe,
     )
 
 
@@ -171,6 +174,7 @@ def build_agent(settings: AgentSettings | AgentSpec, folder: Path, *, log_file: 
         spec.settings.limits,
         has_fit=spec.fits,
         has_probabilities=spec.has_probabilities,
+        has_observe=spec.has_observe,
         log_file=log_file,
     )
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import AgentError, AgentLimitError, Observation, Training
+from agents.base import AgentError, AgentLimitError, Feedback, Observation, Training
 from agents.settings import LimitSettings
 from simulator.errors import InputError, did_you_mean
 
@@ -39,6 +39,7 @@ class ClassInfo:
 
     has_fit: bool
     has_probabilities: bool
+    has_observe: bool
 
 
 def locate(kind: str, folder: Path, where: str) -> str:
@@ -87,7 +88,7 @@ def describe_class(target: str, params: dict[str, Any], limits: LimitSettings, w
     for name in required:
         if name not in params:
             raise InputError(f"{where}.params.{name}: missing; {shown} needs it")
-    return ClassInfo(about["has_fit"], about["has_probabilities"])
+    return ClassInfo(about["has_fit"], about["has_probabilities"], about["has_observe"])
 
 
 class UserAgent:
@@ -104,10 +105,11 @@ class UserAgent:
         *,
         has_fit: bool,
         has_probabilities: bool,
+        has_observe: bool,
         log_file: Path | None,
     ) -> None:
         self.target, self.params, self.limits = target, params, limits
-        self.has_fit, self.has_probabilities = has_fit, has_probabilities
+        self.has_fit, self.has_probabilities, self.online = has_fit, has_probabilities, has_observe
         self.log_file = log_file
         self._state: bytes | None = None
         self._process: _Process | None = None
@@ -145,6 +147,10 @@ class UserAgent:
         question = ("action_probabilities", observation)
         answer = self._ask(question, self.limits.act_seconds, "action_probabilities", "act_seconds")
         return self._array(answer, "action_probabilities")
+
+    def observe(self, feedback: Feedback) -> None:
+        """Let the user's agent learn from one slate of each user, if its class has `observe`."""
+        self._ask(("observe", feedback), self.limits.act_seconds, "observe", "act_seconds")
 
     def close(self) -> None:
         """End the process; a later call starts another."""

@@ -23,7 +23,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from agents.base import Observation, Training
+from agents.base import Feedback, Observation, Training, learns_online
 
 FILE_MODULE = "windtunnel_user_file"
 """Name under which a user's file is a module, so that what was pickled here can be read in another such process."""
@@ -66,6 +66,7 @@ def describe(target: str) -> dict[str, Any]:
     return {
         "has_fit": callable(getattr(agent_class, "fit", None)),
         "has_probabilities": callable(getattr(agent_class, "action_probabilities", None)),
+        "has_observe": learns_online(agent_class),
         "known": [p.name for p in named],
         "required": [p.name for p in named if p.default is p.empty],
         "open": any(p.kind is p.VAR_KEYWORD for p in parameters),
@@ -126,6 +127,10 @@ class Host:
     def do_action_probabilities(self, observation: Observation) -> Any:
         """The agent's chances of the first position as an array."""
         return plain_array(self._agent.action_probabilities(observation))
+
+    def do_observe(self, feedback: Feedback) -> None:
+        """Let the agent learn from one slate of each user."""
+        self._agent.observe(feedback)
 
 
 def plain_array(value: Any) -> Any:

@@ -6,13 +6,14 @@ agents in one world and seed differ only by what the agents showed.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, Observation
+from agents.base import Agent, Feedback, Observation, learns_online
 from agents.contract import check_slate
 from evaluators.sessions import Sessions
 from simulator.streams import stream
@@ -37,7 +38,8 @@ def fly(
 
     The agent is asked once a step for all users who are still there. Its own draws come from a stream named after it,
     so they are never mixed with the users' luck and do not depend on which other agents fly, in what order or process.
-    They do depend on who flies together: the users of one flight are not to be split over several calls.
+    They do depend on who flies together: the users of one flight are not to be split over several calls. An agent that
+    learns online does so in a copy for this flight, from all of its users.
 
     Args:
         agent: the trained agent; one with `privileged = True` sees the world's own appeal.
@@ -56,7 +58,7 @@ def fly(
     users = SimulatedUsers(world, len(rows), seed=seed)
     users.start(rows, session=session)
     rng = stream(np.random.SeedSequence(seed), "agent", name, training_seed, world_number, session)
-    visit = _visit(agent, users, rng, np.ones(len(rows), bool))
+    visit = _visit(_for_flight(agent), users, rng, np.ones(len(rows), bool))
     who = world.starts.user[rows]
     return visit.as_sessions(name, world_number, seed, training_seed, who, session, world)
 
@@ -88,6 +90,7 @@ def fly_visits(
     Raises:
         AgentError: the agent returned a slate that is not one.
     """
+    agent = _for_flight(agent)
     n = len(world.starts)
     users = SimulatedUsers(world, n, seed=seed)
     users.start(np.arange(n))
@@ -141,6 +144,11 @@ class _Visit:
         )  # fmt: skip
 
 
+def _for_flight(agent: Agent) -> Agent:
+    """The agent itself, or a copy of one that learns online, so that no flight knows what another has seen."""
+    return copy.deepcopy(agent) if learns_online(agent) else agent
+
+
 def _visit(agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: NDArray[np.bool_]) -> _Visit:
     """Fly the session that was begun in these lanes to its end."""
     world, n = users.world, users.n
@@ -166,6 +174,9 @@ def _visit(agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: 
         after[active, step] = outcome.after[active]
         length[active] += 1
         left[active] = outcome.left[active]
+        if learns_online(agent):
+            result = outcome.clicks[active].astype(np.float32), outcome.reward[active], outcome.done[active]
+            agent.observe(Feedback(observation, chosen, *result))  # type: ignore[attr-defined]
         active = active[~outcome.done[active]]
         if not len(active):
             break

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agents.base import learns_online
 from scenarios.stages.setting import Setting
 from scenarios.stages.training import Failure, failed_by_limit
 from scenarios.stages.worlds import Data, Worlds, judged_on
@@ -29,6 +30,8 @@ FLYING = ("simulator", "agents", "evaluators/judging.py", "evaluators/rollout.py
           "evaluators/sessions.py")  # fmt: skip
 MOST_PICKS = 10
 """Items at the top of an agent's list that the picks check scores; its slate if that is longer."""
+LEARNS_ON = "learns while it is judged: its users share what it learned, and its intervals take them as independent"
+"""Note beside an agent that learns online."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +234,7 @@ def check_flights(
         name: tuple(
             f"no {what}: {found[name].why}" for what, found in missing.items() if isinstance(found.get(name), Failure)
         )
+        + (LEARNS_ON,) * any(learns_online(one.agent) for one in trained[name])
         for name in judged
     }
     return Flown(

@@ -1,7 +1,7 @@
 """The bandits' posteriors against what they should be: plain regressions on the same rows.
 
 Sabotaged once, each seen red: the touched items not taken out of the shared part, the term between shared and own
-dropped, places below the last click kept, the draw not scaled.
+dropped, places below the last click kept, the draw not scaled, an online bandit that takes nothing in.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import pytest
 from agents.bandits import (
     BanditSettings,
     CascadeUCB,
+    EpsilonGreedy,
+    EpsilonGreedySettings,
     LinearBandit,
     LinearThompson,
     LinUCBSettings,
@@ -21,8 +23,10 @@ from agents.bandits import (
     LogisticThompsonSettings,
     ThompsonSettings,
 )
+from agents.base import AgentError, learns_online
 from agents.features import PAIR_NAMES, USER_NAMES
 from agents.item_bandits import OWN, SHARED, HybridLinUCB, HybridLinUCBSettings
+from evaluators.rollout import fly
 from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
 
 
@@ -114,3 +118,21 @@ def test_the_logistic_posterior_finds_the_coefficients_that_made_the_clicks(rng:
     error = np.sqrt(np.diag(agent.covariance()))
     assert np.mean(np.abs(agent._theta - truth) < 2 * error) > 0.85
     assert error.max() < 0.1
+
+
+def test_a_bandit_that_learns_online_serves_later_users_better_and_its_next_flight_starts_afresh() -> None:
+    world, _ = taught_world()
+    flown = {"name": "one", "world_number": 1, "seed": 5, "training_seed": 0}
+    online = started(EpsilonGreedy(EpsilonGreedySettings(epsilon=0.05, online=True)))
+    frozen = started(EpsilonGreedy(EpsilonGreedySettings(epsilon=0.05)))
+    assert (learns_online(online), learns_online(frozen)) == (True, False)
+    first, again, blind = (fly(agent, world, **flown) for agent in (online, online, frozen))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(first.slate, again.slate)
+    first_step, later = (
+        [one.clicks[:, :1].mean() for one in (first, blind)],
+        [one.reward.sum() for one in (first, blind)],
+    )
+    assert first_step[0] == first_step[1]
+    assert later[0] > 1.15 * later[1]
+    with pytest.raises(AgentError, match="learns while it is judged"):
+        online.action_probabilities(observed(world))

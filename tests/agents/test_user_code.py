@@ -17,6 +17,7 @@ from agents.base import AgentError, Observation
 from agents.contract import check_slate
 from agents.loading import AgentSettings, build_agent, resolve_kind, train
 from agents.user_code import UserAgent, locate
+from evaluators.rollout import fly
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -48,6 +49,21 @@ class Good:
         out = np.zeros(observation.candidates.shape)
         out[np.arange(len(out)), self.act(observation, None)[:, 0]] = 1.0
         return out
+
+
+class Learns:
+    # shows what no user has been shown yet
+
+    def __init__(self):
+        self.shown = 0
+
+    def act(self, observation, rng):
+        order = np.roll(np.arange(observation.candidates.shape[1]), -self.shown)
+        ranked = np.where(observation.candidates[:, order], np.arange(len(order)), len(order))
+        return order[np.argsort(ranked, axis=1)[:, : observation.slate_size]]
+
+    def observe(self, feedback):
+        self.shown += feedback.slates.shape[1]
 
 
 class Raises:
@@ -197,3 +213,15 @@ def test_a_file_that_is_not_there_is_said_with_its_folder_and_then_the_nearest_n
     with pytest.raises(InputError) as caught:
         locate("mime.py:Mine", tmp_path, "agents[0]")
     assert str(caught.value).endswith(f"there is no file mime.py in {tmp_path}; did you mean 'mine.py'?")
+
+
+def test_an_own_agent_with_observe_learns_in_each_flight_anew(
+    folder: Path, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    agent = build_agent(AgentSettings(name="own", kind="own.py:Learns"), folder)
+    flown = {"name": "own", "world_number": 1, "seed": 5, "training_seed": 0}
+    first, again = (fly(agent, world_and_log[0], **flown) for _ in range(2))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(first.slate, again.slate)
+    slates = [np.unique(first.slate[first.length > step, step]) for step in range(2)]
+    assert slates[0].min() < slates[1].min()
+    agent.close()  # type: ignore[attr-defined]

@@ -1,18 +1,20 @@
 """Flights: who is asked, what is recorded, and that users' luck belongs to the users.
 
 Sabotaged once, each seen red: the agent's name in the users' seed (an agent differs from itself), all users asked
-instead of those who are there, the record written for users who had left, `appeal` handed to everyone.
+instead of those who are there, a learner that flies itself instead of a copy, the record written for users who had
+left, `appeal` handed to everyone.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agents.base import AgentError, Observation
+from agents.base import AgentError, Feedback, Observation
 from evaluators.comparison import AgentValues
 from evaluators.flights import Flight, Flights, gather, measure
 from evaluators.intervals import clopper_pearson
@@ -272,3 +274,46 @@ def test_a_comparison_says_what_it_could_have_seen(world: World) -> None:
     assert estimate.high is not None
     # Half-width t se against (t + .84) se.
     assert reward.detectable == pytest.approx((estimate.high - estimate.low) / 2 * (2.001 + 0.84) / 2.001, rel=1e-3)
+
+
+@dataclass
+class Disappointed:
+    """Shows what disappointed least in this flight; learns online."""
+
+    score: NDArray[np.float64]
+    told: list[Feedback] = field(default_factory=list)
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        assert observation.candidates is not None
+        score = np.where(observation.candidates, self.score, -np.inf)
+        return np.argsort(-score, axis=1, kind="stable")[:, : observation.slate_size]
+
+    def observe(self, feedback: Feedback) -> None:
+        self.told.append(feedback)
+        np.add.at(self.score, feedback.slates, feedback.clicks - 1)
+
+
+def test_an_agent_that_learns_online_learns_within_a_flight_and_not_beyond_it(world: World) -> None:
+    agent = Disappointed(np.zeros(world.n_items))
+    flown = {"name": "one", "world_number": 1, "seed": 5, "training_seed": 0}
+    first, again = (fly(agent, world, **flown) for _ in range(2))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(first.slate, again.slate)
+    assert agent.told == []
+    assert agent.score.sum() == 0
+    agent.online = False  # type: ignore[attr-defined]
+    frozen = fly(agent, world, **flown)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(frozen.slate[:, 0], first.slate[:, 0])
+    assert (frozen.slate[:, 1] != first.slate[:, 1]).any()
+
+
+def test_it_is_told_of_those_who_were_shown_a_slate_and_of_nobody_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Feedback] = []
+    monkeypatch.setattr(Disappointed, "observe", lambda self, feedback: heard.append(feedback))
+    flown = fly(Disappointed(np.zeros(world.n_items)), world, name="one", world_number=1, seed=5, training_seed=0)
+    assert sum(len(one.slates) for one in heard) == flown.length.sum()
+    assert sum(one.clicks.sum() for one in heard) == flown.clicks.sum()
+    assert sum(one.reward.sum() for one in heard) == pytest.approx(flown.reward.sum(), rel=1e-5)
+    for now, after in itertools.pairwise(heard):
+        assert len(after.slates) == (~now.done).sum()
