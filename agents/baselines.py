@@ -31,7 +31,7 @@ class Random:
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """A uniform draw without repeats for each user."""
         n_items = self._n_items if observation.candidates is None else observation.candidates.shape[1]
-        return top_slates(rng.random((len(observation), n_items), dtype=np.float32), observation)
+        return top_slates(lambda rows: rng.random((rows.stop - rows.start, n_items), dtype=np.float32), observation)
 
     def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
         """Equal for all candidates."""

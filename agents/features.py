@@ -181,8 +181,15 @@ def fit_features(training: Training, *, content_size: int = 16, learned_size: in
         horizon=training.horizon,
     )
     users = unscaled.users(newest_rows(log, length=50, slate_size=training.slate_size))
-    spread = [float((user @ item.T).std()) for user, item in unscaled.pair_blocks(users)]
+    spread = [_product_spread(user, item) for user, item in unscaled.pair_blocks(users)]
     return replace(unscaled, pair_scale=np.maximum(np.array(spread, np.float32), 1e-6))
+
+
+def _product_spread(user: F32, item: F32) -> float:
+    """Standard deviation of all inner products of n users and I items, from moments: the product itself is [n, I]."""
+    left, right = user.astype(np.float64), item.astype(np.float64)
+    square = np.sum((left.T @ left / len(left)) * (right.T @ right / len(right)))
+    return float(np.sqrt(max(square - (left.mean(axis=0) @ right.mean(axis=0)) ** 2, 0.0)))
 
 
 def newest_rows(log: InteractionLog, *, length: int, slate_size: int) -> Observation:

@@ -176,3 +176,27 @@ def test_slates_are_the_best_candidates_best_first_ties_by_number(scores: np.nda
         assert len(set(there)) == len(there) == min(PLACES, len(order))
         assert mask[user, there].all()
     check_slate(slates, observation)
+
+
+def test_slates_of_a_large_catalogue_are_those_of_a_full_sort(rng: np.random.Generator) -> None:
+    """Groups of items are passed over; the best must not stand in one, nor in what is left of the last group."""
+    items = 64 * 120 + 13
+    scores = rng.standard_normal((9, items)).astype(np.float32)
+    scores[0, -3:] = 9.0, 8.0, 7.0  # in what is left
+    scores[1, 5 : 5 + 3 * 120 : 120] = 9.0, 8.0, 7.0  # all in one group
+    mask = rng.random((9, items)) < 0.9
+    mask[2] = False
+    mask[2, [7, 4_000]] = True
+    mask[:2, [-3, -2, -1, 5, 125, 245]] = True
+    observation = replace(
+        seen(),
+        user_features=np.zeros((9, 0), np.float32),
+        history_items=np.zeros((9, 1), np.int64),
+        history_feedback=np.zeros((9, 1), np.float32),
+        step=np.zeros(9, np.int64),
+        candidates=mask,
+    )
+    full = np.argsort(-np.where(mask, scores, -np.inf), axis=1)[:, :PLACES]
+    full[2, 2:] = -1
+    assert np.array_equal(top_slates(scores, observation), full)
+    assert np.array_equal(top_slates(lambda rows: scores[rows], observation), full)
