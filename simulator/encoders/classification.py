@@ -19,7 +19,7 @@ from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
 from simulator.encoders.augmentation import build_augmenter
-from simulator.encoders.settings import Adaptation, HeadSettings, RobustnessSettings, TuningSettings
+from simulator.encoders.settings import TEXT_CLASSES, Adaptation, HeadSettings, RobustnessSettings, TuningSettings
 from simulator.encoders.text import encode_texts, load_encoder, mean_pool
 from simulator.encoders.tuning import (
     EncoderTraining,
@@ -192,10 +192,10 @@ def fit_tuned(
     task: TextTask,
     encoder: str,
     start: Head,
-    adaptation: Adaptation,
-    tuning: TuningSettings,
     rng: np.random.Generator,
     *,
+    adaptation: Adaptation = "full",
+    tuning: TuningSettings = TEXT_CLASSES,
     robustness: RobustnessSettings | None = None,
     max_tokens: int = 64,
     folder: Path = Path(),
@@ -207,9 +207,9 @@ def fit_tuned(
         task: the texts.
         encoder: folder of the encoder.
         start: the head of the frozen side; it is left as it is.
-        adaptation: what is trained of the encoder.
-        tuning: how.
         rng: draws batches, dropout and rewordings.
+        adaptation: what is trained of the encoder.
+        tuning: how; left out, the recipe that paid on intents and topics.
         robustness: what training must bear.
         max_tokens: word pieces kept of a text.
         folder: where relative paths of `robustness` start.

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def fits(folder: str) -> tuple[TextFit, TextFit]:
     task = order_task()
     frozen, head = fit_frozen(task, folder, HEAD, np.random.default_rng(1))
-    return frozen, fit_tuned(task, folder, head, "full", TUNING, np.random.default_rng(1))
+    return frozen, fit_tuned(task, folder, head, np.random.default_rng(1), tuning=TUNING)
 
 
 def test_tuning_learns_an_order_of_words_that_the_frozen_vectors_hide(fits: tuple[TextFit, TextFit]) -> None:
@@ -76,6 +76,6 @@ def test_texts_whose_classes_are_to_be_told_change_nothing_of_what_is_learned(fo
     made = []
     for one in (task, changed):
         _, head = fit_frozen(one, folder, HEAD, np.random.default_rng(1))
-        made.append(fit_tuned(one, folder, head, "top_layers", quick, np.random.default_rng(1)))
+        made.append(fit_tuned(one, folder, head, np.random.default_rng(1), adaptation="top_layers", tuning=quick))
     assert made[0].losses == pytest.approx(made[1].losses, abs=1e-6)
     assert made[0].log_probability[:60] == pytest.approx(made[1].log_probability[:60], abs=1e-5)
