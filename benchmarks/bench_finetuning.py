@@ -223,11 +223,17 @@ def average_precision(vectors: np.ndarray, label: np.ndarray) -> np.ndarray:
     return (precision * relevant).sum(1) / relevant.sum(1)
 
 
+def side_by_side(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Vectors whose cosine is the mean of the cosines of both."""
+    return np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12) for x in (one, other)], axis=1)
+
+
 def unseen_intents(plan: Plan) -> list[Row]:
     """Retrieval among texts of intents never trained on: four folds, so that each intent is unseen once.
 
-    Either side may retrieve by its encoder's vectors or by what its head's last map reads, whichever is better on
-    validation intents, which are not trained on either.
+    Either side may retrieve by its encoder's vectors, by what its head's last map reads, or by the mean cosine of both,
+    and the tuned side by the mean cosine of the vectors before and after tuning (Wortsman et al., 2022, in the space of
+    outputs): whichever is best on validation intents, which are not trained on either.
     """
     texts = read_dataset("banking77").texts
     text, label = distinct_texts(
@@ -254,7 +260,9 @@ def unseen_intents(plan: Plan) -> list[Row]:
         chooses, test = np.flatnonzero(np.isin(label, stops)), np.flatnonzero(fold[label] == number)
         values = []
         for side, fit in (("frozen", frozen), ("tuned", tuned)):
-            ways = {"vectors": fit.vectors, "states": fit.states}
+            ways = {"vectors": fit.vectors, "states": fit.states, "both": side_by_side(fit.vectors, fit.states)}
+            if side == "tuned":
+                ways["with the frozen vectors"] = side_by_side(frozen.vectors, fit.vectors)
             on = {way: average_precision(x[chooses], label[chooses]).mean() for way, x in ways.items()}
             best = max(on, key=lambda way: on[way])
             say(f"unseen {number}: {side} MAP on validation intents {on}")
