@@ -23,7 +23,7 @@ from scenarios.stages.believing import check_fidelity, scored_users
 from scenarios.stages.flying import check_flights, fly_users
 from scenarios.stages.reporting import assemble, evaluate, write
 from scenarios.stages.setting import open_setting
-from scenarios.stages.training import source_of, train_agents
+from scenarios.stages.training import source_of, train_agents, tune_agents
 from scenarios.stages.worlds import FITTING, fit_worlds, load, save_models
 from simulator.cache import PROJECT
 from simulator.engine import Task
@@ -75,13 +75,14 @@ def run(
         data = load(setting)
         worlds = fit_worlds(setting, data)
         believed = check_fidelity(setting, data, worlds)
-        trained = train_agents(setting, data, worlds, prepared.specs)
-        keys = {spec.settings.name: (spec.settings, worlds.a.digest, source_of(spec)) for spec in prepared.specs}
-        worlds, judged, failed = fly_users(setting, data, worlds, prepared.specs, trained, keys)
+        specs, tuned = tune_agents(setting, data, worlds, prepared.specs)
+        trained = train_agents(setting, data, worlds, specs)
+        keys = {spec.settings.name: (spec.settings, worlds.a.digest, source_of(spec)) for spec in specs}
+        worlds, judged, failed = fly_users(setting, data, worlds, specs, trained, keys)
         flown = check_flights(setting, data, worlds, trained, keys, judged, failed)
         if candidate is not None and CANDIDATE in flown.failed:
             raise InputError(f"--policy: '{candidate.policy}' failed: {flown.failed[CANDIDATE]}")
-        findings = evaluate(setting, data, worlds, believed, prepared.specs, trained, flown)
+        findings = evaluate(setting, data, worlds, believed, specs, trained, flown, tuned)
         setting.progress.seconds["total"] = time.monotonic() - began
         report = assemble(setting, data, worlds, believed, findings)
         with setting.progress.stage("report"):

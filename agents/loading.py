@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from agents.base import Agent, AgentError, Training
 from agents.kinds import KINDS, Kind
-from agents.settings import AgentSettings, LimitSettings, TrainSettings
+from agents.settings import AgentSettings, LimitSettings, Span, TrainSettings, TuneSettings
 from simulator.errors import InputError, did_you_mean
 
 __all__ = [
@@ -106,6 +106,9 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
     kind, given = _built_in(settings, where)
     if kind is not None:
         params = _checked_params(kind, given, where)
+        if settings.tune is not None:
+            for corner in _corners(settings.tune, params.model_dump(), where):
+                _checked_params(kind, {**given, **corner}, where)
         agent_class = _load(kind.agent)
         named = getattr(params, "wrapped", None)
         wrapped = () if named is None else tuple(resolve_kind(one, folder, where=where) for one in named())
@@ -123,6 +126,11 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         )
     from agents.user_code import describe_class, locate
 
+    if settings.tune is not None:
+        for name in settings.tune.space:
+            if name not in settings.params:
+                raise InputError(f"{where}.tune.space.{name}: give params.{name} as well; the search starts there")
+        list(_corners(settings.tune, settings.params, where))
     target = locate(settings.kind, folder, where)
     about = describe_class(target, settings.params, settings.limits, where)
     return AgentSpec(
@@ -137,6 +145,17 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         has_probabilities=about.has_probabilities,
         has_observe=about.has_observe,
     )
+
+
+def with_params(spec: AgentSpec, params: Mapping[str, Any], folder: Path) -> AgentSpec:
+    """The same agent with these parameters in place of its own."""
+    settings = spec.settings.model_copy(update={"params": {**spec.settings.params, **params}})
+    return resolve_kind(settings, folder)
+
+
+def own_params(spec: AgentSpec) -> Mapping[str, Any]:
+    """Every parameter of a built-in kind with its value; of a user's own class those that the scenario gives."""
+    return spec.settings.params if spec.params is None else spec.params.model_dump()
 
 
 def learns(settings: AgentSettings, folder: Path = Path()) -> bool:
@@ -251,6 +270,28 @@ def _checked_params(kind: Kind, given: dict[str, Any], where: str) -> BaseModel:
     except ValidationError as error:
         raise InputError("\n".join(_mistakes(error, model.model_fields, where))) from error
     return params
+
+
+def _corners(tune: TuneSettings, own: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+    """The lowest and the highest point of a space, once it is known to hold the agent's own parameters.
+
+    Raises:
+        InputError: it does not.
+    """
+    for name, part in tune.space.items():
+        if name not in own:
+            continue  # a built-in kind has no such parameter, which its settings say with the nearest name
+        if own[name] not in part:
+            there = f"{part.low} to {part.high}" if isinstance(part, Span) else ", ".join(map(str, part))
+            raise InputError(
+                f"{where}.tune.space.{name}: {there} leaves out the agent's own {own[name]!r}, where the search "
+                f"starts; widen it or set params.{name}"
+            )
+    for last in (False, True):
+        yield {
+            name: (part.high if last else part.low) if isinstance(part, Span) else part[-1 if last else 0]
+            for name, part in tune.space.items()
+        }
 
 
 def _mistakes(error: ValidationError, known: Iterable[str], where: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class TrainSettings(BaseModel):
@@ -32,6 +32,53 @@ class LimitSettings(BaseModel):
     memory_gb: float = Field(default=4.0, gt=0, description="gigabytes of address space")
 
 
+class Span(BaseModel):
+    """Numbers from `low` to `high`, both within; whole ones where both are written as such."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    low: int | float = Field(description="least value")
+    high: int | float = Field(description="greatest value")
+    log: bool = Field(default=False, description="search by factors; low must be above 0")
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are meant."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Span:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low {self.low} must be above 0 where log is true")
+        return self
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+class TuneSettings(BaseModel):
+    """Search of an agent's parameters, valued on users and in a world that neither train nor judge it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    trials: int = Field(default=20, ge=2, le=10_000, description="trainings of the search")
+    space: dict[str, Span | list[bool | int | float | str]] = Field(
+        min_length=1, description="a parameter's `{low, high, log}` or the list of its values"
+    )
+    steps: int | None = Field(default=None, ge=0, description="user-steps of a trial; empty: those of `train.steps`")
+    sessions: int = Field(default=4, ge=1, le=1000, description="sessions of each tuning user that value a trial")
+
+    @field_validator("space")
+    @classmethod
+    def _something_to_choose(cls, space: dict[str, Any]) -> dict[str, Any]:
+        for name, part in space.items():
+            if not isinstance(part, Span) and len(set(map(repr, part))) < 2:
+                raise ValueError(f"'{name}' has fewer than two values to choose from")
+        return space
+
+
 class AgentSettings(BaseModel):
     """One agent of a scenario."""
 
@@ -43,6 +90,7 @@ class AgentSettings(BaseModel):
     kind: str = Field(min_length=1, description="`windtunnel list agents`, file.py:Class, or package.module:Class")
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of the agent")
     train: TrainSettings = TrainSettings()
+    tune: TuneSettings | None = Field(default=None, description="search of parameters before it is trained")
     limits: LimitSettings = LimitSettings()
     trained_on: str | None = Field(
         default=None,

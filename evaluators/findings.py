@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.tuning import Tuned
 from evaluators.comparison import optimism
 from evaluators.estimate import Estimate
 from evaluators.evidence import Corrections, GroupGaps, SimulatedEvidence
@@ -38,8 +39,10 @@ from evaluators.report import (
     ProfileSection,
     RankingRow,
     Report,
+    SearchSection,
     SweepEffect,
     TrainingSection,
+    TrialRow,
     Verdict,
     estimates,
 )
@@ -69,6 +72,7 @@ class AgentFacts:
         failed: why it has no numbers, or None.
         barred: why no number from judge worlds is given although it flew, or None.
         notes: what is missing of an agent that flew, and why.
+        tuned: what a search of its parameters found, or why it found nothing.
     """
 
     name: str
@@ -82,6 +86,7 @@ class AgentFacts:
     failed: str | None = None
     barred: str | None = None
     notes: tuple[str, ...] = ()
+    tuned: Tuned | str | None = None
 
 
 @dataclass(frozen=True)
@@ -339,7 +344,7 @@ def _agent(
         "trained_on": one.trained_on,
         "role": role,
         "training": _training(one),
-        "notes": list(one.notes),
+        "notes": [*one.notes, *([one.tuned] if isinstance(one.tuned, str) else [])],
     }
     if one.failed is not None:
         return AgentSection(**section, failed=one.failed)
@@ -386,8 +391,12 @@ def _per_user(of: Flights, metric: str, name: str) -> Floats:
 
 
 def _training(one: AgentFacts) -> TrainingSection | None:
+    search = None
+    if one.tuned is not None and not isinstance(one.tuned, str):
+        trials = [TrialRow(params=dict(t.params), value=t.value, failed=t.why or None) for t in one.tuned.trials]
+        search = SearchSection(trials=trials, chosen=dict(one.tuned.params))
     if not one.curves:
-        return None
+        return None if search is None else TrainingSection(search=search)
     seeds = [
         Curve(seed=seed, points=[(float(x), float(y)) for x, y in points], prior_value=prior)
         for seed, points, prior in one.curves
@@ -395,7 +404,7 @@ def _training(one: AgentFacts) -> TrainingSection | None:
     longest = min(len(curve.points) for curve in seeds)
     mean = [(seeds[0].points[k][0], float(np.mean([curve.points[k][1] for curve in seeds]))) for k in range(longest)]
     why = None if one.reproducible else "a budget in seconds ended the training: a second run may differ"
-    return TrainingSection(steps=one.steps, curve=mean, seeds=seeds, not_reproducible=why)
+    return TrainingSection(steps=one.steps, curve=mean, seeds=seeds, not_reproducible=why, search=search)
 
 
 def _assumption(

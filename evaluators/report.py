@@ -261,6 +261,21 @@ class Curve(_Part):
     prior_value: float | None = Field(None, description="value before the first step, where a prior is used")
 
 
+class TrialRow(_Part):
+    """One trial of a search of parameters."""
+
+    params: dict[str, Any]
+    value: float | None = Field(None, description="mean reward a session of the tuning users in the validation world")
+    failed: str | None = Field(None, description="why it has none")
+
+
+class SearchSection(_Part):
+    """A search of an agent's parameters, which no judge world and none of its users took part in."""
+
+    trials: list[TrialRow] = Field(description="in their order; the first has the scenario's own parameters")
+    chosen: dict[str, Any] = Field(description="parameters of the trial of highest value; that value is no estimate")
+
+
 class TrainingSection(_Part):
     """How an agent learned."""
 
@@ -268,6 +283,7 @@ class TrainingSection(_Part):
     curve: list[tuple[float, float]] = Field(default_factory=list, description="(steps, mean value over seeds)")
     seeds: list[Curve] = Field(default_factory=list, description="one curve for each training seed")
     not_reproducible: str | None = Field(None, description="why a second run may differ, e.g. a budget in seconds")
+    search: SearchSection | None = Field(None, description="search of its parameters, where the scenario asks for one")
 
 
 class OffPolicyCheck(_Part):

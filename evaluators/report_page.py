@@ -572,6 +572,9 @@ def _learning_charts(report: Report) -> list[LearningChart]:
         priors = sorted({c.prior_value for c in training.seeds if c.prior_value is not None})
         if priors:
             about += f", prior at {wording.listing(wording.number(p, 1) for p in priors)}"
+        if training.search is not None:
+            chosen = wording.listing(f"{name} {value}" for name, value in training.search.chosen.items())
+            about += f", {chosen} chosen by {wording.counted(len(training.search.trials), 'trial')}"
         found.append(LearningChart(agent.name, about, charts.learning(training.seeds, axis, agent.name)))
     return found
 

@@ -44,6 +44,13 @@ gates:
   - {name: better, rule: "difference(reward, vs=popularity) > THRESHOLD", agents: [linucb]}
 """
 
+TUNED = """  - name: tuned
+    kind: epsilon_greedy
+    params: {epsilon: 0.3}
+    train: {seeds: 1, steps: 200}
+    tune: {trials: 3, space: {epsilon: {low: 0.0, high: 0.9}}}
+"""
+
 SAVED = '''
 """An agent that breaks, and one that was made elsewhere."""
 import numpy as np
@@ -110,15 +117,19 @@ def files_of(cache: Path) -> set[Path]:
 
 
 def test_workers_change_nothing_but_the_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scenario = write_scenario(tmp_path / "s")
+    scenario = write_scenario(tmp_path / "s", extra=TUNED)
     one = fly(scenario, tmp_path / "one", monkeypatch, workers=1)
     two = fly(scenario, tmp_path / "two", monkeypatch, workers=2)
     assert one.without_seconds() == two.without_seconds()
-    assert {agent.name for agent in one.agents} == {"random", "popularity", "oracle", "linucb"}
+    assert {agent.name for agent in one.agents} == {"random", "popularity", "oracle", "linucb", "tuned"}
     assert one.verdict == "undecided"  # 60 judge users: the simulator cannot be trusted, so no gate is decided
     reward = {agent.name: agent.simulated["reward"].value for agent in one.agents}
     assert reward["oracle"] > reward["random"]
     assert {profile.agent for profile in one.profiles} == set(reward)  # every finding of a run is in its report
+    search = next(agent for agent in one.agents if agent.name == "tuned").training.search
+    assert search.trials[0].params == {"epsilon": 0.3}
+    assert max(search.trials, key=lambda trial: trial.value).params == search.chosen
+    assert {trial.value for trial in search.trials} > {search.trials[0].value}
 
 
 def test_a_changed_gate_or_a_value_known_from_elsewhere_runs_nothing_again(

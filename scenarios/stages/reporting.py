@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split
 
 if TYPE_CHECKING:
     from agents.loading import AgentSpec, Trained
+    from agents.tuning import Tuned
     from evaluators.fidelity import Fidelity
     from evaluators.report import Report
 
@@ -32,6 +34,7 @@ def evaluate(
     specs: Sequence[AgentSpec],
     trained: Mapping[str, list[Trained | Failure]],
     flown: Flown,
+    tuned: Mapping[str, Tuned | str] = MappingProxyType({}),
 ) -> Any:
     """Compare, rank, correct, check for fairness and effect, and decide the gates."""
     from evaluators.findings import AgentFacts, Evidences, find
@@ -56,6 +59,7 @@ def evaluate(
                 reproducible=all(one.reproducible for one in ready),
                 failed=flown.failed.get(name),
                 notes=flown.notes.get(name, ()),
+                tuned=tuned.get(name),
                 barred=None if name in flown.failed else _may_have_seen(spec, log, data.split),
             )
         )

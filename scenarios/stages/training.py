@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,9 @@ from simulator.log import WORLD_A, InteractionLog, Split
 from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
+    from agents.base import Agent, Training
     from agents.loading import AgentSpec, Trained
+    from agents.tuning import Tuned
     from simulator.world import World
 
 
@@ -84,7 +86,6 @@ def train_agents(
     setting: Setting, data: Data, worlds: Worlds, specs: Sequence[AgentSpec]
 ) -> dict[str, list[Trained | Failure]]:
     """Train every agent from each of its seeds in world A, on the rows of world A's users."""
-    from agents.base import Training
     from agents.loading import training_seeds
 
     log = training_log(data.log, data.split)
@@ -92,17 +93,7 @@ def train_agents(
     for spec in specs:
         name = spec.settings.name
         for number in range(training_seeds(spec)):
-            training = Training(
-                log=log,
-                catalogue=log.catalogue,
-                make_env=MakeTrainEnv(worlds.a, log.catalogue.content),
-                slate_size=worlds.a.slate_size,
-                horizon=worlds.a.horizon,
-                rng=stream(setting.root, "train", name, number),
-                seed=stream_word(setting.root, "train", name, number, bits=31),
-                budget=None,
-                report=_no_report,
-            )
+            training = _training(log, worlds.a, setting.root, "train", name, number)
             log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-{number}.log"
             depends = (data.digest, worlds.a.digest, setting.scenario.seed, spec.settings, number, source_of(spec))
             tasks.append(
@@ -123,9 +114,117 @@ def train_agents(
     return trained
 
 
-def training_log(log: InteractionLog, split: Split) -> InteractionLog:
-    """What an agent may learn from: rows of world A's users alone, and no sensitive attribute."""
-    rows = np.isin(log.user, split.users(WORLD_A))
+@dataclass(frozen=True, slots=True)
+class _Valuation:
+    """How a trial of a search is valued: in which world, and with which sessions of its users."""
+
+    world: World
+    seed: int
+    sessions: int
+
+    def __call__(self, agent: Agent, name: str) -> float:
+        """Mean reward a session."""
+        from evaluators.metrics import session_reward
+        from evaluators.rollout import fly
+
+        flown = [
+            fly(agent, self.world, name=name, world_number=0, seed=self.seed, training_seed=0, session=k)
+            for k in range(self.sessions)
+        ]
+        return float(np.mean([session_reward(one).mean() for one in flown]))
+
+
+def _search(
+    spec: AgentSpec,
+    training: Training,
+    valuation: _Valuation,
+    folder: Path,
+    log_file: Path,
+    seed: int,
+    *,
+    report: Callable[[float, str], None],
+) -> Tuned | str:
+    from agents.loading import failure_line, own_params, train, with_params
+    from agents.tuning import search
+
+    tune = spec.settings.tune
+    assert tune is not None
+    if tune.steps is not None:
+        limits = spec.settings.train.model_copy(update={"steps": tune.steps})
+        spec = replace(spec, settings=spec.settings.model_copy(update={"train": limits}))
+    own = own_params(spec)
+
+    def value(params: Mapping[str, Any]) -> float:
+        done = train(with_params(spec, params, folder), training, folder, log_file=log_file)
+        return valuation(done.agent, spec.settings.name)
+
+    start = {name: own[name] for name in tune.space}
+    return search(tune, start, value, seed=seed, failure=failure_line, report=report)
+
+
+def tune_agents(
+    setting: Setting, data: Data, worlds: Worlds, specs: Sequence[AgentSpec]
+) -> tuple[list[AgentSpec], dict[str, Tuned | str]]:
+    """Search the parameters of the agents that ask for it: no judge world and none of its users is touched.
+
+    Returns:
+        The agents with the parameters that were chosen, and by name what each search found or why there is nothing.
+    """
+    from agents.loading import with_params
+
+    asking = [spec for spec in specs if spec.settings.tune is not None]
+    if not asking:
+        return list(specs), {}
+    assert worlds.a_without_tuning is not None
+    assert worlds.validation is not None
+    world, root = worlds.a_without_tuning, setting.root
+    log = training_log(data.log, data.split, tuning=False)
+    tasks = []
+    for spec in asking:
+        name = spec.settings.name
+        assert spec.settings.tune is not None
+        training = _training(log, world, root, "tune", name)
+        valued = _Valuation(worlds.validation, stream_word(root, "tune", "fly", bits=63), spec.settings.tune.sessions)
+        log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-tune.log"
+        depends = (data.digest, world.digest, worlds.validation.digest, setting.scenario.seed, spec.settings,
+                   source_of(spec))  # fmt: skip
+        inputs = (spec, training, valued, setting.folder, log_file, stream_word(root, "tune", name, "search", bits=31))
+        code = ("simulator", "agents", "evaluators/rollout.py", "evaluators/sessions.py", "evaluators/metrics.py")
+        tasks.append(Task("tune", name, _search, inputs, depends, code))
+    found = dict(zip((spec.settings.name for spec in asking), setting.map("tune", tasks), strict=True))
+    chosen = []
+    for spec in specs:
+        one = found.get(spec.settings.name)
+        chosen.append(spec if one is None or isinstance(one, str) else with_params(spec, one.params, setting.folder))
+    return chosen, found
+
+
+def _training(log: InteractionLog, world: World, root: np.random.SeedSequence, *names: str | int) -> Training:
+    """What an agent learns from, with the draws of the stream of these names."""
+    from agents.base import Training
+
+    return Training(
+        log=log,
+        catalogue=log.catalogue,
+        make_env=MakeTrainEnv(world, log.catalogue.content),
+        slate_size=world.slate_size,
+        horizon=world.horizon,
+        rng=stream(root, *names),
+        seed=stream_word(root, *names, bits=31),
+        budget=None,
+        report=_no_report,
+    )
+
+
+def training_log(log: InteractionLog, split: Split, *, tuning: bool | None = None) -> InteractionLog:
+    """What an agent may learn from: rows of world A's users alone, and no sensitive attribute.
+
+    Args:
+        log: the whole log.
+        split: who is whose.
+        tuning: False leaves out the users who value trials of a search.
+    """
+    rows = np.isin(log.user, split.users(WORLD_A, tuning=tuning))
 
     def cut(column: NDArray[Any] | None) -> NDArray[Any] | None:
         return None if column is None else column[rows]

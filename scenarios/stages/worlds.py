@@ -40,7 +40,11 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Worlds:
-    """Everything fitted on the log."""
+    """Everything fitted on the log.
+
+    `validation` values the trials of a search of parameters: fitted on a draw of world A's fitting users, with the
+    sessions of its tuning users. Its trials are trained in `a_without_tuning`. Both are None where nothing is tuned.
+    """
 
     tower_a: TextTower
     tower_judge: TextTower
@@ -50,6 +54,8 @@ class Worlds:
     a: World
     a_on_judge_users: World
     judges: tuple[World, ...]
+    validation: World | None = None
+    a_without_tuning: World | None = None
     explained: tuple[str, ...] = ()
     forgotten: Forgetting | None = None
 
@@ -212,7 +218,10 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         judges.append(fit(f"judge world {m}", JUDGE, other, m))
     references = ["bias", OTHER_CLASS]
     tasks = [fit("world A", WORLD_A, own), *judges, *(fit(f"reference {name}", JUDGE, name) for name in references)]
+    tuned = any(agent.tune is not None for agent in scenario.agents)
+    tasks += [fit("validation world", WORLD_A, own, 1)] * tuned
     model_a, *fitted = setting.map("fit worlds", tasks)
+    validation = fitted.pop() if tuned else None
     judge_models = tuple(fitted[: len(judges)])
     explained: tuple[str, ...] = ()
     if settings.examples:
@@ -232,9 +241,26 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         references=dict(zip(references, fitted[len(judges) :], strict=True)),
         a=World.build(model_a, log, split, split.users(WORLD_A), scenario.simulator, name="A", folder=setting.folder),
         **judged_on(setting, data, model_a, judge_models, judge_users),
+        **({} if validation is None else _tuned_in(setting, data, model_a, validation)),
         explained=explained,
         forgotten=None if not saved else forgetting(judge_models[0], saved[JUDGE], log, split),
     )
+
+
+def _tuned_in(setting: Setting, data: Data, model_a: PreferenceModel, validation: PreferenceModel) -> dict[str, Any]:
+    """The worlds of a search of parameters, on users of world A apart from each other."""
+    from simulator.world import World
+
+    def build(model: PreferenceModel, name: str, *, tuning: bool) -> World:
+        users = data.split.users(WORLD_A, tuning=tuning)
+        return World.build(
+            model, data.log, data.split, users, setting.scenario.simulator, name=name, folder=setting.folder
+        )
+
+    return {
+        "a_without_tuning": build(model_a, "A without its tuning users", tuning=False),
+        "validation": build(validation, "validation", tuning=True),
+    }
 
 
 def judged_on(
