@@ -290,9 +290,11 @@ def ope(
     bandwidth: Annotated[
         float | None, typer.Option("--bandwidth", help="The action is a number: blur the policy this far, its unit.")
     ] = None,
-    choose: Annotated[
-        bool, typer.Option("--select", help="Also the value by the estimator that cross-validation chooses.")
-    ] = False,
+    choose: Annotated[bool, typer.Option("--select", help="Also the value by the estimator that is chosen.")] = False,
+    select_by: Annotated[
+        str,
+        typer.Option("--select-by", metavar="cross_validation|importance_fitting", help="How --select chooses."),
+    ] = "cross_validation",
     as_json: AsJson = False,
 ) -> None:
     """Value of a policy from logged rounds, slates or trajectories (.npz, .parquet). Exit: 3 if all is withheld."""
@@ -304,7 +306,7 @@ def ope(
             log, policy, estimator, limits, gamma, force, against, interval=interval, reward_model=reward_model,
             q_weights=q_weights,
             bandwidth=bandwidth,
-            choose=choose,
+            choose=select_by if choose else None,
         )  # fmt: skip
         _print_result(found, as_json, result)
     raise typer.Exit(UNDECIDED if found.withheld else 0)

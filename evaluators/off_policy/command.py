@@ -15,7 +15,7 @@ from evaluators.off_policy.prepared import Q_WEIGHTS
 from evaluators.off_policy.reading import read_continuous, read_log, read_policy
 from evaluators.off_policy.records import Rounds
 from evaluators.off_policy.reward_model import model_named
-from evaluators.off_policy.selection import select
+from evaluators.off_policy.selection import chosen_method, select
 from simulator.errors import InputError
 
 
@@ -28,7 +28,7 @@ class OpeResult:
         estimates: by the names asked for.
         differences: value minus that of `against`, by the same names; empty where none was asked for.
         against: "logged", the file's name, or "".
-        selected: value by the estimator that cross-validation chose among those asked for, where that was asked.
+        selected: value by the estimator that was chosen among those asked for, where that was asked.
     """
 
     record: Record
@@ -173,7 +173,7 @@ def run_ope(
     reward_model: str | None = None,
     q_weights: str | None = None,
     bandwidth: float | None = None,
-    choose: bool = False,
+    choose: str | None = None,
 ) -> OpeResult:
     """Estimate a policy's value from a log file.
 
@@ -193,7 +193,7 @@ def run_ope(
         q_weights: `importance` or `mrdr`.
         bandwidth: the action is a number: the log holds `action`, the density `pscore` of each and `action_range`, the
             policy's `pi_e` one action a round, and it is blurred by a kernel of this half-width.
-        choose: also give the value by the estimator that cross-validation chooses among those asked for.
+        choose: also give the value by the estimator that a method of `selection.METHODS` chooses among those asked for.
 
     Raises:
         InputError: a file, column or value cannot be used; one line says which and what to do.
@@ -201,7 +201,7 @@ def run_ope(
     if q_weights is not None and q_weights not in Q_WEIGHTS:
         raise InputError(f"q_weights: '{q_weights}' is none of {', '.join(Q_WEIGHTS)}")
     if bandwidth is not None:
-        if against is not None or interval != "default" or q_weights is not None or choose:
+        if against is not None or interval != "default" or q_weights is not None or choose is not None:
             raise InputError("--bandwidth: goes with neither --against, --interval, --q-weights nor --select")
         logged_rounds, columns = read_continuous(Path(log))
         found = estimate_continuous(
@@ -223,6 +223,8 @@ def run_ope(
     if reward_model is not None:
         options["reward_model"] = model_named(reward_model, seed=seed)
     options["q_weights"] = q_weights
+    if kind != "trajectory" and gamma not in (None, 1.0):
+        raise InputError(f"--gamma: discounts the steps of trajectories, and this is a {kind} log; leave it out")
     pi_e = other = None
     if isinstance(record, Rounds):
         pi_e, q_hat = _policy(policy, columns)
@@ -237,11 +239,11 @@ def run_ope(
         options["gamma"] = gamma if gamma is not None else float(columns["gamma"]) if "gamma" in columns else 1.0
     found = estimate(record, pi_e, estimators=names, interval=interval, **options)
     selected = None
-    if choose:
+    if choose is not None:
         if not isinstance(record, Rounds):
             raise InputError(f"--select: for bandit logs, and this is a {kind} log; leave it out")
         plain = {name: value for name, value in options.items() if name != "q_weights"}
-        selected = select(record, pi_e, candidates=names, **plain)
+        selected = select(record, pi_e, candidates=names, method=chosen_method(choose), **plain)
     if against is None:
         return OpeResult(kind, len(record), record.n_users, found, {}, selected=selected)
     if interval != "default":

@@ -101,7 +101,8 @@ class Prepared:
         level: coverage of the intervals.
         root: of folds, halves and bootstrap.
         reward_range: (lowest, highest) possible reward of a unit, or None where unknown.
-        rounds, weighted, pi_e: bandit rounds, their columns, and the policy's matrix where it is at hand.
+        rounds, weighted: bandit rounds and their columns.
+        pi_e, model: matrices [n, A] of the policy and of its reward model, where they are at hand.
         slates, stepped: the other kinds of record.
         support: mass of the policy where the logging policy never goes.
         estimated: propensities were not logged.
@@ -118,6 +119,7 @@ class Prepared:
     rounds: Rounds | None = None
     weighted: bandit.Weighted | None = None
     pi_e: bandit.Matrix | None = None
+    model: bandit.Matrix | None = None
     slates: Slates | None = None
     stepped: trajectory.Stepped | None = None
     support: Support = FULL_SUPPORT
@@ -476,7 +478,7 @@ def _prepare_rounds(rounds: Rounds, pi_e: Any, asked: Asked, q_hat: Any, q_hat_s
     reduced = bandit.reduce_rounds(rounds, policy, model, span)
     return prepare_reduced(
         rounds, reduced, level=asked.level, seed=asked.seed, propensities=propensities, no_model=no_model,
-        diagnostics=diagnostics, pi_e=policy,
+        diagnostics=diagnostics, pi_e=policy, model=model,
     )  # fmt: skip
 
 
@@ -524,6 +526,7 @@ def prepare_reduced(
     notes: Sequence[str] = (),
     reasons: Sequence[str] = (),
     pi_e: bandit.Matrix | None = None,
+    model: bandit.Matrix | None = None,
 ) -> Prepared:
     """A policy that was reduced to columns before: the same estimates without its n x A probabilities."""
     units = Units.of(rounds.cluster, rounds.n_users, len(rounds))
@@ -536,6 +539,7 @@ def prepare_reduced(
         rounds=rounds,
         weighted=reduced.weighted,
         pi_e=pi_e,
+        model=model,
         support=support_of(reduced.unsupported, units, level, exact=rounds.pi_b is not None),
         no_model=no_model,
         diagnostics=dict(diagnostics or {}),

@@ -1,57 +1,106 @@
 """Choosing among estimators and among policies, and how far either choice may be believed.
 
-`select` chooses an estimator by cross-validation (Cief, Kveton, Kompan 2024): on random splits of the users an estimate
-from one part is held against an unbiased one from the other. It chooses on one half of the users what it reports on the
-other, and says by how much the choice was better than the next one. `sharpe_ratio` scores an estimator by the policies
-that it would send to an on-line test (SharpeRatio@k, Kiyohara et al. 2024); that needs their true values.
+`select` chooses an estimator by cross-validation (Cief, Kveton, Kompan 2024: on random splits of the users an estimate
+from one part is held against an unbiased one from the other) or by importance fitting (PAS-IF, Udagawa et al. 2023: on
+random deals of the rounds an estimate from a pseudo log is held against a pseudo on-line test). It chooses on one half
+of the users what it reports on the other, and says by how much the choice was better than the next one, and with other
+users. `sharpe_ratio` scores an estimator by the policies that it would send to an on-line test (SharpeRatio@k, Kiyohara
+et al. 2024); that needs their true values.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.estimate import Estimate
 from evaluators.intervals import Ratios, door_interval, find_door, t_interval
+from evaluators.off_policy.bandit import bandit_terms
 from evaluators.off_policy.estimation import WITH_ESTIMATED, weight_reason
+from evaluators.off_policy.importance_fitting import PseudoExperiment
 from evaluators.off_policy.names import parse
 from evaluators.off_policy.prepared import Asked, Prepared, Withheld, prepare
 from evaluators.off_policy.records import Rounds
 from evaluators.off_policy.terms import Sums, json_number
-from simulator.errors import InputError
+from simulator.errors import InputError, did_you_mean
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+Method = Literal["cross_validation", "importance_fitting"]
+METHODS: tuple[Method, ...] = get_args(Method)
 SPLITS = 40
-"""Random splits of the choosing users into one part to estimate and one to validate."""
+"""Random splits of the choosing users, or deals of their rounds, into one part to estimate and one to validate."""
+RESAMPLES = 20
+"""Resamples of the choosing users: would others have made the same choice?"""
 CANDIDATES = ("ips", "snips", "dm", "dr", "ips(clip=10)", "dr(clip=10)", "switch_dr(lambda=5)")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What cross-validation said on one half of the users.
+    """What one half of the users said.
 
     Attributes:
         name: the estimator chosen.
-        losses: estimator -> mean squared distance from the unbiased estimate of the validating part.
-        margin: mean of the next best loss minus the chosen one, over the splits; error: its standard error over splits.
+        losses: estimator -> mean squared distance from what it is held against, in the squared unit of the reward.
+        margin: next best loss minus the chosen one.
+        error: standard deviation of the margin over resamples of the users: its sampling error, not only that of the
+            random splits.
+        stability: share of the resamples that choose the same.
+        apart: how far the pseudo experiment is from what is asked (importance fitting): of weights, of policies.
     """
 
     name: str
     losses: Mapping[str, float]
     margin: float
     error: float
+    stability: float
+    apart: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, losses: Mapping[str, Floats], apart: Mapping[str, float] | None = None) -> Choice:
+        """From estimator -> [1 + resamples, splits] squared distances, the users as they are first."""
+        means = {name: np.where(np.isfinite(loss), loss, np.inf).mean(axis=1) for name, loss in losses.items()}
+        names = sorted(means, key=lambda name: means[name][0])
+        best, second = names[:2]
+        table = np.stack([means[name] for name in names])
+        with np.errstate(invalid="ignore"):
+            margins = means[second] - means[best]
+            # Resampling adds its own variance to every loss, more to those of wild weights: only the spread is of use.
+            table[:, 1:] += table[:, :1] - table[:, 1:].mean(axis=1, keepdims=True)
+        known = bool(np.isfinite(margins).all())
+        finite = {name: float(value[0]) if math.isfinite(value[0]) else -1.0 for name, value in means.items()}
+        return cls(
+            best,
+            {name: finite[name] for name in losses},
+            float(margins[0]) if known else 0.0,
+            float(margins[1:].std(ddof=1)) if known else 0.0,
+            float((table[:, 1:].argmin(axis=0) == 0).mean()),
+            apart or {},
+        )
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready dictionary; `clear` where the margin is more than two of its errors."""
-        clear = self.margin > 2 * self.error
-        return {"chosen": self.name, "losses": dict(self.losses), "margin": self.margin, "clear": bool(clear)}
+        out = {"chosen": self.name, "losses": dict(self.losses), "margin": self.margin, "error": self.error,
+               "stability": self.stability, "clear": bool(self.margin > 2 * self.error)}  # fmt: skip
+        return {**out, **self.apart}
+
+
+def chosen_method(text: str) -> Method:
+    """A method of choosing by its name.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    for method in METHODS:
+        if text == method:
+            return method
+    raise InputError(f"method: '{text}' is none of {', '.join(METHODS)}{did_you_mean(text, METHODS)}")
 
 
 def select(
@@ -59,6 +108,7 @@ def select(
     pi_e: Any,
     *,
     candidates: Sequence[str] = CANDIDATES,
+    method: Method = "cross_validation",
     q_hat: Any = None,
     q_hat_source: str = "given",
     reward_range: tuple[float, float] | None = None,
@@ -68,15 +118,30 @@ def select(
     reward_model: Any = None,
     folds: int = 3,
 ) -> Estimate:
-    """Value of a policy by the estimator that cross-validation chooses, chosen and reported on different users.
+    """Value of a policy by the estimator that a method chooses, chosen and reported on different users.
 
     Arguments as in `estimate`. Candidates are bandit estimators without a tuned parameter. Where the choice falls on
     the model alone there is no interval; where it falls on smaller weights the limits hold their bias.
+
+    `cross_validation` compares with an unbiased estimate, so it sees little where weights are wild.
+    `importance_fitting` compares with rewards as they came, under a pseudo policy with like weights; it needs the
+    logging policy's probability of every action (`pi_b`), and says how far its weights are from those in question.
+
+    Raises:
+        InputError: a candidate or the method is unknown or cannot be used on this log.
     """
+    method = chosen_method(method)
     names = [parse(text, "bandit") for text in dict.fromkeys(candidates)]
     for name in names:
         if name.tuner is not None or name.info.family == "distribution":
             raise InputError(f"candidates: '{name.asked}' cannot be chosen; give estimators of the mean, untuned")
+        if method == "importance_fitting" and name.base in ("mips", "snmips"):
+            raise InputError(f"candidates: '{name.asked}' has weights of embeddings; choose it by cross_validation")
+    if method == "importance_fitting" and rounds.pi_b is None:
+        raise InputError(
+            "method: importance_fitting needs pi_b [n, A] in the log, the logging policy's probability of every action;"
+            " add it, or choose by cross_validation"
+        )
     asked = Asked((*names, parse("dr")), reward_range, 1.0, level, seed, reward_model, folds)
     prepared = prepare(rounds, pi_e, asked, q_hat=q_hat, q_hat_source=q_hat_source)
     sums: dict[str, Sums] = {}
@@ -90,20 +155,37 @@ def select(
             sums[name.asked] = found
     if len(sums) < 2:
         why = "select: fewer than two candidates can be computed on this log; add context or q_hat"
-        return Estimate.withhold("selected by cross-validation", why, n=prepared.units.n_users, level=level)
-    return _reported(prepared, sums, force=force)
+        return Estimate.withhold(f"selected by {_SAID[method]}", why, n=prepared.units.n_users, level=level)
+    return _reported(prepared, sums, method, force=force)
 
 
-def _reported(prepared: Prepared, sums: Mapping[str, Sums], *, force: bool) -> Estimate:
+_SAID: Mapping[Method, str] = {
+    "cross_validation": "cross-validation",
+    "importance_fitting": "importance fitting (PAS-IF)",
+}
+
+
+def _reported(prepared: Prepared, sums: Mapping[str, Sums], how: Method, *, force: bool) -> Estimate:
     units, level = prepared.units, prepared.level
     half = prepared.rng("select", "halves").permutation(units.n_users) % 2 == 0
+    experiment = None
+    if how == "importance_fitting":
+        assert prepared.rounds is not None
+        assert prepared.pi_e is not None
+        assert prepared.weighted is not None
+        experiment = PseudoExperiment.of(prepared.rounds, prepared.pi_e, prepared.weighted, prepared.model)
     unbiased = _unbiased(prepared)
     total = float(units.counts.sum())
     scores, low_scores, high_scores = (np.zeros(units.n_users) for _ in range(3))
     value = low_value = high_value = 0.0
     choices = []
     for number, here in enumerate((half, ~half)):
-        choice = _choose(sums, unbiased, ~here, prepared.rng("select", "splits", number))
+        rng = prepared.rng("select", "splits", number)
+        if experiment is None:
+            choice = Choice.of(_cross_validated(sums, unbiased, ~here, rng))
+        else:
+            apart = {"weights_apart": experiment.weights_apart, "policies_apart": experiment.policies_apart}
+            choice = Choice.of(_pseudo_losses(prepared, experiment, list(sums), ~here, rng), apart)
         choices.append(choice)
         chosen, share = sums[choice.name], float(units.counts[here].sum()) / total
         ratios = _part(chosen.ratios, here)
@@ -116,9 +198,7 @@ def _reported(prepared: Prepared, sums: Mapping[str, Sums], *, force: bool) -> E
     names = [parse(choice.name) for choice in choices]
     weights = [prepared.facts(prepared.weighted.w)] if prepared.weighted is not None else []
     base: dict[str, Any] = {"n": units.n, "users": units.n_users, "selection": [c.to_json() for c in choices]}
-    method = (
-        f"selected by cross-validation: {choices[0].name} for one half of the users, {choices[1].name} for the other"
-    )
+    method = f"selected by {_SAID[how]}: {choices[0].name} for one half of the users, {choices[1].name} for the other"
     if any(part.family == "model" for part in picked):
         method += "; model only, no coverage claim"
         return _settled(prepared, method, value, None, None, _supports(prepared), base, force=force)
@@ -179,27 +259,54 @@ def _part(ratios: Ratios, users: Bools) -> Ratios:
     return Ratios(ratios.numerator[:, users], ratios.denominator[:, users])
 
 
-def _choose(sums: Mapping[str, Sums], unbiased: Ratios, users: Bools, rng: np.random.Generator) -> Choice:
-    """The candidate that is nearest to the unbiased estimate of users that it has not seen, over random splits."""
+def _resampled(n_users: int, rng: np.random.Generator) -> Floats:
+    """[1 + RESAMPLES, n_users] how often each user counts: once, then as drawn with replacement."""
+    drawn = rng.multinomial(n_users, np.full(n_users, 1 / n_users), RESAMPLES)
+    return np.concatenate([np.ones((1, n_users)), drawn.astype(np.float64)])
+
+
+def _cross_validated(
+    sums: Mapping[str, Sums], unbiased: Ratios, users: Bools, rng: np.random.Generator
+) -> dict[str, Floats]:
+    """[1 + RESAMPLES, SPLITS] squared distance of each candidate from the unbiased estimate of other users."""
     who = np.flatnonzero(users)
     splits = np.zeros((SPLITS, len(who)))
     for k in range(SPLITS):
         splits[k, rng.permutation(len(who))[: len(who) // 2]] = 1.0
+    counts = _resampled(len(who), rng)
 
     def values(ratios: Ratios, weight: Floats) -> Floats:
-        tops, bottoms = weight @ ratios.numerator[:, who].T, weight @ ratios.denominator[:, who].T
+        parts = zip(ratios.numerator[:, who], ratios.denominator[:, who], strict=True)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray((tops / bottoms).sum(axis=1))
+            return np.asarray(
+                sum(((counts * top) @ weight.T) / ((counts * bottom) @ weight.T) for top, bottom in parts)
+            )
 
     truth = values(unbiased, 1 - splits)
-    losses = {name: (values(one.ratios, splits) - truth) ** 2 for name, one in sums.items()}
-    losses = {name: np.where(np.isfinite(loss), loss, np.inf) for name, loss in losses.items()}
-    means = {name: float(loss.mean()) for name, loss in losses.items()}
-    best, second = sorted(means, key=lambda name: means[name])[:2]
-    gap = losses[second] - losses[best]
-    error = float(gap.std(ddof=1)) / math.sqrt(SPLITS) if np.isfinite(gap).all() else 0.0
-    finite = {name: value if math.isfinite(value) else -1.0 for name, value in means.items()}
-    return Choice(best, finite, float(gap.mean()) if math.isfinite(float(gap.mean())) else 0.0, error)
+    return {name: (values(one.ratios, splits) - truth) ** 2 for name, one in sums.items()}
+
+
+def _pseudo_losses(
+    prepared: Prepared, experiment: PseudoExperiment, names: Sequence[str], users: Bools, rng: np.random.Generator
+) -> dict[str, Floats]:
+    """[1 + RESAMPLES, SPLITS] squared distance of each candidate from the pseudo on-line test of the same users."""
+    units, x = prepared.units, experiment.weighted
+    counts = np.zeros((1 + RESAMPLES, units.n_users))
+    counts[:, users] = _resampled(int(users.sum()), rng)
+
+    def mean(rows: Floats | None, kept: Bools) -> Floats:
+        return counts @ units.sums(kept.astype(np.float64) if rows is None else np.where(kept, rows, 0.0))
+
+    terms = {name: bandit_terms(parse(name, "bandit"), x) for name in names}
+    losses = {name: np.empty((1 + RESAMPLES, SPLITS)) for name in names}
+    for k, tested in enumerate(experiment.deals(rng, SPLITS)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            online = mean(x.r, tested) / mean(None, tested)
+            for name, one in terms.items():
+                parts = zip(one.numerators, one.denominators, strict=True)
+                found = sum(mean(top, ~tested) / mean(bottom, ~tested) for top, bottom in parts)
+                losses[name][:, k] = (found - online) ** 2
+    return losses
 
 
 @dataclass(frozen=True, slots=True)

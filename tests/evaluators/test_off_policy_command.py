@@ -176,11 +176,25 @@ def test_a_continuous_action_is_valued_from_a_file(tmp_path: Path) -> None:
 
 def test_an_estimator_is_chosen_on_users_that_it_is_not_reported_on(tmp_path: Path) -> None:
     log, policy = bandit_files(tmp_path)
-    found = run_ope(log, policy, ["ips", "snips", "dr"], choose=True)
+    found = run_ope(log, policy, ["ips", "snips", "dr"], choose="cross_validation")
     selected = found.to_json()["selected"]
     assert {one["chosen"] for one in selected["diagnostics"]["selection"]} <= {"ips", "snips", "dr"}
     assert selected["low"] < found.estimates["dr"].value < selected["high"]  # type: ignore[operator]
     assert "selected by cross-validation" in found.as_text()
+    with np.load(log) as columns:
+        whole = save(tmp_path / "whole.npz", {**columns, "pi_b": np.full((len(columns["action"]), 3), 1 / 3)})
+    fitted = run_ope(whole, policy, ["ips", "snips", "dr"], choose="importance_fitting")
+    assert "selected by importance fitting" in fitted.as_text()
+    assert fitted.to_json()["selected"]["diagnostics"]["selection"][0]["policies_apart"] > 0
+    with pytest.raises(InputError, match=r"method: 'crossvalidation' is none of .*did you mean 'cross_validation'"):
+        run_ope(log, policy, ["ips", "snips"], choose="crossvalidation")
+
+
+def test_a_discount_of_a_log_without_steps_is_refused(tmp_path: Path) -> None:
+    log, policy = bandit_files(tmp_path)
+    with pytest.raises(InputError, match="--gamma: discounts the steps of trajectories, and this is a bandit log"):
+        run_ope(log, policy, ["ips"], gamma=0.9)
+    assert run_ope(log, policy, ["ips"], gamma=1.0).estimates["ips"].value is not None
 
 
 @pytest.mark.parametrize("name", ["empty.npz", "empty.npy"])
