@@ -428,7 +428,7 @@ def data_fetch(
     from simulator.datasets import check_dataset
     from simulator.datasets.sources import dataset
 
-    known, state = dataset(name), check_dataset(name)
+    known, state = dataset(name, "NAME"), check_dataset(name)
     if as_json:
         folder = str(state.folder) if state.whole else None
         _print_json({"name": name, "folder": folder, "offered": list(known.fetch), "files": dict(known.files)})
@@ -481,7 +481,10 @@ def cache_prune(
 def _print_datasets(name: str | None, as_json: bool) -> bool:
     """Print the state of one or all datasets; True if each is whole."""
     from simulator.datasets import DATASETS, check_dataset
+    from simulator.datasets.sources import dataset
 
+    if name is not None:
+        dataset(name, "NAME")
     states = [check_dataset(each) for each in ([name] if name is not None else DATASETS)]
     if as_json:
         rows = [

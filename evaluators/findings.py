@@ -171,7 +171,7 @@ def find(
     swept_keys: list[Sweep] = list(next((one.swept for many in evidence.judged.values() for one in many), {}))
     swept = [(key, table(lambda one, key=key: one.swept[key])) for key in swept_keys]  # type: ignore[misc]
 
-    groups = crossed_groups(evidence.population.groups, evaluate.fairness.intersections)
+    groups = crossed_groups(evidence.population.groups, evaluate.fairness.crossed)
     gaps = GroupGaps(groups)
     corrections = _corrections(flights, evidence, evaluate, learners)
     known = _known_checks(flights, swept, corrections, evidence, evaluate, stream(root, "fidelity", "known"))

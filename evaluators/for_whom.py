@@ -79,11 +79,10 @@ class Population:
 
 
 def crossed_groups(
-    groups: Mapping[str, NDArray[np.str_]], intersections: Sequence[Sequence[str]]
+    groups: Mapping[str, NDArray[np.str_]], crossed: Mapping[str, Sequence[str]]
 ) -> dict[str, NDArray[np.str_]]:
-    """The groups with declared intersections added, named `gender x age`."""
-    crossed = {" x ".join(names): intersection([groups[name] for name in names]) for names in intersections}
-    return {**groups, **crossed}
+    """The groups with declared intersections (name -> attributes) added."""
+    return {**groups, **{name: intersection([groups[one] for one in names]) for name, names in crossed.items()}}
 
 
 class ForWhom:
@@ -113,7 +112,7 @@ class ForWhom:
     ) -> None:
         self.population, self.judged, self.flights, self.evaluate = population, judged, flights, evaluate
         self.baseline, self.gaps, self.kinds, self.root = baseline, gaps, kinds, root
-        self.attributes = (*evaluate.fairness.attributes, *(" x ".join(i) for i in evaluate.fairness.intersections))
+        self.attributes = evaluate.fairness.groupings
 
     def section(self, name: str) -> dict[str, Any]:
         """Fields of the agent's section."""

@@ -76,7 +76,7 @@ class Term:
         statistic: a key of `STATISTICS`.
         subject: name of the metric, or of the estimator for the off-policy statistics.
         vs: the other agent of a difference or ratio, else None.
-        attribute: the sensitive attribute of a fairness statistic, else None.
+        attribute: the sensitive attribute of a fairness statistic, or an intersection (`"gender x age"`), else None.
         share: of users, the worst served, in (0, 1), for the conditional value at risk; else None.
     """
 
@@ -88,7 +88,7 @@ class Term:
 
     def __str__(self) -> str:
         second = [f"vs={self.vs}"] if self.vs is not None else []
-        second += [self.attribute] if self.attribute is not None else []
+        second += [_quoted(self.attribute)] if self.attribute is not None else []
         second += [f"{self.share:g}"] if self.share is not None else []
         return f"{self.statistic}({', '.join([self.subject, *second])})"
 
@@ -284,6 +284,11 @@ def _bare(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
+def _quoted(name: str) -> str:
+    """A name as a rule has to write it: an intersection, `"gender x age"`, has blanks and stands in quotes."""
+    return f'"{name}"' if " " in name else name
+
+
 def _usage(statistic: str) -> str:
     first, second, _ = STATISTICS[statistic]
     rest = {"": "", "vs": ", vs=AGENT", "attribute": ", ATTRIBUTE", "share": ", SHARE"}[second]
@@ -304,7 +309,7 @@ def check_rule(
         rule: the rule's text.
         agents: names of the scenario's agents.
         metrics: metrics that the scenario asks for.
-        attributes: sensitive attributes by which the scenario groups users.
+        attributes: sensitive attributes by which the scenario groups users, and its intersections.
         estimators: off-policy estimators that the scenario asks for, as asked.
     """
     try:
@@ -326,7 +331,10 @@ def check_rule(
             logged = ["logged"] if term.statistic == "off_policy_difference" else []
             mistakes += _unknown(term, "agent", term.vs, [*agents, *logged], "agents")
         if term.attribute is not None:
-            mistakes += _unknown(term, "attribute", term.attribute, attributes, "evaluate.fairness.attributes")
+            crossed = " x " in term.attribute
+            where = f"evaluate.fairness.{'intersections' if crossed else 'attributes'}"
+            known = [name for name in attributes if (" x " in name) is crossed]
+            mistakes += _unknown(term, "attribute", term.attribute, known, where)
         if term.statistic == "rank" and not 0 <= comparison.threshold <= len(agents):
             mistakes.append(f"{comparison}: ranks go from 1 to {len(agents)}, the number of agents; give one of these")
     return list(dict.fromkeys(mistakes))

@@ -44,7 +44,7 @@ class Entry:
         rank: places it may hold among the entries of the board; None where it is not paired with the others.
         why_no_rank: the reason then.
         trusted: whether the simulator of its run is trusted.
-        bound: True for the oracle, which bounds what is reachable and is not ranked.
+        bound: True for the oracle, which bounds what is reachable: it holds a place, as in the report.
     """
 
     agent: str
@@ -81,7 +81,7 @@ class Board:
     Attributes:
         world_digest: what the runs share.
         source: dataset. task: what the agents did. metric: by what they are ranked. seed: of the scenario.
-        entries: by place, then by value; the bound first, agents without a place last.
+        entries: by place, then by value; agents without a place last.
         notes: what the reader has to know.
     """
 
@@ -295,7 +295,8 @@ def _board(digest: str, runs: Sequence[_Run], wanted: str | None, shown: Callabl
     untrusted = [run.label for run in runs if not run.report.fidelity.trusted]
     if untrusted:
         notes.append(f"simulator not trusted in {listing(untrusted)}: places describe the model, not people")
-    notes += dict.fromkeys(f"{e.agent}: no place, {e.why_no_rank}" for e in entries if e.why_no_rank and not e.bound)
+    notes += dict.fromkeys(f"{e.agent}: no place, {e.why_no_rank}" for e in entries if e.why_no_rank)
+    notes += [f"{e.agent} is a bound, not a policy: it reads the judge world's own appeal" for e in entries if e.bound]
     task = str(first.scenario.get("task", ""))
     return Board(digest, first.data.source, task, metric, first.seed, tuple(entries), tuple(notes))
 
@@ -329,8 +330,6 @@ def _values_of(
     """[T, M, U] values of an agent, or why it has no place."""
     if section.failed is not None:
         return None, f"failed: {section.failed}"
-    if section.role == "bound":
-        return None, "a bound, not a policy"
     value = section.simulated.get(metric)
     if value is not None and value.withheld is not None:
         return None, f"{metric} withheld: {value.withheld}"
@@ -380,7 +379,5 @@ def _planned(report: Report) -> int | None:
 def _order(entry: Entry, *, higher_is_better: bool) -> tuple[float, float, float, str]:
     value = entry.value.value if entry.value is not None and entry.value.value is not None else None
     size = math.inf if value is None else (-value if higher_is_better else value)
-    if entry.bound:
-        return -1.0, 0.0, size, entry.agent
     low, high = (entry.rank.rank_low, entry.rank.rank_high) if entry.rank else (math.inf, math.inf)
     return low, high, size, entry.agent

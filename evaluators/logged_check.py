@@ -8,7 +8,7 @@ model of the estimates is fitted on the rounds: no number of the simulator enter
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from agents.base import Agent, Observation
 from agents.contract import check_probabilities, check_slate
 from evaluators import off_policy
 from evaluators.estimate import Estimate
+from evaluators.off_policy.names import parse
+from evaluators.off_policy.reward_model import cross_fit_q
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.streams import stream, stream_word
@@ -65,12 +67,28 @@ class JudgeLog:
         candidates: [n, A] items; column a of every [n, A] array is candidate a of that round.
         click: [n, A] the world's probability of the primary behaviour at the first position: the truth, for no
             estimator's eyes.
+        q_hat: [n, A] reward model cross-fitted by user on the rounds, and how; None: each estimate fits its own.
     """
 
     rounds: off_policy.Rounds
     start: Ints
     candidates: Ints
     click: Floats
+    q_hat: Floats | None = None
+    how_q: str = ""
+
+    def with_model(self, estimators: Sequence[str], root: np.random.SeedSequence) -> JudgeLog:
+        """With the reward model that every agent's estimates read: it knows no agent, so it is fitted once.
+
+        Args:
+            estimators: asked for; where none reads a model, none is fitted.
+            root: root of the streams, as `off_policy_check` takes it.
+        """
+        if not any(parse(name, "bandit").info.needs_model for name in estimators):
+            return self
+        folds = stream(np.random.SeedSequence(_seed(root)), "off_policy", "folds", "q_hat")
+        q_hat, how = cross_fit_q(self.rounds, self.candidates.shape[1], folds)
+        return replace(self, q_hat=q_hat, how_q=how)
 
     def truth(self, pi_e: Floats, *, level: float = 0.95) -> Estimate:
         """Exact value of a policy on the logged contexts: mean over rounds of sum_a pi_e p."""
@@ -258,6 +276,10 @@ class LoggedCheck:
     logged: float
 
 
+def _seed(root: np.random.SeedSequence) -> int:
+    return stream_word(root, "off_policy_check", "estimate", bits=31)
+
+
 def off_policy_check(
     judge_log: JudgeLog, policy: Policy, *, estimators: Sequence[str], root: np.random.SeedSequence, level: float = 0.95
 ) -> LoggedCheck:
@@ -270,8 +292,10 @@ def off_policy_check(
         root: root of the streams (folds, bootstrap).
         level: of the intervals.
     """
-    seed = stream_word(root, "off_policy_check", "estimate", bits=31)
-    estimates = off_policy.estimate(judge_log.rounds, policy.pi_e, estimators=estimators, level=level, seed=seed)
+    estimates = off_policy.estimate(
+        judge_log.rounds, policy.pi_e, estimators=estimators, level=level, seed=_seed(root), q_hat=judge_log.q_hat,
+        q_hat_source=judge_log.how_q,
+    )  # fmt: skip
     noted = {name: estimate.note(f"pi_e: {policy.how}") for name, estimate in estimates.items()}
     assert judge_log.rounds.pi_b is not None
     logged = float((judge_log.rounds.pi_b * judge_log.click).sum(1).mean())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,19 +206,52 @@ def _coverage(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
 
 
 def _exposure_gini(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
-    """Scores of the Gini of exposure: its derivative by the weight of each user (infinitesimal jackknife)."""
     users, place = real_users(sessions)
     row, slate, attention = _exposures(sessions, reference)
-    exposure = np.bincount(slate, attention, len(reference.item_rows))[reference.eligible]  # [I]
-    n, total = len(exposure), exposure.sum()
-    # Items of equal exposure get their mean rank, so the score does not depend on the order of the catalogue.
-    _, group, count = np.unique(exposure, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[group]  # [I] from 1
-    place_of_item = np.zeros(len(reference.item_rows))
-    place_of_item[reference.eligible] = (2 * rank - n - 1) / n
-    gini = float((place_of_item[reference.eligible] * exposure).sum() / total)
-    of_user = np.bincount(place[row], attention * (place_of_item[slate] - gini), len(users))
-    return gini + len(users) * of_user / total
+    return gini_scores(place[row], slate, attention, len(users), reference.eligible)
+
+
+def gini_scores(
+    user: NDArray[np.integer[Any]],
+    item: NDArray[np.integer[Any]],
+    attention: NDArray[np.float64],
+    n_users: int,
+    eligible: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """[n_users] scores of the Gini of exposure: its derivative by the weight of each user (infinitesimal jackknife).
+
+    Args:
+        user: [m] of every impression of an eligible item.
+        item: [m] that was shown.
+        attention: [m] that it had.
+        n_users: users.
+        eligible: [I] True for items that may be shown.
+    """
+    exposure: NDArray[np.float64] = np.bincount(item, attention, len(eligible))[eligible].astype(np.float64)
+    place_of_item = np.zeros(len(eligible))
+    place_of_item[eligible] = gini_places(exposure)
+    value = gini(exposure)
+    of_user = np.bincount(user, attention * (place_of_item[item] - value), n_users)
+    return value + n_users * of_user / exposure.sum()
+
+
+def gini_places(exposure: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[I] (2 rank - I - 1) / I, ranks from 1: the derivative of the Gini coefficient by an item's share of exposure.
+
+    Items of equal exposure get their mean rank, so that nothing depends on the order of the catalogue, or of a sum.
+    """
+    n = len(exposure)
+    equal = np.round(exposure / max(float(exposure.max(initial=0.0)), 1e-300), 12)
+    _, group, count = np.unique(equal, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[group]
+    places: NDArray[np.float64] = (2 * rank - n - 1) / n
+    return places
+
+
+def gini(exposure: NDArray[np.float64]) -> float:
+    """Gini coefficient of non-negative exposures [I]: 0 even, towards 1 when one item has all."""
+    total = float(exposure.sum())
+    return float(gini_places(exposure) @ exposure) / total if total > 0 else 0.0
 
 
 def _exposures(

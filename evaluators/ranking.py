@@ -18,7 +18,8 @@ class Rank:
         agent: name.
         rank_low: 1 + number of agents that are significantly better.
         rank_high: number of agents - number that are significantly worse.
-        tie_group: for display only: agents not separated from the best of their group, groups from 1.
+        tie_group: for display only: every agent of a group is significantly better than all of later groups; within
+            one, some may be separated and the ranges say which. Groups from 1.
         worlds: place by the point estimate in each judge world.
     """
 
@@ -68,10 +69,11 @@ def rank_agents(
     place = 1 + (by_world[None, :, :] > by_world[:, None, :]).sum(axis=1)  # [K, M]
 
     ranks = []
-    best_of_group, group = -1, 0
-    for i in np.argsort(-value, kind="stable"):
-        if best_of_group < 0 or better[best_of_group, i]:
-            best_of_group, group = int(i), group + 1
+    order = np.argsort(-value, kind="stable")
+    group = 1
+    for at, i in enumerate(order):
+        # A withheld comparison separates nobody, so it never lets two agents look ordered.
+        group += int(at > 0 and bool(better[np.ix_(order[:at], order[at:])].all()))
         ranks.append(
             Rank(
                 names[i],

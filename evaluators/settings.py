@@ -41,6 +41,16 @@ class FairnessSettings(BaseModel):
     )
     metric: str = Field(default="click_rate", description="metric compared between groups, by name; see list metrics")
 
+    @property
+    def crossed(self) -> dict[str, tuple[str, ...]]:
+        """Name of each intersection, as `gender x age`, and the attributes that it crosses."""
+        return {" x ".join(names): names for names in self.intersections}
+
+    @property
+    def groupings(self) -> tuple[str, ...]:
+        """Everything by which users are grouped: attributes, then intersections by name."""
+        return (*self.attributes, *self.crossed)
+
 
 class KnownValue(BaseModel):
     """A value that was once measured on-line, which the simulator must place inside its limits."""

@@ -92,7 +92,7 @@ def cross_check(parts: Mapping[str, Any], agent_names: Sequence[str | None] | No
                 gate.rule,
                 agents=names,
                 metrics=evaluate.metrics,
-                attributes=evaluate.fairness.attributes,
+                attributes=evaluate.fairness.groupings,
                 estimators=evaluate.off_policy,
             )
             mistakes += [f"gates[{at}].rule: {line}" for line in wrong]

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def elastic_net_propensity(x: Floats, treated: NDArray[np.int64], *, seed: int) -> Callable[[Floats], Floats]:
+def elastic_net_propensity(
+    x: Floats, treated: NDArray[np.int64], *, seed: int, mixings: tuple[float, ...] | None = None
+) -> Callable[[Floats], Floats]:
     """Fit causalml's elastic-net propensity model and return its predictor of P(treated = 1 | x).
 
     Features are scaled first (unscaled ones cost the solver fifteen times as long). Isotonic calibration is off: on
@@ -25,13 +27,16 @@ def elastic_net_propensity(x: Floats, treated: NDArray[np.int64], *, seed: int) 
         x: [n, d] features.
         treated: [n] 0 or 1; both must occur at least four times (the solver's own folds).
         seed: of folds and solver.
+        mixings: shares of the first norm in the penalty that are searched; None: causalml's four. The solver's time is
+            in proportion to their number.
     """
     from causalml.propensity import ElasticNetPropensityModel
     from sklearn.exceptions import ConvergenceWarning
 
     centre, spread = x.mean(axis=0), x.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
-    model = ElasticNetPropensityModel(calibrate=False, random_state=seed)
+    searched = {} if mixings is None else {"l1_ratios": list(mixings)}
+    model = ElasticNetPropensityModel(calibrate=False, random_state=seed, **searched)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # causalml passes arguments that scikit-learn has renamed
         warnings.simplefilter("ignore", ConvergenceWarning)  # a saga fit cut at its iterations is good to three digits

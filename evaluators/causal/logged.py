@@ -25,7 +25,7 @@ from evaluators.causal.table import (
     covariates,
     groups_of,
     known_propensity,
-    read_table,
+    read_frame,
 )
 from evaluators.causal.targeting import qini
 from evaluators.estimate import Estimate
@@ -75,7 +75,7 @@ def run_effect(
     Raises:
         LogError: the file or a column cannot be used.
     """
-    frame = read_table(log_path)
+    frame = read_frame(log_path)
     wanted = {"treatment": [treatment], "outcome": [outcome], "by": list(by), "ignore": list(ignore)}
     wanted |= {"mediator": list(mediators), "user": [] if user is None else [user]}
     wanted["negative-control"] = [] if negative_control is None else [negative_control]

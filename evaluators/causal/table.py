@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.fairness.groups import UNKNOWN
+from simulator.datasets.tables import read_table
 from simulator.errors import InputError, LogError, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ MOST_LEVELS = 50
 MOST_GROUPS = 12
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """The rows of a `.csv`, `.csv.gz` or `.parquet`.
+def read_frame(path: Path) -> pd.DataFrame:
+    """The rows of a `.csv`, `.csv.gz` or `.parquet`, as a scenario's log is read, with columns of numbers as numbers.
 
     Raises:
         LogError: there is no such file, or it cannot be read.
@@ -33,27 +34,28 @@ def read_table(path: Path) -> pd.DataFrame:
 
     if not path.exists():
         raise LogError(f"log: '{path}' is not there; give a .csv, .csv.gz or .parquet file")
-    name = path.name.lower()
-    try:
-        if name.endswith(".parquet"):
-            frame = pd.read_parquet(path)
-        elif name.endswith((".csv", ".csv.gz")):
-            # "None" is the name of an arm as often as a missing value, so it is text here.
-            header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
-            twice = header[header.duplicated() & (header != "")]
-            if len(twice):
-                raise LogError(f"log: '{path.name}' has the column '{twice.iloc[0]}' twice; rename one")
-            frame = pd.read_csv(path, keep_default_na=False, na_values=["", "NA", "N/A", "NaN", "nan", "NULL", "null"])
-        else:
-            raise LogError(f"log: '{path.name}' is neither .csv, .csv.gz nor .parquet; convert it")
-    except UnicodeDecodeError as error:
-        raise LogError(f"log: '{path.name}' is not UTF-8; convert it") from error
-    except (ValueError, OSError) as error:
-        raise LogError(f"log: '{path.name}' cannot be read ({str(error).splitlines()[0]}); mend the file") from error
-    if frame.empty:
-        raise LogError(f"log: '{path.name}' has no rows; an effect needs rows of both arms")
-    frame.columns = [str(column) for column in frame.columns]
-    return frame
+    if not path.name.lower().endswith((".parquet", ".csv", ".csv.gz")):
+        raise LogError(f"log: '{path.name}' is neither .csv, .csv.gz nor .parquet; convert it")
+    columns = read_table(path, "log").columns
+    return pd.DataFrame({name: _typed(column.to_pandas()) for name, column in columns.items()})
+
+
+MISSING = ("", "na", "n/a", "nan", "null")
+"""Not "none", which is the name of an arm as often as a missing value."""
+
+
+def _typed(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of text as numbers or truth values where all of it is that, missing ones as such."""
+    import pandas as pd
+
+    if column.dtype != object:
+        return column
+    lower = column.str.strip().str.lower()
+    there = column.where(~lower.isin(MISSING))
+    if lower.isin(("true", "false")).all():
+        return lower == "true"
+    numbers = pd.to_numeric(there, errors="coerce")
+    return numbers if bool((numbers.isna() == there.isna()).all()) else there
 
 
 def as_text(column: pd.Series[Any], field_name: str, name: str) -> NDArray[np.str_]:

@@ -18,7 +18,6 @@ from evaluators.fairness.exposure import (
     exposure_by_user,
     exposure_gini,
     exposure_share,
-    gini,
     provider_ratio,
 )
 from evaluators.fairness.groups import (
@@ -57,7 +56,6 @@ __all__ = [
     "flipped_world",
     "gap_change",
     "gap_interval",
-    "gini",
     "intersection",
     "item_fairness",
     "item_groups",

@@ -72,7 +72,7 @@ def item_fairness(
     found = (
         exposure_share(exposure, groups == HEAD, level=level),
         provider_ratio(exposure, merit, groups, TAIL, HEAD, rng("ratio"), resamples=500, level=level),
-        exposure_gini(exposure, impressions, rng("gini"), resamples=100, level=level),
+        exposure_gini(exposure, impressions, rng("gini"), level=level),
         amortised_rank_unfairness(exposure, merit, rng("amortised"), resamples=100, level=level),
     )
     return {name: estimate.note("judge world 1") for name, estimate in zip(NAMES, found, strict=True)}

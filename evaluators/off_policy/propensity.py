@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_ACTIONS = 50
+SEARCHED = 10
+"""Actions up to which the mixing of each pair's penalty is searched: 50 actions would take minutes, and 64 fits a pair
+in place of 16 move a propensity by little beside its own error."""
 FLOOR = 1e-3
 MAX_FLOORED = 0.01
 METHOD = "propensities estimated with causalml (elastic net, pairs of actions, cross-fitted by user)"
@@ -57,7 +60,11 @@ def pairwise_propensities(
             if counts[k] < 10:  # too few for the solver's own folds: the ratio of counts, without context
                 odds[:, k] = counts[k] / counts[most]
                 continue
-            p = elastic_net_propensity(context[pair], (action[pair] == k).astype(np.int64), seed=seed)(context[rows])
+            fitted = elastic_net_propensity(
+                context[pair], (action[pair] == k).astype(np.int64), seed=seed,
+                mixings=None if n_actions <= SEARCHED else (0.5,),
+            )  # fmt: skip
+            p = fitted(context[rows])
             odds[:, k] = p / (1 - p)
         out[rows] = odds / odds.sum(axis=1, keepdims=True)
     taken = out[np.arange(n), action]

@@ -220,12 +220,15 @@ def check_flights(
     judge_log = log_rounds(
         worlds.judges[0], ItemFacts.of(log, np.flatnonzero(np.isin(log.user, split.users(WORLD_A)))), root
     )
+    code = ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_check.py")
+    inputs = (judge_log, scenario.evaluate.off_policy, root)
+    [judge_log] = setting.map(
+        "off-policy check", [Task("off-policy check", "reward model", _with_model, inputs, (where, "model"), code)]
+    )
     checks = [
         Task("off-policy check", name, _judge_logged,
              (trained[name], judge_log, worlds.judges[0], name, scenario.evaluate.off_policy, root),
-             (where, keys[name], scenario.evaluate.off_policy),
-             ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_check.py"),
-             failed_by_limit)
+             (where, keys[name], scenario.evaluate.off_policy), code, failed_by_limit)
         for name in judged
     ]  # fmt: skip
     found_logged = dict(zip(judged, setting.map("off-policy check", checks), strict=True))
@@ -246,6 +249,12 @@ def check_flights(
         {name: found for name, found in found_logged.items() if not isinstance(found, Failure)},
         value_on_log(setting, data, worlds.judges[0], {name: trained[name] for name in judged}, keys),
     )
+
+
+def _with_model(
+    judge_log: JudgeLog, estimators: tuple[str, ...], root: Any, *, report: Callable[[float, str], None]
+) -> JudgeLog:
+    return judge_log.with_model(estimators, root)
 
 
 def _judge_logged(

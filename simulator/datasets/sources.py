@@ -38,16 +38,14 @@ class DatasetState:
         return self.folder is not None and not self.damaged
 
 
-def dataset(name: str) -> KnownDataset:
+def dataset(name: str, field: str = "data.source") -> KnownDataset:
     """The dataset of that name.
 
     Raises:
-        LogError: there is none.
+        LogError: there is none; `field` is where the user named it.
     """
     if name not in DATASETS:
-        raise LogError(
-            f"data.source: '{name}' is not a known dataset{did_you_mean(name, DATASETS)} ({known_datasets()})"
-        )
+        raise LogError(f"{field}: '{name}' is not a known dataset{did_you_mean(name, DATASETS)} ({known_datasets()})")
     return DATASETS[name]
 
 

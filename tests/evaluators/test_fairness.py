@@ -26,11 +26,12 @@ from evaluators.fairness import (
     flipped_world,
     gap_change,
     gap_interval,
-    gini,
     intersection,
     provider_ratio,
     ratio_interval,
 )
+from evaluators.intervals import t_quantile
+from evaluators.metrics import Reference, gini, user_metric
 from evaluators.rollout import fly
 from evaluators.sessions import Sessions
 from simulator.behaviour import SimulatorSettings
@@ -196,16 +197,24 @@ def test_gini_is_zero_when_even_and_near_one_when_one_item_has_all() -> None:
     assert gini(np.array([1.0, 3.0])) == pytest.approx(0.25)
 
 
-def test_random_slates_are_not_called_unequal_and_few_impressions_are_withheld(rng: np.random.Generator) -> None:
-    """Plain Gini of uniform slates at 10 impressions an item is about .17; the corrected one is near 0."""
+def test_the_gini_of_a_flight_is_that_of_the_metric_beside_what_chance_makes(rng: np.random.Generator) -> None:
+    """The Gini of uniform slates at 10 impressions an item is about .17, and that of even exposure stands beside it."""
     slate = rng.integers(0, 40, (200, 1, 2))
     exposure, impressions = exposure_by_user(sessions(slate), 40, attention="even")
     found = exposure_gini(exposure, impressions, rng)
-    assert gini(np.asarray(exposure.sum(0)).ravel()) > 0.12
-    assert abs(found.value) < 0.05
+    assert found.value == pytest.approx(gini(np.asarray(exposure.sum(0)).ravel()))
+    assert found.value > 0.12
+    assert abs(found.value - found.diagnostics["by_chance"]) < 0.05
     assert exposure_gini(exposure[:20], impressions[:20], rng).value is None
     popular, seen = exposure_by_user(sessions(np.minimum(slate, 4)), 40, attention="even")
-    assert exposure_gini(popular, seen, rng).low > 0.5
+    unequal = exposure_gini(popular, seen, rng)
+    assert unequal.low > 0.5
+    reference = Reference(item_rows=np.ones(40), eligible=np.ones(40, bool))
+    flown = sessions(slate)
+    scores = user_metric("exposure_gini", flown, reference)
+    weighted = exposure_gini(*exposure_by_user(flown, 40), rng)
+    assert weighted.value == pytest.approx(scores.mean())
+    assert weighted.high - weighted.value == pytest.approx(t_quantile(0.95, 199) * scores.std(ddof=1) / np.sqrt(200))
     half = np.arange(40) < 20
     over_half = exposure_gini(exposure, impressions, rng, eligible=half)
     assert "eligible" in over_half.method

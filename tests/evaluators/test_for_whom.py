@@ -99,7 +99,7 @@ def sections(flown: Flown, **fairness: Any) -> dict[str, dict[str, Any]]:
          "fairness": {"attributes": ["gender"], "metric": "click_rate", **fairness}}
     )  # fmt: skip
     flights = gather([f for many in judged.values() for one in many for f in one.flights], evaluate.metrics)
-    gaps = GroupGaps(crossed_groups(population.groups, evaluate.fairness.intersections))
+    gaps = GroupGaps(crossed_groups(population.groups, evaluate.fairness.crossed))
     kinds = {name: f"file.py:{name}" for name in judged} | {"fair": "rerank:file.py:blind"}
     whom = ForWhom(population, judged, flights, evaluate, "popularity", gaps, kinds, np.random.SeedSequence(1))
     return {name: whom.section(name) for name in judged}

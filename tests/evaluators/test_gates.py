@@ -50,6 +50,14 @@ def test_each_statistic_is_read_with_its_arguments(text: str, term: Term) -> Non
     assert parse_rule(text) == Comparison(term, ">=", 0.1)
 
 
+def test_a_name_with_blanks_is_written_in_quotes_and_read_back() -> None:
+    rule = parse_rule('fairness.gap(click_rate, "gender x age") <= 0.05')
+    assert isinstance(rule, Comparison)
+    assert rule.term.attribute == "gender x age"
+    assert parse_rule(str(rule)) == rule
+    assert '"gender x age"' in str(rule)
+
+
 def test_and_binds_closer_than_or_and_parentheses_closer_than_both() -> None:
     a, b, c = (Comparison(Term("mean", name), ">", 0.0) for name in "abc")
     flat = "mean(a) > 0 or mean(b) > 0 and mean(c) > 0"

@@ -173,7 +173,9 @@ def test_a_run_that_cannot_be_paired_is_listed_with_the_reason_and_no_place(tmp_
     assert any(note.startswith("c: no place") and reason in note for note in board.notes)
 
 
-def test_the_oracle_bounds_the_board_and_takes_no_place_and_a_failure_says_why(tmp_path: Path) -> None:
+def test_the_oracle_bounds_the_board_from_the_place_that_the_report_gives_it_and_a_failure_says_why(
+    tmp_path: Path,
+) -> None:
     folder = leave_run(tmp_path / "one", "1", {"oracle": values(30.0, 1), "a": values(10.0, 2), "b": values(1.0, 3)})
     text = (folder / "report.json").read_text()
     report = example_report().read(folder / "report.json")
@@ -181,9 +183,9 @@ def test_the_oracle_bounds_the_board_and_takes_no_place_and_a_failure_says_why(t
     (folder / "report.json").write_text(report.model_copy(update={"agents": [*report.agents, failed]}).to_json_text())
     assert text != (folder / "report.json").read_text()
     board = only(leaderboard(tmp_path))
-    assert places(board) == {"oracle": None, "a": (1, 1), "b": (2, 2), "mine": None}
+    assert places(board) == {"oracle": (1, 1), "a": (2, 2), "b": (3, 3), "mine": None}
     assert any("mine: no place, failed: act: a slate of the wrong shape" in note for note in board.notes)
-    assert not any(note.startswith("oracle") for note in board.notes)
+    assert any(note.startswith("oracle is a bound, not a policy") for note in board.notes)
 
 
 def test_an_agent_whose_value_is_withheld_takes_no_place(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_the_truth_is_exact_and_the_estimates_do_not_use_the_simulator(
         assert "action_probabilities" in estimate.method
     assert "cross-fitted" in check.estimates["dr"].diagnostics["q_hat"]
     assert check.estimates["dm"].low is None
+    once = found.with_model(["ips", "dr"], root)
+    again = off_policy_check(once, policy, estimators=["ips", "snips", "dm", "dr"], root=root)
+    assert once.q_hat is not None
+    assert again == check  # the model that is fitted once for all agents is the one that each would have fitted
+    assert found.with_model(["ips", "snips"], root) is found
 
 
 def test_estimates_without_their_propensities_would_miss(

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluators.fairness import gini
-from evaluators.metrics import METRICS, Reference, user_metric, why_undefined
+from evaluators.metrics import METRICS, Reference, gini, user_metric, why_undefined
 from evaluators.sessions import Sessions
 from simulator.errors import InputError
 

@@ -46,19 +46,22 @@ def test_equal_agents_share_all_places_and_one_tie_group(rng: np.random.Generato
 
 
 def test_not_separated_is_not_transitive_so_ranges_overlap(rng: np.random.Generator) -> None:
-    """A chain: neighbours cannot be told apart, the ends can. For display, a group ends with its best."""
+    """A chain: neighbours cannot be told apart, the ends can. No place in it parts all above from all below."""
     ranks = {r.agent: r for r in rank_agents(agents_of(rng, {"a": 0.0, "b": 0.05, "c": 0.1}))}
     assert (ranks["c"].rank_low, ranks["c"].rank_high) == (1, 2)
     assert (ranks["b"].rank_low, ranks["b"].rank_high) == (1, 3)
     assert (ranks["a"].rank_low, ranks["a"].rank_high) == (2, 3)
-    assert [ranks[name].tie_group for name in "cba"] == [1, 1, 2]
+    assert [ranks[name].tie_group for name in "cba"] == [1, 1, 1]
 
 
 def test_a_pair_that_may_not_be_compared_is_not_separated(rng: np.random.Generator) -> None:
     agents = agents_of(rng, {"a": 0.0, "b": 2.0, "c": 1.0})
     allowed = {frozenset("ab"), frozenset("bc")}
-    ranks = {r.agent: (r.rank_low, r.rank_high) for r in rank_agents(agents, comparable=allowed)}
-    assert ranks == {"b": (1, 1), "a": (2, 3), "c": (2, 3)}
+    ranks = {r.agent: (r.rank_low, r.rank_high, r.tie_group) for r in rank_agents(agents, comparable=allowed)}
+    assert ranks == {"b": (1, 1, 1), "a": (2, 3, 2), "c": (2, 3, 2)}
+    with_the_best = {r.agent: r for r in rank_agents(agents, comparable={frozenset("bc")})}
+    assert [(with_the_best[n].rank_low, with_the_best[n].rank_high) for n in "bca"] == [(1, 2), (2, 3), (1, 3)]
+    assert {r.tie_group for r in with_the_best.values()} == {1}  # a may be the best: it is shown below nobody
 
 
 def test_a_pair_whose_difference_is_withheld_is_not_separated() -> None:

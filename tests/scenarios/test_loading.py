@@ -53,6 +53,17 @@ def mistakes(folder: Path, text: str | bytes, **more: Any) -> list[str]:
 # ------------------------------------------------------------------------------------------------- what is right
 
 
+def test_a_gate_may_name_an_intersection_in_quotes_and_only_one_that_is_declared(tmp_path: Path) -> None:
+    crossed = SMALL.replace("[gender]}\nagents", "[gender, age]}\nagents").replace(
+        "attributes: [gender]", "attributes: [gender], intersections: [[gender, age]]"
+    )
+    rule = """'worst_group(reward, "gender x age") > 1'"""
+    gated = crossed.replace('"difference(reward, vs=random) > 0"', rule)
+    assert load_scenario(write(tmp_path, gated)).gates[0].rule == rule.strip("'")
+    (line,) = mistakes(tmp_path, gated.replace("[[gender, age]]", "[[age, gender]]"))
+    assert "attribute 'gender x age' is not in evaluate.fairness.intersections; did you mean 'age x gender'" in line
+
+
 def test_all_but_name_data_and_agents_may_be_left_out(tmp_path: Path) -> None:
     scenario = load_scenario(
         write(tmp_path, "name: a\ndata: {source: ml-100k}\nagents: [{name: random, kind: random}]\n")
