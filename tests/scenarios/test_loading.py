@@ -61,7 +61,7 @@ def test_a_gate_may_name_an_intersection_in_quotes_and_only_one_that_is_declared
     gated = crossed.replace('"difference(reward, vs=random) > 0"', rule)
     assert load_scenario(write(tmp_path, gated)).gates[0].rule == rule.strip("'")
     (line,) = mistakes(tmp_path, gated.replace("[[gender, age]]", "[[age, gender]]"))
-    assert "attribute 'gender x age' is not in evaluate.fairness.intersections; did you mean 'age x gender'" in line
+    assert "attribute 'gender x age' is not in evaluate.fairness.intersections; it has age x gender" in line
 
 
 def test_all_but_name_data_and_agents_may_be_left_out(tmp_path: Path) -> None:
