@@ -51,6 +51,9 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="key.path=value", help="Replace a value; may be given often.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved scenario with every default, and stop.")]
+TensorBoard = Annotated[
+    Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write learning curves for TensorBoard to DIR.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Log = Annotated[Path, typer.Argument(metavar="LOG", show_default=False)]
 
@@ -95,6 +98,7 @@ def run(
     workers: Workers = None,
     engine: EngineName = "local",
     overrides: Overrides = None,
+    tensorboard: TensorBoard = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,7 +106,7 @@ def run(
     if dry_run:
         _print_resolved(scenario, overrides, seed, as_json)
         return
-    _check_places(out)
+    _check_places(out, tensorboard)
     with _stdout_is_for_the_result() as result:
         import pipeline
 
@@ -114,6 +118,7 @@ def run(
             engine=engine,
             overrides=overrides or (),
             progress=_progress(),
+            tensorboard=tensorboard,
         )
         _print_report(report, out, as_json, result)
     raise typer.Exit(report.exit_code)
@@ -134,6 +139,7 @@ def vet(
     workers: Workers = None,
     engine: EngineName = "local",
     overrides: Overrides = None,
+    tensorboard: TensorBoard = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -141,7 +147,7 @@ def vet(
     if dry_run:
         _print_resolved(scenario, overrides, seed, as_json, policy=policy, baseline=baseline, trained_on=trained_on)
         return
-    _check_places(out)
+    _check_places(out, tensorboard)
     with _stdout_is_for_the_result() as result:
         import pipeline
 
@@ -156,6 +162,7 @@ def vet(
             engine=engine,
             overrides=overrides or (),
             progress=_progress(),
+            tensorboard=tensorboard,
         )
         _print_report(report, out, as_json, result)
     raise typer.Exit(report.exit_code)
@@ -556,11 +563,13 @@ def _progress() -> Any:
     return Progress(sys.stderr)
 
 
-def _check_places(out: Path) -> None:
-    """Refuse an --out or WINDTUNNEL_CACHE that cannot take the run's files."""
+def _check_places(out: Path, tensorboard: Path | None = None) -> None:
+    """Refuse an --out, --tensorboard or WINDTUNNEL_CACHE that cannot take the run's files."""
     from simulator.cache import default_cache_folder
 
     _refuse_no_folder("--out", out)
+    if tensorboard is not None:
+        _refuse_no_folder("--tensorboard", tensorboard)
     _refuse_no_folder("WINDTUNNEL_CACHE", default_cache_folder())
 
 

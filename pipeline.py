@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scenarios.loading import CANDIDATE, Candidate, load_scenario
 from scenarios.schema import Scenario
 from scenarios.stages.believing import check_fidelity, scored_users
+from scenarios.stages.curves import write_tensorboard
 from scenarios.stages.flying import check_flights, fly_users
 from scenarios.stages.reporting import assemble, evaluate, write
 from scenarios.stages.setting import open_setting
@@ -49,6 +50,7 @@ def run(
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
     candidate: Candidate | None = None,
+    tensorboard: Path | None = None,
 ) -> Report:
     """Everything in a scenario; the report and its page are written to `out/<name>/<digest12>/`.
 
@@ -61,6 +63,7 @@ def run(
         overrides: `key.path=value` texts of `--set`.
         progress: where stages are shown; default standard error.
         candidate: a policy to vet.
+        tensorboard: folder for the learning curves of every agent and training seed; None writes none.
 
     Raises:
         InputError: something the user gave cannot be used.
@@ -77,6 +80,9 @@ def run(
         believed = check_fidelity(setting, data, worlds)
         specs, tuned = tune_agents(setting, data, worlds, prepared.specs)
         trained = train_agents(setting, data, worlds, specs)
+        if tensorboard is not None:
+            curves = write_tensorboard(tensorboard, trained)
+            setting.progress.say(f"{curves} learning curves in {tensorboard}")
         keys = {spec.settings.name: (spec.settings, worlds.a.digest, source_of(spec)) for spec in specs}
         worlds, judged, failed = fly_users(setting, data, worlds, specs, trained, keys)
         flown = check_flights(setting, data, worlds, trained, keys, judged, failed)

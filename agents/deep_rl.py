@@ -1,7 +1,7 @@
-"""Deep reinforcement learning by Stable-Baselines3: DQN on item features, PPO with a continuous proto-action.
+"""Value-based deep reinforcement learning by Stable-Baselines3: a Q-network that reads item features.
 
-Training is in `agents.sb3_adapter`, which alone imports torch and SB3. A trained agent holds its networks as plain
-arrays, so acting needs neither.
+Training is in `agents.sb3_adapter`, and only modules of that prefix import SB3. A trained agent holds its networks as
+plain arrays, so acting needs neither SB3 nor torch.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ class Layers:
     Attributes:
         weights: of each layer, [out, in]; biases: of each layer, [out].
         activation: between the layers, "relu" or "tanh".
+        squashed: tanh of the output.
     """
 
     weights: tuple[F32, ...]
     biases: tuple[F32, ...]
     activation: str
+    squashed: bool = False
 
     def __call__(self, x: F32) -> F32:
         """Output [n, out] for input [n, in]."""
@@ -38,7 +40,7 @@ class Layers:
             x = x @ weight.T + bias
             if number < len(self.weights) - 1:
                 x = np.maximum(x, 0) if self.activation == "relu" else np.tanh(x)
-        return x
+        return np.tanh(x) if self.squashed else x
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ class StateScale:
         return standard
 
 
-class DQNSettings(BaseModel):
-    """Parameters of DQN, by SB3's names."""
+class QSettings(BaseModel):
+    """Parameters that DQN and QR-DQN share, by SB3's names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -89,6 +91,19 @@ class DQNSettings(BaseModel):
     embedding_size: int = Field(default=32, ge=1, description="width of the product of state and item network")
     hidden_size: int = Field(default=64, ge=1, description="width of the hidden layer of either network")
     num_envs: int = Field(default=64, ge=1, description="users stepped at once")
+
+
+class DQNSettings(QSettings):
+    """Parameters of DQN."""
+
+
+class QRDQNSettings(QSettings):
+    """Parameters of QR-DQN."""
+
+    n_quantiles: int = Field(default=16, ge=2, description="quantiles of the return that are learned for each item")
+    risk: float = Field(
+        default=1.0, gt=0, le=1, description="share of the lowest quantiles that an item is judged by; 1: their mean"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +146,24 @@ def item_inputs(features: Features) -> F32:
     return np.concatenate([features.item_features(), features.vectors], axis=1, dtype=np.float32)
 
 
-class DQN:
-    """Deep Q-network (Mnih et al., 2015) of SB3 on features of state and item, slates by the K highest Q.
+class QAgent:
+    """Base of both: slates by the K highest Q of a network on features of state and item.
 
     Each place of a slate is a transition of its own: its item is the action, its click the reward (the decomposition
     of SlateQ, Ie et al., 2019, with every place taken as equally responsible for what comes next). So one slate of
     each of 64 users gives 64 x K transitions, and Q reads the catalogue, not item numbers.
     """
 
-    def __init__(self, settings: DQNSettings) -> None:
+    def __init__(self, settings: QSettings) -> None:
         self.settings = settings
         self.q: ItemQ | None = None
 
     def fit(self, training: Training) -> None:
         """Learn for `budget` user-steps (default 24,000; with more it learns the train world rather than its users)."""
-        from agents.sb3_adapter import train_dqn
+        from agents.sb3_adapter import train_q
 
         features = fit_features(training)
-        self.q = train_dqn(
+        self.q = train_q(
             training,
             self.settings,
             features,
@@ -169,87 +184,19 @@ class DQN:
         return self.q.scores(observation)
 
 
-class PPOSettings(BaseModel):
-    """Parameters of PPO, by SB3's names."""
+class DQN(QAgent):
+    """Deep Q-network (Mnih et al., 2015) of SB3."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    gamma: float = Field(default=0.5, ge=0, lt=1, description="discount a slate")
-    gae_lambda: float = Field(default=0.9, ge=0, le=1, description="weight of longer returns in the advantage")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Adam's step")
-    n_steps: int = Field(default=16, ge=1, description="slates of each user between updates")
-    n_epochs: int = Field(default=4, ge=1, description="passes over the slates of an update")
-    batch_size: int = Field(default=512, ge=2, description="slates in a gradient step")
-    clip_range: float = Field(
-        default=0.2, gt=0, description="how far an update may move an action's chance, as a share"
-    )
-    ent_coef: float = Field(default=0.0, ge=0, description="weight of the entropy of the proto-action")
-    log_std_init: float = Field(default=-0.5, description="log of the proto-action's first standard deviation")
-    hidden_size: int = Field(default=64, ge=1, description="width of the two hidden layers")
-    num_envs: int = Field(default=128, ge=1, description="users stepped at once")
+    def __init__(self, settings: DQNSettings) -> None:
+        super().__init__(settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Proto:
-    """From a proto-action to the items nearest to it.
+class QRDQN(QAgent):
+    """QR-DQN (Dabney et al., 2018) of sb3-contrib: learns quantiles of the return, not its mean alone.
 
-    The action weighs the features of items and pairs; weighted, the user's blocks are a point in the space of the
-    item blocks, and the items with the highest inner product with it are the slate.
-
-    Attributes:
-        features: tables of the features.
-        scale: of the state.
+    With `risk` below 1 an item is judged by the mean of its lowest quantiles (conditional value at risk), so that what
+    only some users like falls behind what few dislike; while it learns it follows the mean.
     """
 
-    features: Features
-    scale: StateScale
-
-    @property
-    def size(self) -> int:
-        """Dimensions of the proto-action."""
-        return len(PAIR_NAMES) + self.features.item_features().shape[1]
-
-    def scores(self, users: UserBlocks, action: F32) -> F32:
-        """[n, I] nearness of the items to the proto-actions [n, size]."""
-        blocks = self.features.pair_blocks(users)
-        left = [block * action[:, j, None] for j, (block, _) in enumerate(blocks)]
-        right = [block for _, block in blocks]
-        left.append(action[:, len(blocks) :])
-        right.append(self.features.item_features())
-        return np.concatenate(left, axis=1) @ np.concatenate(right, axis=1).T
-
-
-class PPO:
-    """Proximal policy optimisation (Schulman et al., 2017) of SB3 with a continuous proto-action.
-
-    The policy answers a state with a point near which items are looked up (Dulac-Arnold et al., 2015), so the size of
-    the catalogue does not enter the policy. Judged, it shows the items nearest to the mean action.
-    """
-
-    def __init__(self, settings: PPOSettings) -> None:
-        self.settings = settings
-        self.proto: Proto | None = None
-        self.mean: Layers | None = None
-
-    def fit(self, training: Training) -> None:
-        """Learn for `budget` user-steps (default 200,000)."""
-        from agents.sb3_adapter import train_ppo
-
-        features = fit_features(training)
-        self.proto = Proto(features, StateScale.of(features, training))
-        budget = 200_000 if training.budget is None else training.budget
-        self.mean = train_ppo(training, self.settings, self.proto, budget=budget)
-
-    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The K candidates nearest to the mean proto-action."""
-        return top_slates(self._scores(observation), observation)
-
-    def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
-        """One for the candidate nearest to the mean proto-action."""
-        return greedy_probabilities(self._scores(observation), observation)
-
-    def _scores(self, observation: Observation) -> F32:
-        assert self.proto is not None, "fit comes before act"
-        assert self.mean is not None, "fit comes before act"
-        users = self.proto.features.users(observation)
-        return self.proto.scores(users, self.mean(self.proto.scale(users)))
+    def __init__(self, settings: QRDQNSettings) -> None:
+        super().__init__(settings)

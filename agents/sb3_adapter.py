@@ -1,9 +1,12 @@
-"""The one importer of Stable-Baselines3: its VecEnv over our vector environment, and training of DQN and PPO."""
+"""Stable-Baselines3 over our vector environment: its VecEnv, seeding, learning curves; and training of DQN and QR-DQN.
+
+Only the modules named `agents.sb3_*` import SB3 and sb3-contrib.
+"""
 
 from __future__ import annotations
 
 import random  # noqa: TID251  the library seeds this global generator; its state is put back
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,14 +16,18 @@ import stable_baselines3 as sb3
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from sb3_contrib import QRDQN
+from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
-from torch import nn
 
 from agents.base import Observation, Training
-from agents.deep_rl import DQNSettings, ItemQ, Layers, PPOSettings, Proto, StateScale, item_inputs
-from agents.features import PAIR_NAMES, Features
+from agents.contract import rows_of
+from agents.deep_rl import ItemQ, QRDQNSettings, QSettings, StateScale
+from agents.features import Features, UserBlocks
+from agents.item_networks import FactoredScores, ItemHeads
 from agents.slates import top_slates
 from agents.train_world import Act, Curve, Lanes
 
@@ -53,35 +60,37 @@ class SB3Lanes(VecEnv):
 
     Args:
         lanes: the train world.
+        features: tables by which users are described.
         observation_space: of one of SB3's environments.
         action_space: of one of SB3's environments.
         places: SB3 environments for each user.
-        encode: from an observation of n users to SB3's [n * places, s].
-        slates: from SB3's actions [n * places, ...] and the observation to slates [n, K].
+        encode: from n users to SB3's observations [n * places, s].
+        slates: from SB3's actions [n * places, ...], the users and what was observed of them to slates [n, K].
         rewards: from the step's clicks [n, K] to SB3's [n * places].
     """
 
     def __init__(
         self,
         lanes: Lanes,
+        features: Features,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         *,
         places: int,
-        encode: Callable[[Observation], F32],
-        slates: Callable[[NDArray[Any], Observation], NDArray[np.int64]],
+        encode: Callable[[UserBlocks], F32],
+        slates: Callable[[NDArray[Any], UserBlocks, Observation], NDArray[np.int64]],
         rewards: Callable[[F32], F32],
     ) -> None:
         self.lanes, self.places = lanes, places
+        self._features = features
         self._encode, self._slates, self._rewards = encode, slates, rewards
-        self.observation: Observation = lanes.reset()
+        self._look(lanes.reset())
         self._actions: NDArray[Any] = np.zeros(0)
         super().__init__(lanes.num_envs * places, observation_space, action_space)
 
     def reset(self) -> F32:
         """Start every session."""
-        self.observation = self.lanes.reset()
-        return self._encode(self.observation)
+        return self._look(self.lanes.reset())
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Take note of the actions."""
@@ -89,17 +98,22 @@ class SB3Lanes(VecEnv):
 
     def step_wait(self) -> tuple[F32, F32, NDArray[np.bool_], list[dict[str, Any]]]:
         """Step every user; a lane whose session ended shows the next one's start and keeps its last observation."""
-        step = self.lanes.step(self._slates(self._actions, self.observation))
-        self.observation = step.observation
-        seen = self._encode(step.observation)
+        step = self.lanes.step(self._slates(self._actions, self.users, self.observation))
+        seen = self._look(step.observation)
         infos = [NO_INFO] * self.num_envs
-        ended = np.flatnonzero(np.repeat(step.done, self.places))
-        if len(ended):
-            last = self._encode(step.after)
+        done = np.repeat(step.done, self.places)
+        if done.any():
+            last = self._encode(self._features.users(rows_of(step.after, np.flatnonzero(step.done))))
             cut = np.repeat(step.truncated, self.places)
-            for lane in ended.tolist():
-                infos[lane] = {"terminal_observation": last[lane], "TimeLimit.truncated": bool(cut[lane])}
-        return seen, self._rewards(step.clicks), np.repeat(step.done, self.places), infos
+            for row, lane in enumerate(np.flatnonzero(done).tolist()):
+                infos[lane] = {"terminal_observation": last[row], "TimeLimit.truncated": bool(cut[lane])}
+        return seen, self._rewards(step.clicks), done, infos
+
+    def _look(self, observation: Observation) -> F32:
+        """Take note of what is observed now; SB3's view of it."""
+        self.observation = observation
+        self.users = self._features.users(observation)
+        return self._encode(self.users)
 
     def close(self) -> None:
         """Close the environment."""
@@ -138,209 +152,162 @@ class _Points(BaseCallback):
         return steps < self._budget and not self._curve.out_of_time()
 
 
-def _layers(modules: Sequence[nn.Module], activation: str) -> Layers:
-    linear = [module for module in modules if isinstance(module, nn.Linear)]
-    return Layers(
-        tuple(module.weight.detach().numpy().copy() for module in linear),
-        tuple(module.bias.detach().numpy().copy() for module in linear),
-        activation,
-    )
-
-
 class ItemQNetwork(QNetwork):
-    """SB3's Q-network whose output for all items is one matrix product; the same function as `ItemQ`."""
+    """SB3's Q-network whose output for all items is one matrix product."""
 
-    item_inputs: torch.Tensor
-    item_features: torch.Tensor
-    state_mean: torch.Tensor
-    state_spread: torch.Tensor
-
-    def __init__(
-        self, *args: Any, features: Features, scale: StateScale, hidden_size: int, embedding_size: int, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, items: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         del self.q_net
-        item = features.item_features()
-        self.n_pair, self.n_item = len(PAIR_NAMES), item.shape[1]
-        out = self.n_pair + self.n_item + embedding_size + 1
-        inputs = item_inputs(features)
-        state_size = len(scale.mean) + 1
-        self.state_network = nn.Sequential(nn.Linear(state_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, out))
-        self.item_network = nn.Sequential(
-            nn.Linear(inputs.shape[1], hidden_size), nn.ReLU(), nn.Linear(hidden_size, embedding_size)
-        )
-        with torch.no_grad():
-            # A small start: nothing is known, so no item is far ahead of another.
-            last = self.state_network[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.mul_(0.1)
-            last.bias.zero_()
-        self.register_buffer("item_inputs", torch.as_tensor(inputs))
-        self.register_buffer("item_features", torch.as_tensor(item))
-        self.register_buffer("state_mean", torch.as_tensor(scale.mean))
-        self.register_buffer("state_spread", torch.as_tensor(scale.spread))
-        self._slices = features.pair_slices()
-        for number, block in enumerate(features.pair_item_blocks()):
-            self.register_buffer(f"block_{number}", torch.as_tensor(block))
+        self.items = ItemHeads(**items)
 
     def forward(self, obs: Any) -> torch.Tensor:
-        """[n, I] Q of every item; obs is the raw state [n, s] and the place's discount."""
-        raw, place = obs[:, :-1], obs[:, -1:]
-        state = ((raw - self.state_mean) / self.state_spread).clamp(-5, 5)
-        out = self.state_network(torch.cat([state, place], dim=1))
-        left = [raw[:, part] * out[:, j, None] for j, part in enumerate(self._slices)]
-        right = [getattr(self, f"block_{j}") for j in range(self.n_pair)]
-        left += [out[:, self.n_pair : self.n_pair + self.n_item], out[:, self.n_pair + self.n_item : -1]]
-        right += [self.item_features, self.item_network(self.item_inputs)]
-        return torch.cat(left, dim=1) @ torch.cat(right, dim=1).T + out[:, -1:]
+        """[n, I] Q of every item."""
+        return self.items(obs).mean(dim=1)
 
-    def as_arrays(self, features: Features, scale: StateScale) -> ItemQ:
-        """The same function without torch."""
-        return ItemQ(features, scale, _layers([*self.state_network], "relu"), _layers([*self.item_network], "relu"))
+
+class ItemQuantileNetwork(QuantileNetwork):
+    """The quantile network of sb3-contrib, likewise: one head for each quantile."""
+
+    def __init__(self, *args: Any, items: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.quantile_net
+        self.items = ItemHeads(**items, heads=self.n_quantiles)
+
+    def forward(self, obs: Any) -> FactoredScores:  # type: ignore[override]
+        """[n, quantiles, I] quantiles of the return of every item."""
+        return self.items(obs)
+
+
+def fill_places(lanes: SB3Lanes | None, items: ItemHeads, seen: torch.Tensor) -> torch.Tensor:
+    """Actions of the lanes that fill the places of one slate: lane k of a user takes his k-th best candidate."""
+    assert lanes is not None
+    top = seen[:: lanes.places].clone()
+    top[:, -1] = 0.0
+    scores = items(top).mean(dim=1)
+    return torch.as_tensor(top_slates(scores.numpy(), lanes.observation).reshape(-1))
 
 
 class SlateDQNPolicy(DQNPolicy):
-    """SB3's policy whose lanes fill the places of one slate: lane k of a user takes his k-th best candidate."""
+    """SB3's policy on item features, whose lanes fill the places of a slate."""
 
-    def __init__(self, *args: Any, lanes: SB3Lanes | None, network: dict[str, Any], **kwargs: Any) -> None:
-        self._network = network
+    def __init__(self, *args: Any, lanes: SB3Lanes | None, items: dict[str, Any], **kwargs: Any) -> None:
+        self._items = items
         super().__init__(*args, **kwargs)
         self._lanes = [lanes]  # in a list, so that SB3 does not take it for a part of the network
 
     def make_q_net(self) -> ItemQNetwork:
         """The network whose output is a matrix product."""
         arguments = self._update_features_extractor(self.net_args, features_extractor=None)
-        return ItemQNetwork(**arguments, **self._network).to(self.device)
+        return ItemQNetwork(**arguments, items=self._items).to(self.device)
 
     def _predict(self, observation: Any, deterministic: Any = True) -> torch.Tensor:  # noqa: FBT002  the base class's signature
-        lanes = self._lanes[0]
-        assert lanes is not None
-        top = observation[:: lanes.places].clone()
-        top[:, -1] = 0.0
-        slates = top_slates(self.q_net(top).numpy(), lanes.observation)
-        return torch.as_tensor(slates.reshape(-1))
+        assert isinstance(self.q_net, ItemQNetwork)
+        return fill_places(self._lanes[0], self.q_net.items, observation)
 
 
-def train_dqn(
-    training: Training, settings: DQNSettings, features: Features, scale: StateScale, *, budget: int
-) -> ItemQ:
-    """DQN of SB3 in the train world for `budget` user-steps; each place of a slate is one of SB3's environments."""
+class SlateQRDQNPolicy(QRDQNPolicy):
+    """sb3-contrib's policy on item features, whose lanes fill the places of a slate."""
+
+    def __init__(self, *args: Any, lanes: SB3Lanes | None, items: dict[str, Any], **kwargs: Any) -> None:
+        self._items = items
+        super().__init__(*args, **kwargs)
+        self._lanes = [lanes]
+
+    def make_quantile_net(self) -> ItemQuantileNetwork:
+        """The network whose output is a matrix product."""
+        arguments = self._update_features_extractor(self.net_args, features_extractor=None)
+        return ItemQuantileNetwork(**arguments, items=self._items).to(self.device)
+
+    def _predict(self, obs: Any, deterministic: Any = True) -> torch.Tensor:  # noqa: FBT002  the base class's signature
+        assert isinstance(self.quantile_net, ItemQuantileNetwork)
+        return fill_places(self._lanes[0], self.quantile_net.items, obs)
+
+
+def train_q(training: Training, settings: QSettings, features: Features, scale: StateScale, *, budget: int) -> ItemQ:
+    """DQN or QR-DQN in the train world for `budget` user-steps; each place of a slate is one of SB3's environments."""
     places = training.slate_size
     discount = (1 / np.log2(2 + np.arange(places)) - 1).astype(np.float32)[:, None]  # [K, 1], 0 at the top
 
-    def encode(observation: Observation) -> F32:
-        state = features.users(observation).state()
+    def encode(users: UserBlocks) -> F32:
+        state = users.state()
         n = len(state)
         return np.concatenate([np.repeat(state, places, axis=0), np.tile(discount, (n, 1))], axis=1)
 
     with one_seeded_thread(training.seed):
         lanes = SB3Lanes(
             Lanes(training, settings.num_envs, seed=training.seed),
+            features,
             spaces.Box(-np.inf, np.inf, (len(scale.mean) + 1,), np.float32),
             spaces.Discrete(features.n_items),
             places=places,
             encode=encode,
-            slates=lambda actions, observation: actions.reshape(-1, places).astype(np.int64),
+            slates=lambda actions, users, observation: actions.reshape(-1, places).astype(np.int64),
             rewards=lambda clicks: clicks.reshape(-1),
         )
-        sizes = {"hidden_size": settings.hidden_size, "embedding_size": settings.embedding_size}
-        total = budget * places
-        model = sb3.DQN(
-            SlateDQNPolicy,
-            lanes,
-            learning_rate=settings.learning_rate,
-            buffer_size=settings.buffer_size,
-            learning_starts=min(10 * lanes.num_envs, total // 10),
-            batch_size=settings.batch_size,
-            gamma=settings.gamma,
-            train_freq=(1, "step"),
-            gradient_steps=settings.gradient_steps,
-            target_update_interval=lanes.num_envs,
-            tau=settings.tau,
-            exploration_fraction=settings.exploration_fraction,
-            exploration_final_eps=settings.exploration_final_eps,
-            policy_kwargs={
-                "lanes": lanes,
-                "network": {"features": features, "scale": scale, **sizes},
-                "optimizer_class": torch.optim.AdamW,
-                "optimizer_kwargs": {"weight_decay": settings.weight_decay},
+        policy = {
+            "lanes": lanes,
+            "items": {
+                "features": features,
+                "scale": scale,
+                "hidden_size": settings.hidden_size,
+                "embedding_size": settings.embedding_size,
             },
-            seed=training.seed % 2**32,
-            device="cpu",
-        )
+            "optimizer_class": torch.optim.AdamW,
+            "optimizer_kwargs": {"weight_decay": settings.weight_decay},
+        }
+        total = budget * places
+        common: dict[str, Any] = {
+            "learning_rate": settings.learning_rate,
+            "buffer_size": settings.buffer_size,
+            "learning_starts": min(10 * lanes.num_envs, total // 10),
+            "batch_size": settings.batch_size,
+            "gamma": settings.gamma,
+            "train_freq": (1, "step"),
+            "gradient_steps": settings.gradient_steps,
+            "target_update_interval": lanes.num_envs,
+            "tau": settings.tau,
+            "exploration_fraction": settings.exploration_fraction,
+            "exploration_final_eps": settings.exploration_final_eps,
+            "seed": training.seed % 2**32,
+            "device": "cpu",
+        }
+        heads = 1
+        model: sb3.DQN | QRDQN
+        if isinstance(settings, QRDQNSettings):
+            # At least one quantile is averaged, however small the share.
+            heads = max(1, round(settings.risk * settings.n_quantiles))
+            policy["n_quantiles"] = settings.n_quantiles
+            model = QRDQN(SlateQRDQNPolicy, lanes, policy_kwargs=policy, **common)
+        else:
+            model = sb3.DQN(SlateDQNPolicy, lanes, policy_kwargs=policy, **common)
 
         def arrays() -> ItemQ:
-            network = model.q_net_target  # the running average, which moves less by the luck of the last batches
-            assert isinstance(network, ItemQNetwork)
-            return network.as_arrays(features, scale)
+            # The running average, which moves less by the luck of the last batches.
+            network = model.q_net_target if isinstance(model, sb3.DQN) else model.quantile_net_target
+            items = network.items
+            assert isinstance(items, ItemHeads)
+            return items.as_arrays(features, scale, heads=heads)
 
         def act() -> Act:
             q = arrays()
             return lambda observation, rng: top_slates(q.scores(observation), observation)
 
-        _learn(model, training, act, places, budget)
+        learn(model, training, act, places=places, budget=budget)
         lanes.close()
         return arrays()
 
 
-def train_ppo(training: Training, settings: PPOSettings, proto: Proto, *, budget: int) -> Layers:
-    """PPO of SB3 in the train world for `budget` user-steps; returns the network of the mean proto-action."""
-
-    def slates(actions: NDArray[Any], observation: Observation) -> NDArray[np.int64]:
-        return top_slates(proto.scores(proto.features.users(observation), actions), observation)
-
-    # Eight updates at least, also where the budget is small.
-    n_steps = max(2, min(settings.n_steps, budget // (8 * settings.num_envs)))
-    with one_seeded_thread(training.seed):
-        lanes = SB3Lanes(
-            Lanes(training, settings.num_envs, seed=training.seed),
-            spaces.Box(-np.inf, np.inf, (len(proto.scale.mean),), np.float32),
-            spaces.Box(-10.0, 10.0, (proto.size,), np.float32),
-            places=1,
-            encode=lambda observation: proto.scale(proto.features.users(observation)),
-            slates=slates,
-            rewards=lambda clicks: clicks.mean(axis=1),
-        )
-        model = sb3.PPO(
-            "MlpPolicy",
-            lanes,
-            learning_rate=settings.learning_rate,
-            n_steps=n_steps,
-            batch_size=_even_batch(n_steps * settings.num_envs, settings.batch_size),
-            n_epochs=settings.n_epochs,
-            gamma=settings.gamma,
-            gae_lambda=settings.gae_lambda,
-            clip_range=settings.clip_range,
-            ent_coef=settings.ent_coef,
-            policy_kwargs={"net_arch": [settings.hidden_size] * 2, "log_std_init": settings.log_std_init},
-            seed=training.seed % 2**32,
-            device="cpu",
-        )
-
-        def mean() -> Layers:
-            policy = model.policy
-            return _layers([*policy.mlp_extractor.policy_net, policy.action_net], "tanh")
-
-        def act() -> Act:
-            network = mean()
-
-            def choose(observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
-                users = proto.features.users(observation)
-                return top_slates(proto.scores(users, network(proto.scale(users))), observation)
-
-            return choose
-
-        _learn(model, training, act, 1, budget)
-        lanes.close()
-        return mean()
+def rollout_length(n_steps: int, num_envs: int, budget: int) -> int:
+    """Slates of each user between updates: eight updates at least, also where the budget is small."""
+    return max(2, min(n_steps, budget // (8 * num_envs)))
 
 
-def _even_batch(rows: int, most: int) -> int:
+def even_batch(rows: int, most: int) -> int:
     """The largest batch of at most `most` rows that divides them, so that no gradient step is made of a few rows."""
     return next(rows // parts for parts in range(-(-rows // most), rows + 1) if rows % parts == 0)
 
 
-def _learn(model: sb3.DQN | sb3.PPO, training: Training, act: Callable[[], Act], places: int, budget: int) -> None:
+def learn(model: BaseAlgorithm, training: Training, act: Callable[[], Act], *, places: int, budget: int) -> None:
     """Train for `budget` user-steps, with points of the learning curve from the untrained policy on."""
     curve = Curve(training, budget)
     curve.measure(0, act())

@@ -156,6 +156,11 @@ class Curve:
 
 def session_value(lanes: Lanes, act: Act) -> float:
     """Mean reward of the first session of every lane."""
+    return float(session_values(lanes, act).mean())
+
+
+def session_values(lanes: Lanes, act: Act) -> NDArray[np.float64]:
+    """[n] reward of the first session of every lane; the same users and luck each time, so that values are paired."""
     rng = np.random.default_rng(0)
     observation = lanes.reset()
     total = np.zeros(lanes.num_envs)
@@ -165,4 +170,4 @@ def session_value(lanes: Lanes, act: Act) -> float:
         total += np.where(running, step.reward, 0)
         running &= ~step.done
         observation = step.observation
-    return float(total.mean())
+    return total

@@ -22,11 +22,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agents.base import Training
-from agents.loading import AgentSpec, Trained, resolve_kind, train, training_seeds
+from agents.loading import AgentSettings, AgentSpec, Trained, resolve_kind, train, training_seeds
 from evaluators.comparison import AgentValues, SeedPool, paired_difference
 from evaluators.rollout import fly
-from pipeline import MakeTrainEnv, training_log
 from scenarios.loading import load_scenario
+from scenarios.stages.training import MakeTrainEnv, training_log
 from simulator.cache import default_cache_folder
 from simulator.datasets import load_dataset
 from simulator.log import JUDGE, WORLD_A, split_users
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7, help="seed of the split, the worlds and the trainings")
     parser.add_argument("--trainings", type=int, default=3, help="training seeds of each agent that draws")
     parser.add_argument("--agents", nargs="*", help="names of the scenario's agents; all where left out")
+    parser.add_argument("--kinds", nargs="*", default=[], help="further kinds, with their defaults")
     chosen = parser.parse_args()
     began = time.process_time()
     _, judges, shared = worlds_of(chosen.seed)
@@ -104,8 +105,13 @@ def main() -> None:
 
     values: dict[str, AgentValues] = {}
     figures: dict[str, tuple[float, str]] = {}
-    for entry in load_scenario(PROJECT / "scenarios" / "movielens.yaml").agents:
-        if chosen.agents and entry.name not in {*chosen.agents, "random", "popularity"}:
+    further = [AgentSettings(name=kind.replace(":", " "), kind=kind) for kind in chosen.kinds]
+    for entry in [*load_scenario(PROJECT / "scenarios" / "movielens.yaml").agents, *further]:
+        if (
+            chosen.agents is not None
+            and entry not in further
+            and entry.name not in {*chosen.agents, "random", "popularity"}
+        ):
             continue
         spec = resolve_kind(entry, PROJECT / "scenarios")
         began = time.process_time() + sum(os.times()[2:4])

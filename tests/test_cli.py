@@ -119,6 +119,8 @@ def test_options_reach_the_pipeline(pipeline: SimpleNamespace, scenario: Path, t
         "a=1",
         "--set",
         "b=2",
+        "--tensorboard",
+        str(tmp_path / "curves"),
     ]
     cli.main(["run", str(scenario), *options])
     cli.main(["vet", str(scenario), "--policy", "p.py:P", "--baseline", "b", "--trained-on", "nothing", *options])
@@ -126,6 +128,7 @@ def test_options_reach_the_pipeline(pipeline: SimpleNamespace, scenario: Path, t
     given.pop("progress")
     more.pop("progress")
     assert (run, vet, args) == ("run", "vet", (scenario,))
+    assert given.pop("tensorboard") == more.pop("tensorboard") == tmp_path / "curves"
     assert given == {"out": tmp_path, "seed": 3, "workers": 2, "engine": "dask", "overrides": ["a=1", "b=2"]}
     assert more == {**given, "policy": "p.py:P", "baseline": "b", "trained_on": "nothing"}
 

@@ -29,11 +29,18 @@ class MakeEnv:
         return WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=content, copy=copy)
 
 
-def _log(rng: np.random.Generator, vectors: np.ndarray, bias: np.ndarray) -> InteractionLog:
-    """Users of a hidden taste rated 20 to 40 items each, and like by it and by the item's quality."""
+def _log(rng: np.random.Generator, vectors: np.ndarray, bias: np.ndarray, *, pull: float) -> InteractionLog:
+    """Users of a hidden taste rated 20 to 40 items each, and like by it and by the item's quality.
+
+    With a `pull` half of them were led to items of high quality and the others, by half as much again, to those of low.
+    """
     lengths = rng.integers(20, 41, USERS)
     user = np.repeat(np.arange(USERS), lengths)
     item = np.concatenate([rng.choice(ITEMS, n, replace=False) for n in lengths])
+    if pull:
+        led = np.where(np.arange(USERS) % 2 == 0, pull, -1.5 * pull)[:, None] * bias
+        order = np.argsort(-(led + rng.gumbel(size=led.shape)), axis=1)
+        item = np.concatenate([row[:n] for row, n in zip(order, lengths, strict=True)])
     taste = 1.5 * rng.standard_normal((USERS, WIDTH))
     logit = np.einsum("ij,ij->i", taste[user], vectors[item]) + bias[item]
     content = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -51,12 +58,15 @@ def _log(rng: np.random.Generator, vectors: np.ndarray, bias: np.ndarray) -> Int
     return InteractionLog(user, item, np.arange(len(user), dtype=np.float64), primary, catalogue, "taught")
 
 
-def taught_world(*, slate_size: int = 4, horizon: int = 6) -> tuple[World, InteractionLog]:
-    """World whose items differ in quality by far, and whose users in taste; all rows of its users."""
+def taught_world(*, slate_size: int = 4, horizon: int = 6, pull: float = 0.0) -> tuple[World, InteractionLog]:
+    """World whose items differ in quality by far, and whose users in taste; all rows of its users.
+
+    With a `pull` above 0 the rows come from a mix of a good and a bad logging policy.
+    """
     rng = np.random.default_rng(12)
     vectors = (rng.standard_normal((ITEMS, WIDTH)) / np.sqrt(WIDTH)).astype(np.float32)
     bias = (1.5 * rng.standard_normal(ITEMS) - 1.0).astype(np.float32)
-    log = _log(rng, vectors, bias)
+    log = _log(rng, vectors, bias, pull=pull)
     settings = SimulatorSettings.model_validate({"slate_size": slate_size, "horizon": horizon})
     split = split_users(log, np.random.SeedSequence(3))
     world = World.build(TruePreference(vectors, bias), log, split, np.arange(USERS), settings, name="taught")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agents.deep_rl import DQNSettings, PPOSettings, Proto, StateScale
-from agents.features import Features, fit_features
+from agents.base import Observation
+from agents.deep_rl import DQNSettings, StateScale
+from agents.features import Features, UserBlocks, fit_features
+from agents.proto_actions import PPOSettings, Proto
 from agents.train_world import Lanes
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -23,36 +25,41 @@ def features(world_and_log: tuple[World, InteractionLog]) -> Features:
     return fit_features(training_in(*world_and_log))
 
 
-def test_a_trained_dqn_scores_as_the_network_that_sb3_trained(
-    world_and_log: tuple[World, InteractionLog], features: Features
+@pytest.mark.parametrize(("quantiles", "share"), [(None, 1), (6, 6), (6, 2)])
+def test_a_trained_q_scores_as_the_network_that_sb3_trained(
+    world_and_log: tuple[World, InteractionLog], features: Features, quantiles: int | None, share: int
 ) -> None:
-    """The arrays that act and the torch module that learns are one function, at the top and at other places."""
+    """The arrays that act and the torch module that learns are one function; of quantiles, the mean of the lowest."""
     import torch
     from gymnasium import spaces
     from stable_baselines3.common.torch_layers import FlattenExtractor
 
-    from agents.sb3_adapter import ItemQNetwork
+    from agents.sb3_adapter import ItemQNetwork, ItemQuantileNetwork
 
     scale = StateScale.of(features, training_in(*world_and_log))
     space = spaces.Box(-np.inf, np.inf, (len(scale.mean) + 1,), np.float32)
     torch.manual_seed(3)
-    network = ItemQNetwork(
+    network = (ItemQNetwork if quantiles is None else ItemQuantileNetwork)(
         space,
         spaces.Discrete(ITEMS),
         features_extractor=FlattenExtractor(space),
         features_dim=space.shape[0],
-        features=features,
-        scale=scale,
-        hidden_size=12,
-        embedding_size=5,
+        items={"features": features, "scale": scale, "hidden_size": 12, "embedding_size": 5},
+        **({} if quantiles is None else {"n_quantiles": quantiles}),
     )
     observation = observed(world_and_log[0])
     state = features.users(observation).state()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn_like(parameter))
-        theirs = network(torch.as_tensor(np.concatenate([state, np.zeros((len(state), 1), np.float32)], axis=1)))
-    ours = network.as_arrays(features, scale).scores(observation)
+        seen = torch.as_tensor(np.concatenate([state, np.zeros((len(state), 1), np.float32)], axis=1))
+        theirs = network(seen)
+        if quantiles is not None:
+            every = [torch.gather(theirs, 2, torch.full((len(state), quantiles, 1), i)) for i in range(ITEMS)]
+            whole = torch.cat(every, dim=2)  # [n, quantiles, I], one item at a time
+            assert torch.allclose(whole.mean(dim=1), theirs.mean(dim=1), rtol=1e-4, atol=1e-3)
+            theirs = whole[:, :share].mean(dim=1)
+    ours = network.items.as_arrays(features, scale, heads=share).scores(observation)
     assert ours.shape == (len(observation), ITEMS)
     assert np.abs(ours).max() > 1
     assert np.allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-3)
@@ -68,21 +75,25 @@ def test_sb3_sees_one_lane_for_each_place_with_that_places_click_and_the_last_ob
     users, places = 8, world_and_log[0].slate_size
     step_at = 3  # place of the step in the state
 
-    def encode(observation: object) -> np.ndarray:
-        return np.repeat(features.users(observation).state(), places, axis=0)  # type: ignore[arg-type]
+    def encode(users: UserBlocks) -> np.ndarray:
+        return np.repeat(users.state(), places, axis=0)
+
+    def seen_of(observation: Observation) -> np.ndarray:
+        return encode(features.users(observation))
 
     lanes = SB3Lanes(
         Lanes(training_in(*world_and_log), users, seed=1),
+        features,
         spaces.Box(-np.inf, np.inf, (features.users(observed(world_and_log[0])).state().shape[1],), np.float32),
         spaces.Discrete(ITEMS),
         places=places,
         encode=encode,
-        slates=lambda actions, observation: actions.reshape(-1, places).astype(np.int64),
+        slates=lambda actions, users, observation: actions.reshape(-1, places).astype(np.int64),
         rewards=lambda clicks: clicks.reshape(-1),
     )
     twin = Lanes(training_in(*world_and_log), users, seed=1)
     observation = twin.reset()
-    assert np.array_equal(lanes.reset(), encode(observation))
+    assert np.array_equal(lanes.reset(), seen_of(observation))
     assert lanes.num_envs == users * places
     ended = cut = 0
     for _ in range(6):
@@ -93,10 +104,10 @@ def test_sb3_sees_one_lane_for_each_place_with_that_places_click_and_the_last_ob
         assert np.array_equal(rewards.reshape(users, places), step.clicks)
         assert np.array_equal(rewards.reshape(users, places).sum(axis=1), step.reward)
         assert np.array_equal(dones, np.repeat(step.done, places))
-        assert np.array_equal(seen, encode(step.observation))
+        assert np.array_equal(seen, seen_of(step.observation))
         for lane in np.flatnonzero(dones):
             last = infos[lane]["terminal_observation"]
-            assert np.array_equal(last, encode(step.after)[lane])
+            assert np.array_equal(last, seen_of(step.after)[lane])
             assert last[step_at] > 0  # not the next session's start
             assert seen[lane, step_at] == 0
             assert infos[lane]["TimeLimit.truncated"] == step.truncated[lane // places]

@@ -21,26 +21,38 @@ from agents.base import Observation
 from agents.contract import check_agent, check_slate
 from agents.kinds import KINDS
 from agents.loading import AgentSettings, Trained, resolve_kind, train, training_seeds
-from agents.train_world import Lanes, session_value
+from agents.train_world import Lanes, session_value, session_values
 from simulator.log import InteractionLog
 from simulator.world import World
 from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
 
 BANDITS = ("linucb", "epsilon_greedy", "linear_thompson", "logistic_thompson", "slate_thompson", "cascade_ucb",
            "hybrid_linucb")  # fmt: skip
-BUDGET = {**dict.fromkeys(BANDITS, 2_400), "uplift": 2_400, "rerank:linucb": 2_400, "dqn": 6_000, "ppo": 12_000}
+DEEP = ("dqn", "qr_dqn", "ppo", "a2c", "sac", "td3", "maskable_ppo", "reinforce")
+BUDGET = {
+    **dict.fromkeys(BANDITS, 2_400),
+    "uplift": 2_400,
+    "rerank:linucb": 2_400,
+    "dqn": 6_000,
+    "ppo": 12_000,
+    "qr_dqn": 4_000,
+    "a2c": 6_000,
+    "sac": 2_400,
+    "td3": 2_400,
+    "maskable_ppo": 4_000,
+    "reinforce": 3_000,
+}
 """User-steps at which each is well ahead of where it starts in this world."""
 
 SMALL: dict[str, dict[str, object]] = {
     **{kind: {"num_envs": 64} for kind in BANDITS},
-    "dqn": {"num_envs": 64},
-    "ppo": {"num_envs": 64},
+    **{kind: {"num_envs": 64} for kind in DEEP},
     "uplift": {"num_envs": 64, "trial_steps": 2_000, "treatment_params": {"num_envs": 64}},
     "rerank:linucb": {"params": {"num_envs": 64}, "strength": 0.5},
     "recbole:BPR": {"epochs": 60, "options": {"train_batch_size": 256}},
 }
 EVERY = ("random", "popularity", "recent", "segment_popularity", "cooccurrence", "content", "logged", "oracle",
-         *BANDITS, "dqn", "ppo", "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb")  # fmt: skip
+         *BANDITS, *DEEP, "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +60,20 @@ def world_and_log() -> tuple[World, InteractionLog]:
     return taught_world()
 
 
+class TrainedKinds(dict[str, Trained]):
+    """Each kind, trained once, when a test first asks for it."""
+
+    def __init__(self, world_and_log: tuple[World, InteractionLog]) -> None:
+        super().__init__()
+        self._world_and_log = world_and_log
+
+    def __missing__(self, kind: str) -> Trained:
+        return self.setdefault(kind, teach(kind, self._world_and_log, budget=BUDGET.get(kind)))
+
+
 @pytest.fixture(scope="module")
 def trained(world_and_log: tuple[World, InteractionLog]) -> dict[str, Trained]:
-    """Each kind, trained once, with the state of the process noted before and after."""
-    return {kind: teach(kind, world_and_log, budget=BUDGET.get(kind)) for kind in EVERY}
+    return TrainedKinds(world_and_log)
 
 
 def teach(kind: str, world_and_log: tuple[World, InteractionLog], *, seed: int = 5, budget: int | None) -> Trained:
@@ -131,7 +153,7 @@ def test_a_trained_agent_is_the_same_after_travelling(
         assert np.array_equal(travelled.action_probabilities(observation), agent.action_probabilities(observation))
 
 
-@pytest.mark.parametrize("kind", ["linucb", "dqn", "ppo", "recbole:BPR"])
+@pytest.mark.parametrize("kind", ["linucb", "dqn", "ppo", "sac", "reinforce", "recbole:BPR"])
 def test_a_learner_learns_the_same_from_the_same_seed_and_other_things_from_another(
     kind: str, world_and_log: tuple[World, InteractionLog]
 ) -> None:
@@ -144,7 +166,7 @@ def test_a_learner_learns_the_same_from_the_same_seed_and_other_things_from_anot
     assert one.curve != other.curve
 
 
-@pytest.mark.parametrize("kind", [*BANDITS, "dqn", "ppo"])
+@pytest.mark.parametrize("kind", [*BANDITS, *DEEP])
 def test_a_learning_curve_starts_at_the_untrained_policy_and_ends_far_above_random(
     kind: str, trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
 ) -> None:
@@ -155,9 +177,13 @@ def test_a_learning_curve_starts_at_the_untrained_policy_and_ends_far_above_rand
     assert BUDGET[kind] <= curve[-1][0] < 1.2 * BUDGET[kind]
     assert len(curve) >= 6
     lanes = Lanes(training_in(*world_and_log), 256, seed=99)
-    values = {name: session_value(lanes, trained[name].agent.act) for name in ("random", kind)}
+    agents = {"random": trained["random"], "untrained": untrained, kind: trained[kind]}
+    values = {name: session_values(lanes, one.agent.act) for name, one in agents.items()}
     lanes.close()
-    assert values[kind] > 1.3 * values["random"], values
+    assert values[kind].mean() > 1.3 * values["random"].mean(), values
+    for less in ("random", "untrained"):
+        difference = values[kind] - values[less]  # the same users and luck: a paired interval
+        assert difference.mean() - 1.96 * difference.std() / np.sqrt(len(difference)) > 0, less
     assert curve[-1][1] > 1.7 * curve[0][1], curve  # without rewards, luck alone reached 1.4
 
 

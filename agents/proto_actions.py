@@ -1,0 +1,189 @@
+"""Policies that answer a state with a continuous proto-action, near which items are looked up: PPO, A2C, SAC, TD3.
+
+The size of the catalogue does not enter the policy (Dulac-Arnold et al., 2015). The whole slate is one action, so where
+a critic is learned it judges the proto-action, and there is no second choice among the nearest items by it. Training is
+in `agents.sb3_proto`; a trained agent holds its network as plain arrays, so acting needs neither SB3 nor torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.base import Observation, Training
+from agents.deep_rl import Layers, StateScale
+from agents.features import PAIR_NAMES, Features, UserBlocks, fit_features
+from agents.slates import greedy_probabilities, top_slates
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Proto:
+    """From a proto-action to the items nearest to it.
+
+    The action weighs the features of items and pairs; weighted, the user's blocks are a point in the space of the
+    item blocks, and the items with the highest inner product with it are the slate.
+
+    Attributes:
+        features: tables of the features.
+        scale: of the state.
+    """
+
+    features: Features
+    scale: StateScale
+
+    @property
+    def size(self) -> int:
+        """Dimensions of the proto-action."""
+        return len(PAIR_NAMES) + self.features.item_features().shape[1]
+
+    def scores(self, users: UserBlocks, action: F32) -> F32:
+        """[n, I] nearness of the items to the proto-actions [n, size]."""
+        blocks = self.features.pair_blocks(users)
+        left = [block * action[:, j, None] for j, (block, _) in enumerate(blocks)]
+        right = [block for _, block in blocks]
+        left.append(action[:, len(blocks) :])
+        right.append(self.features.item_features())
+        return np.concatenate(left, axis=1) @ np.concatenate(right, axis=1).T
+
+
+class ProtoSettings(BaseModel):
+    """Parameters that all of them have, by SB3's names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    gamma: float = Field(default=0.5, ge=0, lt=1, description="discount a slate")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Adam's step")
+    hidden_size: int = Field(default=64, ge=1, description="width of the two hidden layers")
+    num_envs: int = Field(default=128, ge=1, description="users stepped at once")
+
+
+class PPOSettings(ProtoSettings):
+    """Parameters of PPO."""
+
+    gae_lambda: float = Field(default=0.9, ge=0, le=1, description="weight of longer returns in the advantage")
+    n_steps: int = Field(default=16, ge=1, description="slates of each user between updates")
+    n_epochs: int = Field(default=4, ge=1, description="passes over the slates of an update")
+    batch_size: int = Field(default=512, ge=2, description="slates in a gradient step")
+    clip_range: float = Field(
+        default=0.2, gt=0, description="how far an update may move an action's chance, as a share"
+    )
+    ent_coef: float = Field(default=0.0, ge=0, description="weight of the entropy of the proto-action")
+    log_std_init: float = Field(default=-0.5, description="log of the proto-action's first standard deviation")
+
+
+class A2CSettings(ProtoSettings):
+    """Parameters of A2C."""
+
+    gae_lambda: float = Field(default=0.9, ge=0, le=1, description="weight of longer returns in the advantage")
+    n_steps: int = Field(default=5, ge=1, description="slates of each user between updates")
+    ent_coef: float = Field(default=0.0, ge=0, description="weight of the entropy of the proto-action")
+    log_std_init: float = Field(default=-0.5, description="log of the proto-action's first standard deviation")
+
+
+class OffPolicySettings(ProtoSettings):
+    """Parameters that SAC and TD3 share: both learn from a buffer of past slates."""
+
+    batch_size: int = Field(default=256, ge=1, description="slates in a gradient step")
+    buffer_size: int = Field(default=100_000, ge=1_000, description="slates kept")
+    gradient_steps: int = Field(default=4, ge=1, description="gradient steps for each step of all environments")
+    tau: float = Field(default=0.02, gt=0, le=1, description="share by which the target critics follow at each step")
+    num_envs: int = Field(default=64, ge=1, description="users stepped at once")
+
+
+class SACSettings(OffPolicySettings):
+    """Parameters of SAC."""
+
+    ent_coef: float | None = Field(
+        default=0.005, ge=0, description="weight of the entropy of the proto-action; empty: tuned as it learns"
+    )
+
+
+class TD3Settings(OffPolicySettings):
+    """Parameters of TD3."""
+
+    action_noise: float = Field(
+        default=0.3, ge=0, description="standard deviation of exploration, in half-widths of the action's range"
+    )
+    policy_delay: int = Field(default=2, ge=1, description="updates of the critics for each of the policy")
+    target_policy_noise: float = Field(
+        default=0.2, ge=0, description="standard deviation of the noise on the targets' actions, in half-widths"
+    )
+
+
+class ProtoAgent:
+    """Base of the four: shows the items nearest to the mean proto-action once it is trained."""
+
+    default_steps: ClassVar[int]
+
+    def __init__(self, settings: ProtoSettings) -> None:
+        self.settings = settings
+        self.proto: Proto | None = None
+        self.mean: Layers | None = None
+
+    def fit(self, training: Training) -> None:
+        """Learn for `budget` user-steps; without one, for `default_steps`."""
+        from agents.sb3_proto import train_proto
+
+        features = fit_features(training)
+        self.proto = Proto(features, StateScale.of(features, training))
+        budget = self.default_steps if training.budget is None else training.budget
+        self.mean = train_proto(training, self.settings, self.proto, budget=budget)
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The K candidates nearest to the mean proto-action."""
+        return top_slates(self._scores(observation), observation)
+
+    def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
+        """One for the candidate nearest to the mean proto-action."""
+        return greedy_probabilities(self._scores(observation), observation)
+
+    def _scores(self, observation: Observation) -> F32:
+        assert self.proto is not None, "fit comes before act"
+        assert self.mean is not None, "fit comes before act"
+        users = self.proto.features.users(observation)
+        return self.proto.scores(users, self.mean(self.proto.scale(users)))
+
+
+class PPO(ProtoAgent):
+    """Proximal policy optimisation (Schulman et al., 2017) of SB3 with a continuous proto-action."""
+
+    default_steps = 200_000
+
+    def __init__(self, settings: PPOSettings) -> None:
+        super().__init__(settings)
+
+
+class A2C(ProtoAgent):
+    """Synchronous advantage actor-critic (Mnih et al., 2016) of SB3 with a continuous proto-action."""
+
+    default_steps = 200_000
+
+    def __init__(self, settings: A2CSettings) -> None:
+        super().__init__(settings)
+
+
+class SAC(ProtoAgent):
+    """Soft actor-critic (Haarnoja et al., 2018) of SB3 with a continuous proto-action.
+
+    It learns from each slate many times, so it needs fewer user-steps than PPO and more arithmetic for each.
+    """
+
+    default_steps = 24_000
+
+    def __init__(self, settings: SACSettings) -> None:
+        super().__init__(settings)
+
+
+class TD3(ProtoAgent):
+    """Twin delayed deep deterministic policy gradient (Fujimoto et al., 2018) of SB3 with a continuous proto-action."""
+
+    default_steps = 24_000
+
+    def __init__(self, settings: TD3Settings) -> None:
+        super().__init__(settings)

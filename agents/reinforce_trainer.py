@@ -1,0 +1,232 @@
+"""Training of REINFORCE by torch: slates drawn in the train world, rows drawn from the log, one gradient for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from agents.base import Observation, Training
+from agents.deep_rl import ItemQ, StateScale
+from agents.features import Features
+from agents.item_networks import ItemHeads
+from agents.reinforce import ReinforceSettings
+from agents.slates import masked, top_slates
+from agents.train_world import Act, Curve, Lanes
+from simulator.encoders.tuning import one_thread
+from simulator.log import InteractionLog
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Slates:
+    """What n users did with the slates of one step.
+
+    Attributes:
+        state: [n, s + 1]; candidates: [n, I] bool; slates: [n, K]; chance: [n, K] log of each item's chance when drawn.
+        clicks: [n, K]; done: [n] the session ended.
+    """
+
+    state: F32
+    candidates: NDArray[np.bool_]
+    slates: NDArray[np.int64]
+    chance: F32
+    clicks: F32
+    done: NDArray[np.bool_]
+
+
+class LoggedChoices:
+    """The log's rows as decisions: what was known before each, which item was taken, and what came of it.
+
+    Args:
+        log: the train rows.
+        gamma: discount a row.
+        slate_size: K, for the observation.
+    """
+
+    def __init__(self, log: InteractionLog, *, gamma: float, slate_size: int, length: int = 50) -> None:
+        self.log, self._slate_size, self._length = log, slate_size, length
+        self._first = log.row_starts()[log.user]
+        self.returns = discounted_rows(log, gamma)
+
+    def before(self, rows: NDArray[np.int64]) -> Observation:
+        """What was known of the users of these rows just before them."""
+        place = rows[:, None] - self._length + np.arange(self._length)[None, :]
+        there = place >= self._first[rows, None]
+        safe = np.where(there, place, 0)
+        return Observation(
+            user_features=self.log.catalogue.user_features[self.log.user[rows]],
+            history_items=np.where(there, self.log.item[safe], -1),
+            history_feedback=np.where(there, self.log.primary[safe], 0).astype(np.float32),
+            context=np.zeros((len(rows), 0), np.float32),
+            candidates=None,
+            step=np.zeros(len(rows), np.int64),
+            slate_size=self._slate_size,
+        )
+
+
+def discounted_rows(log: InteractionLog, gamma: float) -> F32:
+    """[n] primary behaviour of each row and, discounted, of the user's later ones."""
+    returns = log.primary.astype(np.float64)
+    same_user = log.user[:-1] == log.user[1:]
+    # Doubling: after j rounds each row holds 2^j terms. Terms below 1e-4 are left out.
+    reach, follows = 1, np.concatenate([same_user, [False]])
+    while gamma**reach > 1e-4:
+        later = np.zeros_like(returns)
+        later[:-reach] = returns[reach:]
+        returns = returns + gamma**reach * np.where(follows, later, 0)
+        beyond = np.zeros_like(follows)
+        beyond[:-reach] = follows[reach:]
+        follows = follows & beyond
+        reach *= 2
+    return returns.astype(np.float32)
+
+
+def train_reinforce(
+    training: Training, settings: ReinforceSettings, features: Features, scale: StateScale, *, budget: int
+) -> ItemQ:
+    """REINFORCE for `budget` user-steps; returns the network whose scores are the policy's logits."""
+    with one_thread(training.seed):
+        learner = _Learner(training, settings, features, scale)
+        curve = Curve(training, budget)
+        curve.measure(0, learner.greedy())
+        if settings.log_share < 1:
+            learner.learn_in_the_world(curve, budget)
+        else:
+            learner.learn_from_the_log(curve, budget)
+        curve.close()
+        return learner.arrays()
+
+
+class _Learner:
+    def __init__(self, training: Training, settings: ReinforceSettings, features: Features, scale: StateScale) -> None:
+        self._training, self._settings, self._features, self._scale = training, settings, features, scale
+        sizes = {"hidden_size": settings.hidden_size, "embedding_size": settings.embedding_size}
+        self._policy = ItemHeads(features, scale, **sizes)
+        self._behaviour = ItemHeads(features, scale, **sizes)
+        networks = [*self._policy.parameters(), *self._behaviour.parameters()]
+        self._optimizer = torch.optim.Adam(networks, lr=settings.learning_rate)
+        self._choices = LoggedChoices(training.log, gamma=settings.gamma, slate_size=training.slate_size)
+
+    def arrays(self) -> ItemQ:
+        """The policy without torch."""
+        return self._policy.as_arrays(self._features, self._scale)
+
+    def greedy(self) -> Act:
+        """Shows the likeliest items."""
+        policy = self.arrays()
+        return lambda observation, rng: top_slates(policy.scores(observation), observation)
+
+    def learn_from_the_log(self, curve: Curve, budget: int) -> None:
+        """Gradient steps on rows of the log alone."""
+        seen = 0
+        while seen < budget and not curve.out_of_time():
+            self._step(self._log_loss())
+            seen += self._settings.batch_size
+            if curve.due(seen) or seen >= budget:
+                curve.measure(seen, self.greedy(), last=seen >= budget)
+
+    def learn_in_the_world(self, curve: Curve, budget: int) -> None:
+        """Draw slates, then one gradient step for each step of the users, mixed with rows of the log."""
+        share, seen = self._settings.log_share, 0
+        lanes = Lanes(self._training, self._settings.num_envs, seed=self._training.seed)
+        observation = lanes.reset()
+        while seen < budget and not curve.out_of_time():
+            steps: list[Slates] = []
+            for _ in range(min(self._settings.n_steps, -(-(budget - seen) // self._settings.num_envs))):
+                drawn, observation = self._draw(lanes, observation)
+                steps.append(drawn)
+            for step, returns in zip(steps, self._returns(steps), strict=True):
+                loss = self._slate_loss(step, returns)
+                if share > 0:
+                    loss = (1 - share) * loss + share * self._log_loss()
+                self._step(loss)
+            seen += len(steps) * len(observation)
+            if curve.due(seen) or seen >= budget:
+                curve.measure(seen, self.greedy(), last=seen >= budget)
+        lanes.close()
+
+    def _draw(self, lanes: Lanes, observation: Observation) -> tuple[Slates, Observation]:
+        """Show each user K items drawn without repeats: the K highest of logit plus Gumbel noise."""
+        state = self._state(observation)
+        with torch.no_grad():
+            logits = self._policy(torch.as_tensor(state)).mean().numpy()
+        noise = self._training.rng.gumbel(size=logits.shape).astype(np.float32)
+        slates = top_slates(logits + noise, observation)
+        open_to = masked(logits, observation)
+        chance = torch.log_softmax(torch.as_tensor(open_to), dim=1).numpy()
+        step = lanes.step(slates)
+        assert observation.candidates is not None
+        drawn = Slates(
+            state,
+            observation.candidates.copy(),
+            slates,
+            np.take_along_axis(chance, np.maximum(slates, 0), axis=1),
+            step.clicks,
+            step.done,
+        )
+        return drawn, step.observation
+
+    def _returns(self, steps: list[Slates]) -> list[F32]:
+        """[n, K] of each step: an item's click and, discounted, the mean clicks on the session's later slates."""
+        returns = []
+        later = np.zeros(len(steps[-1].done), np.float32)
+        for step in reversed(steps):
+            later = np.where(step.done, 0, later)
+            returns.append(step.clicks + self._settings.gamma * later[:, None])
+            later = step.clicks.mean(axis=1) + self._settings.gamma * later
+        return returns[::-1]
+
+    def _slate_loss(self, step: Slates, returns: F32) -> torch.Tensor:
+        shown = torch.as_tensor(step.slates >= 0)
+        logits = self._policy(torch.as_tensor(step.state)).mean()
+        logits = logits.masked_fill(~torch.as_tensor(step.candidates), -torch.inf)
+        chance = torch.log_softmax(logits, dim=1).gather(1, torch.as_tensor(np.maximum(step.slates, 0)))
+        # Lower places are looked at less, so each is compared with its own mean.
+        advantage = torch.as_tensor((returns - returns.mean(axis=0)) / max(float(returns.std()), 1e-3))
+        surrogate = self._surrogate(chance, torch.as_tensor(step.chance), advantage)
+        return -surrogate[shown].mean()
+
+    def _log_loss(self) -> torch.Tensor:
+        """Loss of the policy on rows of the log, and of the behaviour policy that explains their choice."""
+        log = self._training.log
+        rows = self._training.rng.integers(0, len(log), self._settings.batch_size)
+        state = torch.as_tensor(self._state(self._choices.before(rows)))
+        item = torch.as_tensor(log.item[rows])
+        chance = self._chance_of(self._policy, state, item)
+        behaviour = self._chance_of(self._behaviour, state, item)
+        returns = self._choices.returns[rows]
+        advantage = torch.as_tensor((returns - returns.mean()) / max(float(returns.std()), 1e-3))
+        if log.propensity is None:
+            logged = behaviour.detach()
+        else:
+            logged = torch.as_tensor(np.log(log.propensity[rows]), dtype=torch.float32)
+        return -self._surrogate(chance, logged, advantage).mean() - behaviour.mean()
+
+    def _surrogate(self, chance: torch.Tensor, logged: torch.Tensor, advantage: torch.Tensor) -> torch.Tensor:
+        """What the gradient is taken of: log-chance times weight, lambda_K and advantage, the factors held fixed."""
+        if not self._settings.correction:
+            return chance * advantage
+        with torch.no_grad():
+            weight = torch.exp(chance - logged).clamp(max=self._settings.cap)
+            slate_size = self._training.slate_size
+            top_k = slate_size * (1 - chance.exp()) ** (slate_size - 1)
+        return weight * top_k * chance * advantage
+
+    def _chance_of(self, network: ItemHeads, state: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        return -functional.cross_entropy(network(state).mean(), item, reduction="none")
+
+    def _state(self, observation: Observation) -> F32:
+        """[n, s + 1] with the discount of the top place, for which the item networks have an input."""
+        state = self._features.users(observation).state()
+        return np.concatenate([state, np.zeros((len(state), 1), np.float32)], axis=1)
+
+    def _step(self, loss: torch.Tensor) -> None:
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._policy.parameters(), 1.0)
+        self._optimizer.step()

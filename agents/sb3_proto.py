@@ -1,0 +1,169 @@
+"""Training of policies with a continuous proto-action by Stable-Baselines3: PPO, A2C, SAC, TD3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import stable_baselines3 as sb3
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
+
+from agents.base import Observation, Training
+from agents.deep_rl import Layers
+from agents.features import UserBlocks
+from agents.item_networks import layers_of
+from agents.proto_actions import A2CSettings, PPOSettings, Proto, ProtoSettings, SACSettings, TD3Settings
+from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length
+from agents.slates import top_slates
+from agents.train_world import Act, Lanes
+
+BOUND = 10.0
+"""Proto-actions of PPO and A2C lie in [-BOUND, BOUND]; only their directions matter."""
+
+
+def train_proto(training: Training, settings: ProtoSettings, proto: Proto, *, budget: int) -> Layers:
+    """SB3 in the train world for `budget` user-steps; returns the network of the mean proto-action."""
+    builders: dict[type[ProtoSettings], tuple[Callable[..., BaseAlgorithm], Callable[[Any], Layers], float]] = {
+        PPOSettings: (_ppo, _gaussian_mean, BOUND),
+        A2CSettings: (_a2c, _gaussian_mean, BOUND),
+        SACSettings: (_sac, _sac_mean, 1.0),
+        TD3Settings: (_td3, _td3_mean, 1.0),
+    }
+    build, policy, bound = builders[type(settings)]
+
+    def slates(actions: NDArray[Any], users: UserBlocks, observation: Observation) -> NDArray[np.int64]:
+        return top_slates(proto.scores(users, actions), observation)
+
+    with one_seeded_thread(training.seed):
+        lanes = SB3Lanes(
+            Lanes(training, settings.num_envs, seed=training.seed),
+            proto.features,
+            spaces.Box(-np.inf, np.inf, (len(proto.scale.mean),), np.float32),
+            spaces.Box(-bound, bound, (proto.size,), np.float32),
+            places=1,
+            encode=proto.scale,
+            slates=slates,
+            rewards=lambda clicks: clicks.mean(axis=1),
+        )
+        model = build(
+            settings,
+            lanes,
+            budget,
+            learning_rate=settings.learning_rate,
+            gamma=settings.gamma,
+            seed=training.seed % 2**32,
+            device="cpu",
+        )
+
+        def act() -> Act:
+            network = policy(model)
+
+            def choose(observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+                users = proto.features.users(observation)
+                return top_slates(proto.scores(users, network(proto.scale(users))), observation)
+
+            return choose
+
+        learn(model, training, act, places=1, budget=budget)
+        lanes.close()
+        return policy(model)
+
+
+def _ppo(settings: PPOSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.PPO:
+    n_steps = rollout_length(settings.n_steps, settings.num_envs, budget)
+    return sb3.PPO(
+        "MlpPolicy",
+        lanes,
+        n_steps=n_steps,
+        batch_size=even_batch(n_steps * settings.num_envs, settings.batch_size),
+        n_epochs=settings.n_epochs,
+        gae_lambda=settings.gae_lambda,
+        clip_range=settings.clip_range,
+        ent_coef=settings.ent_coef,
+        policy_kwargs={"net_arch": [settings.hidden_size] * 2, "log_std_init": settings.log_std_init},
+        **common,
+    )
+
+
+def _a2c(settings: A2CSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.A2C:
+    return sb3.A2C(
+        "MlpPolicy",
+        lanes,
+        n_steps=rollout_length(settings.n_steps, settings.num_envs, budget),
+        gae_lambda=settings.gae_lambda,
+        ent_coef=settings.ent_coef,
+        policy_kwargs={"net_arch": [settings.hidden_size] * 2, "log_std_init": settings.log_std_init},
+        **common,
+    )
+
+
+def _sac(settings: SACSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.SAC:
+    model = sb3.SAC(
+        "MlpPolicy",
+        lanes,
+        buffer_size=settings.buffer_size,
+        learning_starts=_warm_up(settings.num_envs, budget),
+        batch_size=settings.batch_size,
+        train_freq=(1, "step"),
+        gradient_steps=settings.gradient_steps,
+        tau=settings.tau,
+        ent_coef="auto_0.1" if settings.ent_coef is None else settings.ent_coef,
+        policy_kwargs={"net_arch": [settings.hidden_size] * 2},
+        **common,
+    )
+    _without_preference(model.actor.mu)
+    return model
+
+
+def _td3(settings: TD3Settings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.TD3:
+    assert lanes.action_space.shape is not None
+    mean = np.zeros(lanes.action_space.shape)
+    noise = NormalActionNoise(mean, np.full_like(mean, settings.action_noise))
+    model = sb3.TD3(
+        "MlpPolicy",
+        lanes,
+        buffer_size=settings.buffer_size,
+        learning_starts=_warm_up(settings.num_envs, budget),
+        batch_size=settings.batch_size,
+        train_freq=(1, "step"),
+        gradient_steps=settings.gradient_steps,
+        tau=settings.tau,
+        action_noise=VectorizedActionNoise(noise, settings.num_envs),
+        policy_delay=settings.policy_delay,
+        target_policy_noise=settings.target_policy_noise,
+        policy_kwargs={"net_arch": [settings.hidden_size] * 2},
+        **common,
+    )
+    _without_preference(model.actor.mu[-2])
+    model.actor_target.load_state_dict(model.actor.state_dict())
+    return model
+
+
+def _without_preference(last: Any) -> None:
+    """Zero the layer that gives the mean action: untrained, all items are equally near."""
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.zero_()
+
+
+def _warm_up(num_envs: int, budget: int) -> int:
+    """User-steps with actions at random before the first gradient step."""
+    return min(10 * num_envs, budget // 10)
+
+
+def _gaussian_mean(model: Any) -> Layers:
+    return layers_of([*model.policy.mlp_extractor.policy_net, model.policy.action_net], "tanh")
+
+
+def _sac_mean(model: Any) -> Layers:
+    # SAC squashes the mean by tanh, which changes the direction of the action and so the slate.
+    return layers_of([*model.actor.latent_pi, model.actor.mu], "relu", squashed=True)
+
+
+def _td3_mean(model: Any) -> Layers:
+    return layers_of([*model.actor.mu], "relu", squashed=True)
