@@ -25,7 +25,7 @@ from scenarios.stages.flying import check_flights, fly_users
 from scenarios.stages.reporting import assemble, evaluate, write
 from scenarios.stages.setting import open_setting
 from scenarios.stages.training import source_of, train_agents, tune_agents
-from scenarios.stages.worlds import FITTING, fit_worlds, load, save_models
+from scenarios.stages.worlds import FITTING, fit_worlds, load
 from simulator.cache import PROJECT
 from simulator.engine import Task
 from simulator.errors import InputError, did_you_mean
@@ -92,7 +92,7 @@ def run(
         setting.progress.seconds["total"] = time.monotonic() - began
         report = assemble(setting, data, worlds, believed, findings)
         with setting.progress.stage("report"):
-            save_models(write(report, out, flown) / "preference", data, worlds)
+            write(report, out, flown, data, worlds)
         setting.progress.say(
             f"{sum(setting.progress.cpu_seconds.values()):.0f} processor seconds, by task in report.json"
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,23 +20,50 @@ if TYPE_CHECKING:
     from evaluators.report import Report
 
 
-def write_run(folder: Path, report: Report, judged: Mapping[str, Sequence[Judged]], *, scenario_text: str) -> None:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a run's folder, made if it is not there; waits while one of them does.
+
+    Each file is whole at any time; this keeps the files of two runs with one digest and one `--out` from being mixed.
+    The lock is the operating system's, so it ends with the process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
+
+
+def write_run(
+    folder: Path,
+    report: Report,
+    judged: Mapping[str, Sequence[Judged]],
+    *,
+    scenario_text: str,
+    beside: Callable[[Path], None] | None = None,
+) -> None:
     """Write the tables of flights, scenario.yaml, report.html and, last, report.json; each whole or not at all.
 
     Args:
-        folder: of this run; made if it is not there.
+        folder: of this run; made if it is not there. No other run writes to it meanwhile.
         report: what the run found.
         judged: agent -> what each of its training seeds did.
         scenario_text: the resolved scenario as YAML.
+        beside: writes whatever else of the run belongs into the folder.
     """
     import pyarrow.parquet as pq
 
     text = report.to_json_text()
-    write_atomically(folder / "users.parquet", lambda path: pq.write_table(_users(judged), path))
-    write_atomically(folder / "sessions.parquet", lambda path: pq.write_table(_sessions(judged), path))
-    write_atomically(folder / "scenario.yaml", lambda path: _write_text(path, scenario_text))
-    _write_page(folder / "report.html", text)
-    write_atomically(folder / "report.json", lambda path: _write_text(path, text))
+    with alone_in(folder):
+        write_atomically(folder / "users.parquet", lambda path: pq.write_table(_users(judged), path))
+        write_atomically(folder / "sessions.parquet", lambda path: pq.write_table(_sessions(judged), path))
+        write_atomically(folder / "scenario.yaml", lambda path: _write_text(path, scenario_text))
+        if beside is not None:
+            beside(folder)
+        _write_page(folder / "report.html", text)
+        write_atomically(folder / "report.json", lambda path: _write_text(path, text))
 
 
 def write_fidelity(folder: Path, report: Report) -> None:
@@ -44,8 +74,9 @@ def write_fidelity(folder: Path, report: Report) -> None:
         report: has no agents.
     """
     text = report.to_json_text()
-    _write_page(folder / "fidelity.html", text)
-    write_atomically(folder / "fidelity.json", lambda path: _write_text(path, text))
+    with alone_in(folder):
+        _write_page(folder / "fidelity.html", text)
+        write_atomically(folder / "fidelity.json", lambda path: _write_text(path, text))
 
 
 def render_again(folder: Path) -> Path:
@@ -54,8 +85,11 @@ def render_again(folder: Path) -> Path:
     from evaluators.report_page import write_page
 
     page = folder / "report.html"
-    report = Report.read(folder / "report.json")
-    write_atomically(page, lambda path: write_page(report, path))
+    if not folder.is_dir():
+        Report.read(folder / "report.json")  # says what is wrong
+    with alone_in(folder):
+        report = Report.read(folder / "report.json")
+        write_atomically(page, lambda path: write_page(report, path))
     return page
 
 

@@ -221,7 +221,8 @@ def _effect(
         if trimmed is not None and refuted:
             trimmed = _because(refuted[0], trimmed)
     return Effect(
-        value, outcome, ate, by, ranking, overlap, refutations, sensitivity(trial, scores, level=level),
+        value, outcome, ate, by, ranking, overlap, refutations,
+        sensitivity(trial, scores, stream(root, "causal", "pairs"), level=level),
         _drivers(trial, scores, clusters, columns, reasons, root, level), trimmed, compared, mediation,
     )  # fmt: skip
 

@@ -107,6 +107,12 @@ class Effect:
         if "e_value" in self.sensitivity:
             limit = self.sensitivity["e_value_limit"]
             lines.append(f"  E-value {self.sensitivity['e_value']:.2f} (of the limit nearer 1: {limit:.2f})")
+        if "rosenbaum" in self.sensitivity:
+            pairs = self.sensitivity["rosenbaum"]
+            lines.append(
+                f"  Rosenbaum: hidden odds of {pairs['gamma']:.2f} within {pairs['pairs']} matched pairs would explain "
+                "it away (one-sided p .05)"
+            )
         for bound, (low, high) in self.sensitivity.get("effect_if_odds_wrong_by", {}).items():
             lines.append(f"  if odds of the treatment are wrong by at most {bound}: [{low:.4g}, {high:.4g}]")
         if self.drivers:
