@@ -231,6 +231,49 @@ def test_agents_learn_from_the_train_users_alone(tmp_path: Path, monkeypatch: py
     assert log.catalogue.user_attributes != {}
 
 
+@pytest.mark.parametrize("kind", ["popularity", "segment_popularity", "cooccurrence", "debiased", "recbole:EASE"])
+def test_what_the_judges_users_did_and_are_changes_nothing_that_an_agent_learned(kind: str, tmp_path: Path) -> None:
+    """Their answers turned round and their features gone wild: slates and chances are the same to the last bit."""
+    from agents.base import Observation, Training
+    from agents.loading import AgentSettings, train
+    from scenarios.stages.training import training_log
+    from simulator.datasets import DataSettings, load_dataset
+    from simulator.log import split_users
+
+    folder = write_scenario(tmp_path / "s").parent
+    settings = DataSettings(source="log.csv", positive="liked", users="users.csv", policy_inputs=["side"])
+    log = load_dataset(settings, folder)
+    split = split_users(log, np.random.SeedSequence(3))
+    others = np.isin(log.user, split.users(WORLD_A), invert=True)
+    wild = log.catalogue.user_features.copy()
+    wild[split.role != WORLD_A] = 1e6
+    poisoned = replace(
+        log,
+        primary=np.where(others, 1 - log.primary, log.primary).astype(np.float32),
+        catalogue=replace(log.catalogue, user_features=wild),
+    )
+    rng = np.random.default_rng(4)
+    asked = Observation(
+        user_features=log.catalogue.user_features[:20],
+        history_items=rng.permuted(np.tile(np.arange(40), (20, 1)), axis=1)[:, :8],
+        history_feedback=(rng.random((20, 8)) < 0.5).astype(np.float32),
+        context=np.zeros((20, 0), np.float32),
+        candidates=np.ones((20, 40), bool),
+        step=np.zeros(20, np.int64),
+        slate_size=3,
+    )
+    slates = []
+    for one in (log, poisoned):
+        seen = training_log(one, split)
+        training = Training(
+            log=seen, catalogue=seen.catalogue, make_env=None, slate_size=3, horizon=4,  # type: ignore[arg-type]
+            rng=np.random.default_rng(1), seed=1, budget=None, report=lambda steps, value: None,
+        )  # fmt: skip
+        agent = train(AgentSettings(name="one", kind=kind), training, Path()).agent
+        slates.append(agent.act(asked, np.random.default_rng(2)))
+    np.testing.assert_array_equal(*slates)
+
+
 def start(scenario: Path, cache: Path, out: Path) -> subprocess.Popen[bytes]:
     """The command as a user types it, in a process group of its own."""
     environment = {**os.environ, "WINDTUNNEL_CACHE": str(cache)}

@@ -18,15 +18,34 @@ from tests.simulator.small_world import TruePreference
 USERS, ITEMS, WIDTH = 60, 120, 6
 
 
+OPEN = {"reset", "step", "close", "candidates", "num_envs", "metadata", "spec", "render_mode", "closed", "unwrapped",
+        "observation_space", "action_space", "single_observation_space", "single_action_space"}  # fmt: skip
+"""What an agent may touch of its environment."""
+
+
+class OpenSide:
+    """The open side of a training environment: an agent that reaches for the hidden vectors behind it fails."""
+
+    def __init__(self, env: WindtunnelVectorEnv) -> None:
+        self._hidden = env
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in OPEN:
+            raise AssertionError(f"an agent reached for {name} of its environment")
+        return self if name == "unwrapped" else getattr(object.__getattribute__(self, "_hidden"), name)
+
+
 @dataclass(frozen=True)
 class MakeEnv:
-    """Training environments of a world; can be pickled, as the pipeline's."""
+    """Training environments of a world, of which only the open side can be touched; can be pickled."""
 
-    world: World
+    _world: World
 
     def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
-        content = self.world.item_vectors
-        return WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=content, copy=copy)
+        content = self._world.item_vectors
+        return OpenSide(
+            WindtunnelVectorEnv(self._world, num_envs, action=action, seed=seed, content=content, copy=copy)
+        )
 
 
 def _log(rng: np.random.Generator, vectors: np.ndarray, bias: np.ndarray, *, pull: float) -> InteractionLog:
