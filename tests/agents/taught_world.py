@@ -30,9 +30,10 @@ class OpenSide:
         self._hidden = env
 
     def __getattribute__(self, name: str) -> Any:
-        if name not in OPEN:
+        hidden = object.__getattribute__(self, "_hidden")
+        if name not in OPEN and hasattr(hidden, name):
             raise AssertionError(f"an agent reached for {name} of its environment")
-        return self if name == "unwrapped" else getattr(object.__getattribute__(self, "_hidden"), name)
+        return self if name == "unwrapped" else getattr(hidden, name)
 
 
 @dataclass(frozen=True)
