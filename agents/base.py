@@ -61,6 +61,10 @@ class MakeEnv(Protocol):
         ...
 
 
+def nobody_waits(steps: int) -> None:
+    """How long a training will be, told to nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """What `fit` gets.
@@ -76,6 +80,7 @@ class Training:
         budget: environment steps (user-steps) to train for, or None for the agent's own default.
         report: call `report(steps, value)` to add a point to the learning curve (value: mean reward a session).
         seconds: wall-clock seconds after which training must stop, or None. Such a training is not reproducible.
+        expect: call `expect(steps)` at the beginning to say how many steps the whole training has, for those who wait.
     """
 
     log: InteractionLog
@@ -88,6 +93,7 @@ class Training:
     budget: int | None
     report: Callable[[int, float], None]
     seconds: float | None = None
+    expect: Callable[[int], None] = nobody_waits
 
 
 @dataclass(frozen=True, slots=True)

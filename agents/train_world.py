@@ -132,6 +132,7 @@ class Curve:
         self._due = [round(budget * k / points) for k in range(points + 1)]
         self._measured = -1
         self._deadline = None if training.seconds is None else time.perf_counter() + training.seconds
+        training.expect(budget)
 
     def due(self, steps: int) -> bool:
         """Whether a point is due at this number of steps."""

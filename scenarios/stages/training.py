@@ -69,13 +69,17 @@ def _train(
 ) -> Trained | Failure:
     from agents.loading import train
 
-    budget = spec.settings.train.steps
+    whole = spec.settings.train.steps or 0  # 0: not known; a built-in agent tells its own default
+
+    def expect(steps: int) -> None:
+        nonlocal whole
+        whole = steps
 
     def point(steps: int, value: float) -> None:
-        report(min(0.99, steps / budget) if budget else 0.5, f"{steps:,} steps, {value:.2f} a session")
+        report(min(0.99, steps / whole) if whole else 0.0, f"{steps:,} steps, {value:.2f} a session")
 
     try:
-        return train(spec, replace(training, report=point), folder, log_file=log_file)
+        return train(spec, replace(training, report=point, expect=expect), folder, log_file=log_file)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001  one agent's failure is a row of the table, not the end of the run
