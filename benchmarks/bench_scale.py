@@ -98,11 +98,11 @@ def use(path: Path, stages: tuple[str, ...]) -> list[dict[str, Any]]:
     simulated = SimulatedUsers(world, lanes, seed=1)
     simulated.start(np.arange(lanes) % len(world.starts))
     slates = np.random.default_rng(0).integers(0, world.n_items, (20, lanes, world.slate_size))
-    episode, observation = np.zeros(lanes, np.int64), simulated.new_observation(lanes)
+    episode, observation, last = np.zeros(lanes, np.int64), simulated.new_observation(lanes), simulated.new_last(lanes)
 
     def fly(steps: int) -> None:
         for turn in range(steps):
-            simulated.advance(slates[turn % 20], episode, observation, copy=False)
+            simulated.advance(slates[turn % 20], episode, observation, last)
 
     fly(1)  # compiles
     stage("steps", lambda: fly(1_000))

@@ -6,7 +6,7 @@ in the same order, so results do not depend on batch, thread or optimiser. Array
 nothing is checked.
 
 numba's cache on disk watches the file of the function that it compiled, not this one: after a change here, touch
-`kernel.py`.
+`kernel.py` and `top_items.py`.
 """
 
 from __future__ import annotations

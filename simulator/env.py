@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from simulator.errors import InputError, did_you_mean
-from simulator.users import Advance, ItemScorer, SimulatedUsers
+from simulator.users import Advance, ItemScorer, LastArrays, RawObservation, SimulatedUsers
 from simulator.world import World
 
 Action = Literal["slate", "item", "proto"]
@@ -32,7 +32,7 @@ FIELDS = ("user_features", "history_items", "history_feedback", "step")
 """Names of an observation's parts; those of `agents.base.Observation`."""
 
 Arrays = dict[str, NDArray[Any]]
-Given = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]
+Given = tuple[NDArray[np.float32], *RawObservation, *LastArrays]
 
 
 def _holders(arrays: tuple[NDArray[Any], ...]) -> int:
@@ -116,6 +116,15 @@ class Ended:
     lanes: NDArray[np.int64]
     observation: Arrays
 
+    @classmethod
+    def of(cls, turn: Advance, *, copy: bool) -> Ended:
+        """The sessions that ended in a step, copied out of the arrays where they were written, or views of these."""
+        m = turn.n_ended
+        parts = {name: getattr(turn, name)[:m] for name in ("lanes", *FIELDS)}
+        if copy:
+            parts = {name: part.copy() for name, part in parts.items()}
+        return cls(parts.pop("lanes"), parts)
+
 
 class LastInfo(dict[str, Any]):
     """Gymnasium's info of a step in which sessions ended.
@@ -124,15 +133,16 @@ class LastInfo(dict[str, Any]):
     value is first read. The keys are there from the beginning.
     """
 
-    def __init__(self, n: int, ended: Ended) -> None:
-        super().__init__({"final_obs": None, "_final_obs": None, "final_info": {}, "_final_info": None})
-        self._source: tuple[int, Ended] | None = (n, ended)
+    def __init__(self, turn: Advance, *, copy: bool) -> None:
+        super().__init__(final_obs=None, _final_obs=None, final_info={}, _final_info=None)
+        self._turn: Advance | None = turn
+        self._copy = copy
 
     def _fill(self) -> None:
-        if self._source is None:
+        if self._turn is None:
             return
-        n, ended = self._source
-        self._source = None
+        ended, n = Ended.of(self._turn, copy=self._copy), len(self._turn.terminated)
+        self._turn = None
         last, there = np.full(n, None, object), np.zeros(n, np.bool_)
         rows = zip(*ended.observation.values(), strict=True)
         last[ended.lanes] = [dict(zip(FIELDS, row, strict=True)) for row in rows]
@@ -232,9 +242,11 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         self._episode = np.zeros(num_envs, np.int64)
         self._nothing = np.full((num_envs, self._actions.slate_size), -1)
         self._live = self.users.new_observation(num_envs)
+        self._last = self.users.new_last(num_envs)
         self._given: list[Given] = []
-        nobody = (self.users.user_features[:0], *self.users.new_observation(0))
-        self.ended = Ended(np.zeros(0, np.int64), dict(zip(FIELDS, nobody, strict=True)))
+        nobody = np.zeros(num_envs, np.bool_)
+        self._no_turn = Advance(nobody, nobody, 0, *self.users.new_last(0))
+        self._turn = self._no_turn
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
         """Start a session in every lane: episode 0 of the seed, or without a seed the next episode."""
@@ -247,28 +259,34 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
 
     def step(self, actions: NDArray[Any]) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Show slates; reward is the number of clicks in this step."""
+        self._turn = self._no_turn  # its arrays may be taken again
         observation, turn = self._advance(self._actions.slates(actions, self.users))
+        self._turn = turn
         reward = self.users.outcome.reward
-        self.ended = Ended(turn.lanes, dict(zip(FIELDS, (turn.features, *turn.last), strict=True)))
         return (
             observation,
             reward.copy() if self.copy else reward,
             turn.terminated,
             turn.truncated,
-            LastInfo(self.num_envs, self.ended) if len(turn.lanes) else {},
+            LastInfo(turn, copy=self.copy) if turn.n_ended else {},
         )
+
+    @property
+    def ended(self) -> Ended:
+        """Sessions that ended in the last step: lanes [m] and their last observations, fields [m, ...]."""
+        return Ended.of(self._turn, copy=self.copy)
 
     def _advance(self, slates: NDArray[np.int64]) -> tuple[Arrays, Advance]:
         if not self.copy:
-            turn = self.users.advance(slates, self._episode, self._live, copy=False)
-            return dict(zip(FIELDS, (self.users.user_features, *self._live), strict=True)), turn
+            turn = self.users.advance(slates, self._episode, self._live, self._last)
+            return dict(zip(FIELDS, (self.users.user_features, *self._live))), turn  # noqa: B905  # 0.3 microseconds
         arrays = self._own_arrays()
-        turn = self.users.advance(slates, self._episode, arrays[1:])
+        turn = self.users.advance(slates, self._episode, arrays[1:4], arrays[4:])
         arrays[0][:] = self.users.user_features
-        return dict(zip(FIELDS, arrays, strict=True)), turn
+        return dict(zip(FIELDS, arrays)), turn  # noqa: B905  # the first four
 
     def _own_arrays(self) -> Given:
-        """Arrays for an observation that is the caller's to keep.
+        """Arrays for observations that are the caller's to keep: of all lanes, and the last ones of those that end.
 
         Those of an earlier step whose observation and every view of it are gone are taken again: the system would
         clear new ones page by page, which takes as long as filling them.
@@ -276,7 +294,8 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         for arrays in self._given:
             if _holders(arrays) == _NOBODY:
                 return arrays
-        arrays = (np.empty_like(self.users.user_features), *self.users.new_observation(self.num_envs))
+        n, users = self.num_envs, self.users
+        arrays = (np.empty_like(users.user_features), *users.new_observation(n), *users.new_last(n))
         if len(self._given) < _KEPT:
             self._given.append(arrays)
         return arrays
@@ -314,7 +333,7 @@ class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
             self.users.reseed(seed)
             self._episode[:] = 0
         self.users.stop()
-        self.users.advance(self._nothing, self._episode, self.users.new_observation(1))
+        self.users.advance(self._nothing, self._episode, self.users.new_observation(1), self.users.new_last(1))
         return self._observation(), {}
 
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The step of the simulated users, and top-K scoring: numba over arrays, counter-based random numbers, nothing else.
+"""The step of the simulated users: numba over arrays, counter-based random numbers, nothing else.
 
 Every draw is a hash of (seed, stream, real user, session, step, position), so the same bits come out for any batch
 size, order or thread. No array is allocated here; callers pass all outputs and scratch. The functions release the GIL.
@@ -11,14 +11,14 @@ negative ones keeps loops from being vectorised.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from simulator._compiled import F32, I32, I64, PLAIN, U8, U32, U64, Flags
 from simulator._vector import (
-    above16,
     add16,
     add32,
     count_bits,
@@ -29,10 +29,8 @@ from simulator._vector import (
     keep32,
     load16,
     load32,
-    lowest_bit,
     mad16,
     mad32,
-    max16,
     move8,
     mul32,
     prefetch_read,
@@ -43,18 +41,6 @@ from simulator._vector import (
     sum16,
     unpack8,
 )
-
-F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
-I32 = NDArray[np.int32]
-U32 = NDArray[np.uint32]
-U8 = NDArray[np.uint8]
-Flags = NDArray[np.bool_]
-
-_PLAIN: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-"""How the functions are compiled. Division by zero is not tested for: the test keeps loops from being vectorised.
-Arrays are borrowed from the caller, without numba's count of references, which costs some thousand cycles a call."""
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -84,10 +70,12 @@ ITEM_BIAS, SHARE = np.uint64(0), np.uint64(1)
 
 _AHEAD = 3
 """Rows are asked for this many items before they are used."""
-_LARGE = 1 << 20
-"""Words of `seen` that no cache holds: with more, they are asked for four users ahead."""
+_LARGE = 1 << 16
+"""Words of `seen` that the cache of a core does not hold: with more, they are asked for four users ahead."""
 _USERS_AHEAD = 6
 """The history of a user is asked for so many users before it is needed."""
+_OBSERVED_AHEAD, _STARTED_AHEAD = 3, 2
+"""The same for observations, and for what the next session of a lane is started from."""
 BLOCK = 128
 """Users stepped together."""
 _STAGGER = 24
@@ -147,7 +135,7 @@ _MANTISSA = np.int32(23)
 _BITS_OF_ONE = np.int32(0x3F800000)
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def sigma(z: np.float32) -> np.float32:
     """1 / (1 + exp(-z)) within 2e-7 of the value, by Cephes' polynomial: vectorises, and is the same on any libm."""
     x = -z
@@ -161,7 +149,7 @@ def sigma(z: np.float32) -> np.float32:
     return _ONE / (_ONE + (y * r * r + r + _ONE) * power)
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _logit(
     state: F32, user: np.uint64, table: F32, groups: U32, traits: F32, row: np.uint64, strength: np.float32
 ) -> np.float32:
@@ -182,7 +170,7 @@ def _logit(
     return sum16(taste) + traits[row, ITEM_BIAS]
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _draw(moment: np.uint64, looks: F32, lucks: F32, b: int) -> None:
     """The uniforms of a slate's places: is it looked at, is it clicked."""
     for k in range(looks.shape[1]):
@@ -191,7 +179,7 @@ def _draw(moment: np.uint64, looks: F32, lucks: F32, b: int) -> None:
         lucks[b, k] = low_uniform(bits)
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _fetch(slate: I64, seen: U64, count: I64, begin: int, end: int, n_items: int) -> None:
     """Ask for the words of `seen` that the slates of these users will touch."""
     for b in range(begin, end):
@@ -200,7 +188,7 @@ def _fetch(slate: I64, seen: U64, count: I64, begin: int, end: int, n_items: int
             prefetch_write(seen, count[b, _USER], np.int64(item >> _6))
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _place(
     slate: I64,
     seen: U64,
@@ -238,7 +226,7 @@ def _place(
     count[end, _FIRST] = np.int64(n)
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _listed(item: np.uint64, known_item: I32, start: np.uint64, end: np.uint64) -> bool:
     """Whether the sorted known_item[start:end] holds the item; how often it loops depends on the length alone."""
     number, at, left = np.int32(item), start, end - start
@@ -249,7 +237,7 @@ def _listed(item: np.uint64, known_item: I32, start: np.uint64, end: np.uint64) 
     return bool(left > _0 and known_item[at] == number)
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _find_repeats(
     past: I32, rows: U64, b: int, user: np.uint64, slate_size: int, length: int, written: int, n_items: int
 ) -> None:
@@ -265,7 +253,7 @@ def _find_repeats(
             rows[b, k] = empty
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _place_listed(
     slate: I64,
     known: U64,
@@ -328,7 +316,7 @@ def _place_listed(
     count[m, _FIRST] = np.int64(n)
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _drift(table: F32, state: F32, flat: F32, examined: U64, count: I64, m: int) -> None:
     """Taste moves by weight times vector of each examined item, eight items at a time (most slates have no more)."""
     for b in range(m):
@@ -355,7 +343,7 @@ def _drift(table: F32, state: F32, flat: F32, examined: U64, count: I64, m: int)
                 store16(state, user, j, mad16(w7, load16(table, i7, j), moved))
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _click(
     table: F32,
     groups: U32,
@@ -391,7 +379,7 @@ def _click(
         flat[1, p] = clicked
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _cascade(
     table: F32,
     groups: U32,
@@ -475,7 +463,7 @@ _LEVELS = np.float32(256.0)
 _SQRT_HALF, _LN2 = np.float32(0.70710678), np.float32(0.69314718)
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def exp32(x: np.float32) -> np.float32:
     """exp(x) for |x| <= 80 by Cephes' polynomial, as in `sigma`."""
     x = x if x > -_FAR else -_FAR
@@ -488,7 +476,7 @@ def exp32(x: np.float32) -> np.float32:
     return (y * r * r + r + _ONE) * power
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def log32(x: np.float32) -> np.float32:
     """log(x) for x >= 1 within 1e-6, by the series of atanh: no libm, so the same everywhere."""
     exponent = _ZERO
@@ -501,7 +489,7 @@ def log32(x: np.float32) -> np.float32:
     return np.float32(2.0) * s * series + exponent * _LN2
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _has(start: I64, item: I64, row: np.uint64, wanted: np.int64) -> bool:
     """Whether a rising ragged row holds a number."""
     low, high = start[row], start[row + _1]
@@ -514,7 +502,7 @@ def _has(start: I64, item: I64, row: np.uint64, wanted: np.int64) -> bool:
     return low < start[row + _1] and item[np.uint64(low)] == wanted
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _choose(flat: F32, examined: U64, begin: int, end: int, uniform: np.float32, extra: Extra) -> int:
     """Which of the examined items is chosen, by place in the flat arrays, -1 for none; flat[1] gets the chances.
 
@@ -556,7 +544,7 @@ def _choose(flat: F32, examined: U64, begin: int, end: int, uniform: np.float32,
     return chosen
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _follow(user: np.uint64, k: int, z: np.float32, bits: np.uint64, extra: Extra) -> None:
     """Behaviours after a click at place k with logit z; bits: those of the place."""
     for h in range(extra.heads.shape[0]):
@@ -574,7 +562,7 @@ def _follow(user: np.uint64, k: int, z: np.float32, bits: np.uint64, extra: Extr
             extra.after[user, k, h] = extra.levels[h, 1, place]
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _boring(groups: U32, traits: F32, row: np.uint64, user: np.uint64, extra: Extra) -> np.float32:
     """Share of the item's categories that bore the user."""
     share = _ZERO
@@ -586,7 +574,7 @@ def _boring(groups: U32, traits: F32, row: np.uint64, user: np.uint64, extra: Ex
     return share
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _act(
     table: F32,
     groups: U32,
@@ -673,7 +661,7 @@ def _act(
     count[m, _FIRST] = n
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _reward(reward: F32, count: I64, m: int, slate_size: int, extra: Extra) -> None:
     """The reward where it is a behaviour after the click."""
     head = int(extra.numbers[REWARD]) - 1
@@ -687,7 +675,7 @@ def _reward(reward: F32, count: I64, m: int, slate_size: int, extra: Extra) -> N
         reward[user] = total
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _expose(
     groups: U32,
     traits: F32,
@@ -718,7 +706,7 @@ def _expose(
         overlap[b] = sum16(half32(both)) * share
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _make_room(clock: U64, past: I32, count: I64, m: int, slate_size: int, length: int) -> None:
     """Where a slate would not fit behind the history, the newest H entries move to the front."""
     full = np.uint64(past.shape[1] - slate_size)
@@ -733,7 +721,7 @@ def _make_room(clock: U64, past: I32, count: I64, m: int, slate_size: int, lengt
             clock[user, WRITTEN] = np.uint64(length)
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _record(
     clock: U64,
     mood: F32,
@@ -794,7 +782,7 @@ def _record(
     return n_done
 
 
-@njit(**_PLAIN)
+@njit(**PLAIN)
 def _step_block(
     first: int,
     end: int,
@@ -889,7 +877,7 @@ def _step_block(
     return n_done
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _scratch(floats: F32, words: U64, numbers: I64) -> tuple[F32, F32, F32, F32, U64, U64, F32, I64]:
     """The working arrays of a block, out of three: each argument of a kernel costs a tenth of a microsecond a call."""
     size = words.shape[0] // 3
@@ -906,7 +894,7 @@ def _scratch(floats: F32, words: U64, numbers: I64) -> tuple[F32, F32, F32, F32,
     return looks, lucks, flat, overlap, shown, examined, clicked, count
 
 
-@njit(nogil=True, **_PLAIN)
+@njit(nogil=True, **PLAIN)
 def step_users(
     slate: I64,
     table: F32,
@@ -963,7 +951,7 @@ def step_users(
     return n_done
 
 
-@njit(nogil=True, **_PLAIN)
+@njit(nogil=True, **PLAIN)
 def pack_rows(start: I64, item: I32, last: int, out: U64) -> None:
     """Bits of ragged rows, item[start[u] : start[u + 1]], and of `last`, in out [U, W]."""
     for row in range(out.shape[0]):
@@ -981,7 +969,7 @@ def sort_rows(start: I64, item: I32) -> None:
         item[start[row] : start[row + 1]].sort()
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _start(
     lane: np.uint64,
     row: np.uint64,
@@ -1015,7 +1003,7 @@ def _start(
     flags[lane, DONE] = False
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _features(row: np.uint64, at: int, start_features: F32, features: F32) -> None:
     width = features.shape[1]
     for j in range(0, width - 15, 16):
@@ -1024,7 +1012,7 @@ def _features(row: np.uint64, at: int, start_features: F32, features: F32) -> No
         features[at, np.uint64(j)] = start_features[row, np.uint64(j)]
 
 
-@njit(inline="always", **_PLAIN)
+@njit(inline="always", **PLAIN)
 def _observe(
     lane: np.uint64,
     at: int,
@@ -1046,7 +1034,34 @@ def _observe(
         history_feedback[at, np.uint64(j)] = np.float32(entry & 1)
 
 
-@njit(nogil=True, **_PLAIN)
+@njit(inline="always", **PLAIN)
+def _fetch_start(
+    lane: int,
+    row: int,
+    start_state: F32,
+    start_seen: U64,
+    start_past: I32,
+    start_features: F32,
+    length: int,
+    seen: U64,
+    past: I32,
+    features: F32,
+) -> None:
+    """Ask for what `_start` and `_features` will read and write."""
+    for j in range(0, start_state.shape[1], 16):
+        prefetch_read(start_state, row, j)
+    for word in range(0, seen.shape[1], 8):
+        prefetch_read(start_seen, row, word)
+        prefetch_write(seen, lane, word)
+    for j in range(0, length, 16):
+        prefetch_read(start_past, row, j)
+        prefetch_write(past, lane, j)
+    for j in range(0, features.shape[1], 16):
+        prefetch_read(start_features, row, j)
+        prefetch_write(features, lane, j)
+
+
+@njit(nogil=True, **PLAIN)
 def start_users(
     rows: I64,
     start_user: I64,
@@ -1071,21 +1086,20 @@ def start_users(
         lane = np.uint64(at)
         row = np.uint64(rows[lane])
         _start(
-            lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session,
-            clock,
+            lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session, clock,
             state, mood, seen, past, flags,
         )  # fmt: skip
         _features(row, at, start_features, features)
 
 
-@njit(nogil=True, **_PLAIN)
+@njit(nogil=True, **PLAIN)
 def observe_users(clock: U64, past: I32, history_items: I32, history_feedback: F32, step: I64) -> None:
     """Write what every lane's user has done into outputs [n, H], [n, H], [n]; newest last."""
     for at in range(step.shape[0]):
         _observe(np.uint64(at), at, clock, past, history_items, history_feedback, step)
 
 
-@njit(nogil=True, **_PLAIN)
+@njit(nogil=True, **PLAIN)
 def advance_users(
     slate: I64,
     table: F32,
@@ -1150,38 +1164,55 @@ def advance_users(
             state, mood, seen, past, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined,
             count, length, extra,
         )  # fmt: skip
+        begin = m
         for at in range(first, end):
             lane = np.uint64(at)
-            row = np.uint64(start_row[lane])
+            later = min(at + _OBSERVED_AHEAD, end - 1)
+            oldest = np.int64(clock[np.uint64(later), WRITTEN]) - length
+            for j in range(0, length, 16):
+                prefetch_read(past, later, oldest + j)
+                prefetch_write(history_items, later, j)
+                prefetch_write(history_feedback, later, j)
             terminated[lane] = flags[lane, LEFT]
             truncated[lane] = flags[lane, DONE] and not flags[lane, LEFT]
-            if flags[lane, DONE]:
-                ended[m] = at
-                _features(row, m, start_features, last_features)
-                _observe(lane, m, clock, past, last_items, last_feedback, last_step)
-                m += 1
-                session[lane] = (lane << _32) | np.uint64(episode[lane])
-                bits = fold(mix64(seed[lane] ^ NEXT_USER), session[lane])
-                row = ((bits >> _32) * n_starts) >> _32
-                start_row[lane] = np.int64(row)
-                episode[lane] += 1
-                _start(
-                    lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session,
-            clock,
-                    state, mood, seen, past, flags,
-                )  # fmt: skip
-                if extra is not None:
-                    extra.bored[lane] = _ZERO
-                _features(row, at, start_features, features)
-            if at + 2 < end:
-                for j in range(0, length, 16):
-                    prefetch_write(history_items, at + 2, j)
-                    prefetch_write(history_feedback, at + 2, j)
+            ended[m] = at  # no branch: whose session ends cannot be predicted
+            m += 1 if flags[lane, DONE] else 0
+            _observe(lane, at, clock, past, history_items, history_feedback, step)
+        for place in range(begin, m):
+            lane = np.uint64(ended[place])
+            session[lane] = (lane << _32) | np.uint64(episode[lane])
+            bits = fold(mix64(seed[lane] ^ NEXT_USER), session[lane])
+            start_row[lane] = np.int64(((bits >> _32) * n_starts) >> _32)
+            episode[lane] += 1
+        for place in range(begin, m):
+            later = min(place + _STARTED_AHEAD, m - 1)
+            _fetch_start(
+                ended[later], start_row[np.uint64(ended[later])], start_state, start_seen, start_past, start_features,
+                length, seen, past, features,
+            )  # fmt: skip
+            for j in range(0, length, 16):
+                prefetch_write(last_items, later, j)
+                prefetch_write(last_feedback, later, j)
+            at = ended[place]
+            lane = np.uint64(at)
+            row = np.uint64(start_row[lane])
+            _features(lane, place, features, last_features)
+            for j in range(length):
+                last_items[place, j] = history_items[at, j]
+                last_feedback[place, j] = history_feedback[at, j]
+            last_step[place] = step[lane]
+            _start(
+                lane, row, start_user, start_state, start_bias, start_seen, start_past, length, seed, session, clock,
+                state, mood, seen, past, flags,
+            )  # fmt: skip
+            if extra is not None:
+                extra.bored[lane] = _ZERO
+            _features(row, at, start_features, features)
             _observe(lane, at, clock, past, history_items, history_feedback, step)
     return m
 
 
-@njit(nogil=True, **_PLAIN)
+@njit(nogil=True, **PLAIN)
 def block_met(
     first: int,
     known: U64,
@@ -1209,151 +1240,9 @@ def block_met(
             out[at, bit >> _6] |= _1 << (bit & _63)
 
 
-@njit(nogil=True, **_PLAIN)
+@njit(nogil=True, **PLAIN)
 def unpack_candidates(blocked: U64, out: NDArray[np.bool_]) -> None:
     """Mask of the items that may be shown: out [n, I] from the bits of blocked [n, W]."""
     for user in range(out.shape[0]):
         for item in range(out.shape[1]):
             out[user, item] = (blocked[user, item >> 6] >> (np.uint64(item) & _63)) & _1 == np.uint64(0)
-
-
-_SLACK, _TINY = np.float32(1e-6), np.float32(1e-30)
-_USERS_AT_ONCE, _ITEMS_AT_ONCE = 64, 1024
-"""Scoring goes through a block of items for this many users while the block is in cache."""
-
-
-def tiles_of(item_vectors: F32, item_bias: F32 | None) -> tuple[F32, F32]:
-    """The items as scoring wants them: thirty-two at a time, [Ip / 32, 32 d] with the items side by side, and biases.
-
-    Ip is I rounded up to a multiple of 32; what fills up has the bias -inf.
-    """
-    n_items, width = item_vectors.shape
-    n_tiles = -(-n_items // 32)
-    padded = np.zeros((n_tiles * 32, width), np.float32)
-    padded[:n_items] = item_vectors
-    bias = np.full((1, n_tiles * 32), -np.inf, np.float32)
-    bias[0, :n_items] = 0.0 if item_bias is None else item_bias
-    tiles = padded.reshape(n_tiles, 32, width).transpose(0, 2, 1)
-    return np.ascontiguousarray(tiles).reshape(n_tiles, 32 * width), bias
-
-
-@njit(**_PLAIN)
-def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, scores: F32) -> None:
-    """Scores [4, end - start] of items start to end for four users from `first` on (the last one fills up the four).
-
-    A tile of four users and thirty-two items stays in registers while the sum runs over d, in order.
-    """
-    last = users.shape[0] - 1
-    u0, u1, u2, u3 = first, min(first + 1, last), min(first + 2, last), min(first + 3, last)
-    for i in range(start, end, 32):
-        low, high = load16(bias, 0, i), load16(bias, 0, i + 16)
-        a0, a1, a2, a3 = low, low, low, low
-        b0, b1, b2, b3 = high, high, high, high
-        for j in range(table.shape[1] // 32):
-            low, high = load16(table, i // 32, 32 * j), load16(table, i // 32, 32 * j + 16)
-            w0, w1, w2, w3 = fill16(users[u0, j]), fill16(users[u1, j]), fill16(users[u2, j]), fill16(users[u3, j])
-            a0, b0 = mad16(w0, low, a0), mad16(w0, high, b0)
-            a1, b1 = mad16(w1, low, a1), mad16(w1, high, b1)
-            a2, b2 = mad16(w2, low, a2), mad16(w2, high, b2)
-            a3, b3 = mad16(w3, low, a3), mad16(w3, high, b3)
-        at = i - start
-        store16(scores, 0, at, a0)
-        store16(scores, 0, at + 16, b0)
-        store16(scores, 1, at, a1)
-        store16(scores, 1, at + 16, b1)
-        store16(scores, 2, at, a2)
-        store16(scores, 2, at + 16, b2)
-        store16(scores, 3, at, a3)
-        store16(scores, 3, at + 16, b3)
-
-
-@njit(nogil=True, **_PLAIN)
-def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out: F32) -> None:
-    """Scores out [n, I] = <users, items> + bias + offset [n].
-
-    users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; scores: [5, 1024] scratch. A row of `out` does
-    not depend on the other users.
-    """
-    n_users, n_items = out.shape
-    for start in range(0, n_items, _ITEMS_AT_ONCE):
-        end = min(start + _ITEMS_AT_ONCE, bias.shape[1])
-        for first in range(0, n_users, 4):
-            _score(users, first, table, bias, start, end, scores)
-            for user in range(first, min(first + 4, n_users)):
-                for i in range(start, min(end, n_items)):
-                    out[user, i] = scores[user - first, i - start] + offset[user]
-
-
-@njit(inline="always", **_PLAIN)
-def _insert(score: np.float32, item: int, best: F32, out: I64, user: int) -> None:
-    """Put an item among the best K of a user, where it belongs; it is better than the last of them."""
-    place = out.shape[1] - 1
-    while place > 0 and score > best[user, place - 1]:
-        best[user, place] = best[user, place - 1]
-        out[user, place] = out[user, place - 1]
-        place -= 1
-    best[user, place] = score
-    out[user, place] = item
-
-
-@njit(**_PLAIN)
-def _keep_best(
-    scores: F32, row: int, start: int, end: int, blocked: U64, who: int, best: F32, out: I64, user: int
-) -> None:
-    """Let the unblocked items from start to end into the best so far, best [n, K] and out [n, K]."""
-    k = out.shape[1]
-    for word in range(start >> 6, min((end + 63) >> 6, blocked.shape[1])):
-        bits = blocked[who, word]
-        while bits != _0:
-            scores[row, np.uint64((word << 6) - start) + lowest_bit(bits)] = -np.inf
-            bits &= bits - _1
-    if start == 0 and k <= 16:
-        # The best of every sixteenth item are sixteen items, so the K-th of them is no better than the K-th of all:
-        # a first limit, which spares most of the insertions.
-        most = load16(scores, row, 0)
-        for tile in range(16, end, 16):
-            most = max16(most, load16(scores, row, tile))
-        store16(scores, 4, 0, most)
-        for lane in range(16):
-            if scores[4, lane] > best[user, k - 1]:
-                _insert(scores[4, lane], -1, best, out, user)
-        first = best[user, k - 1]
-        for place in range(k):
-            best[user, place] = -np.inf
-            out[user, place] = -1
-        limit = fill16(first - (abs(first) * _SLACK + _TINY))  # a little below, so that `first` itself gets in
-    else:
-        limit = fill16(best[user, k - 1])
-    for tile in range(start, end, 16):
-        hits = above16(load16(scores, row, tile - start), limit)
-        if hits == _0:
-            continue
-        while hits != _0:
-            lane = lowest_bit(hits)
-            hits &= hits - _1
-            score = scores[row, np.uint64(tile - start) + lane]
-            if score > best[user, k - 1]:
-                _insert(score, tile + int(lane), best, out, user)
-        limit = max16(limit, fill16(best[user, k - 1]))
-
-
-@njit(nogil=True, **_PLAIN)
-def top_items(users: F32, table: F32, bias: F32, blocked: U64, scores: F32, best: F32, out: I64) -> None:
-    """The K items of highest <users, items> + bias for each user: out [n, K], best first, ties to the smaller number.
-
-    users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; blocked: [n or 1, W] bits of items left out
-    (out is -1 where too few are left); scores: [5, 1024] scratch; best: [n, K] output, their scores.
-    """
-    n_users, n_items = users.shape[0], bias.shape[1]
-    best[:, :] = -np.inf
-    out[:, :] = -1
-    for begin in range(0, n_users, _USERS_AT_ONCE):
-        stop = min(begin + _USERS_AT_ONCE, n_users)
-        for start in range(0, n_items, _ITEMS_AT_ONCE):
-            end = min(start + _ITEMS_AT_ONCE, n_items)
-            for first in range(begin, stop, 4):
-                _score(users, first, table, bias, start, end, scores)
-                for user in range(first, min(first + 4, stop)):
-                    _keep_best(
-                        scores, user - first, start, end, blocked, min(user, blocked.shape[0] - 1), best, out, user
-                    )

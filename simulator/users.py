@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulator import kernel
+from simulator import kernel, top_items
 from simulator.behaviour.own import Moment, State, begun, checked_acts
 from simulator.late import Arrivals, Delay, folded, hashed, uniform_of
 from simulator.world import World
@@ -53,20 +53,27 @@ RawObservation = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]
 """history_items [n, H], history_feedback [n, H], step [n]."""
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+LastArrays = tuple[NDArray[np.int64], NDArray[np.float32], *RawObservation]
+"""Lanes whose session ended [n], user_features [n, f] and the rest of their last observations; m rows are written."""
+
+
+class Advance(NamedTuple):
     """What became of the sessions in one step of a vector environment.
 
     Attributes:
         terminated: [n] bool the user left; truncated: [n] bool the horizon was reached instead.
-        lanes: [m] lanes whose session ended; features, last: [m, f] and their last observations.
+        n_ended: m, how many sessions ended.
+        lanes, user_features, history_items, history_feedback, step: `LastArrays`, of which the first m rows count.
     """
 
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
+    n_ended: int
     lanes: NDArray[np.int64]
-    features: NDArray[np.float32]
-    last: RawObservation
+    user_features: NDArray[np.float32]
+    history_items: NDArray[np.int32]
+    history_feedback: NDArray[np.float32]
+    step: NDArray[np.int64]
 
 
 class ObservedUsers:
@@ -102,7 +109,7 @@ class ItemScorer:
 
     def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None) -> None:
         self.n_items, self.width = item_vectors.shape
-        self._table, self._bias = kernel.tiles_of(item_vectors, item_bias)
+        self._table, self._bias = top_items.tiles_of(item_vectors, item_bias)
         self._scores = np.zeros((5, 1024), np.float32)
         self._nothing = np.zeros((1, self.n_items // 64 + 1), np.uint64)
 
@@ -110,7 +117,9 @@ class ItemScorer:
         """[n, I] float32 scores of users [n, d], plus offset [n]."""
         out = np.empty((len(users), self.n_items), np.float32)
         offset = np.zeros(len(users), np.float32) if offset is None else offset
-        kernel.score_items(np.ascontiguousarray(users, np.float32), offset, self._table, self._bias, self._scores, out)
+        top_items.score_items(
+            np.ascontiguousarray(users, np.float32), offset, self._table, self._bias, self._scores, out
+        )
         return out
 
     def top_k(
@@ -127,7 +136,7 @@ class ItemScorer:
         out = np.empty((len(users), k), np.int64)
         blocked = self._nothing if blocked is None else blocked
         best = np.empty((len(users), k), np.float32)
-        kernel.top_items(
+        top_items.top_items(
             np.ascontiguousarray(users, np.float32), self._table, self._bias, blocked, self._scores, best, out
         )
         return out
@@ -200,7 +209,6 @@ class SimulatedUsers:
         self._past = np.empty((n, 16 * lines), np.int32)
         self._past[:, :length] = -2
         self._flags = np.ones((n, 2), np.bool_)
-        self._last: tuple[NDArray[np.int64], NDArray[np.float32], *RawObservation] | None = None
         self.outcome = Outcome(
             clicks=np.zeros((n, slots), np.uint8),
             reward=np.zeros(n, np.float32),
@@ -373,8 +381,13 @@ class SimulatedUsers:
         length = self.world.history_length
         return np.empty((m, length), np.int32), np.empty((m, length), np.float32), np.empty(m, np.int64)
 
+    def new_last(self, m: int) -> LastArrays:
+        """Uninitialised arrays for the last observations of m users."""
+        features = np.empty((m, self.user_features.shape[1]), np.float32)
+        return np.empty(m, np.int64), features, *self.new_observation(m)
+
     def advance(
-        self, slate: NDArray[np.int64], episode: NDArray[np.int64], observation: RawObservation, *, copy: bool = True
+        self, slate: NDArray[np.int64], episode: NDArray[np.int64], observation: RawObservation, last: LastArrays
     ) -> Advance:
         """`step`, then start the next session in every lane that is done, and observe all lanes.
 
@@ -384,11 +397,8 @@ class SimulatedUsers:
             slate: [n, K] int64, C-contiguous.
             episode: [n] number of each lane's next episode, counted up in place.
             observation: where the observation of all lanes is written.
-            copy: False returns last observations that the next call overwrites.
+            last: room for n lanes, where those that ended and their last observations are written.
         """
-        if self._last is None:
-            features = np.empty_like(self.user_features)
-            self._last = (np.empty(self.n, np.int64), features, *self.new_observation(self.n))
         if self._own is not None:
             return self._own_advance(slate, episode, observation)
         if self._arrivals is not None:
@@ -403,21 +413,17 @@ class SimulatedUsers:
             self.session,
             terminated,
             truncated,
-            *self._last,
+            *last,
             self.user_features,
             *observation,
         )
-        lanes, features, items, feedback, step = self._last
-        last = (lanes[:m], features[:m], items[:m], feedback[:m], step[:m])
         if self._delay is not None:
             done = terminated | truncated
             self._delay.push(self.outcome.shown, self.outcome.reward, done)
-            self._delay.hide(feedback[:m], lanes[:m])
+            self._delay.hide(last[3][:m], last[0][:m])
             self._delay.begin(done)
             self._delay.hide(observation[1])
-        if copy:
-            last = (lanes[:m].copy(), features[:m].copy(), items[:m].copy(), feedback[:m].copy(), step[:m].copy())
-        return Advance(terminated, truncated, last[0], last[1], last[2:])
+        return Advance(terminated, truncated, m, *last)
 
     def stop(self) -> None:
         """End every session at once, as if the horizon were reached."""
@@ -553,8 +559,8 @@ class SimulatedUsers:
         done, left = self._flags[:, kernel.DONE].copy(), self._flags[:, kernel.LEFT].copy()
         lanes = np.flatnonzero(done)
         seen = self.observe()
-        last = tuple(part[lanes].copy() for part in (seen.history_items, seen.history_feedback, seen.step))
-        features = self.user_features[lanes].copy()
+        features, items = self.user_features[lanes].copy(), seen.history_items[lanes].copy()
+        last = (lanes, features, items, seen.history_feedback[lanes].copy(), seen.step[lanes].copy())
         if len(lanes):
             kept: list[NDArray[Any]] = [array.copy() for array in (*self._state_arguments, self.user_features)]
             number = lanes.astype(np.uint64)
@@ -580,7 +586,7 @@ class SimulatedUsers:
         seen = self.observe()
         observation[0][:], observation[1][:] = seen.history_items, seen.history_feedback
         observation[2][:] = seen.step
-        return Advance(left & done, done & ~left, lanes, features, last)  # type: ignore[arg-type]
+        return Advance(left & done, done & ~left, len(lanes), *last)
 
     def blocked(self, first: int = 0, count: int | None = None) -> NDArray[np.uint64]:
         """[count, I // 64 + 1] bits of the items that may not be shown to these lanes (all from `first` on)."""

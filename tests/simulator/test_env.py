@@ -247,13 +247,20 @@ def test_an_observation_stays_as_it_was_for_as_long_as_anything_holds_a_part_of_
     world = small_world(3, users=20, horizon=6)
     env = WindtunnelVectorEnv(world, 9, seed=2)
     other = WindtunnelVectorEnv(world, 9, seed=2, copy=False)
-    held, views, seen = [env.reset(seed=2)[0]], [], []
+    held, views, seen, unread = [env.reset(seed=2)[0]], [], [], []
     other.reset(seed=2)
     rng = np.random.default_rng(0)
     for turn in range(30):
         slate = rng.integers(0, world.n_items, (9, world.slate_size))
-        observation, live = env.step(slate)[0], other.step(slate)[0]
+        observation, *_, info = env.step(slate)
+        live = other.step(slate)[0]
         assert all(np.array_equal(observation[name], live[name]) for name in live)
+        last = {lane: other.ended.observation["history_items"][at].copy() for at, lane in enumerate(other.ended.lanes)}
+        unread.append((info, last))
+        del info
+        for late, then in unread[:-6]:  # an info that is first read six steps later
+            assert all(np.array_equal(late["final_obs"][lane]["history_items"], then[lane]) for lane in then)
+        unread = unread[-6:]
         seen.append(id(observation["history_items"]))
         if turn % 7 == 0:
             held.append(observation)

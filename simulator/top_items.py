@@ -1,0 +1,154 @@
+"""Scoring all items for many users and taking the best K: numba over arrays, tiles of users and items in registers.
+
+No array is allocated but by `tiles_of`; callers pass all outputs and scratch. The functions release the GIL.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from simulator._compiled import F32, I64, PLAIN, U64
+from simulator._vector import above16, fill16, load16, lowest_bit, mad16, max16, store16
+
+_0, _1 = np.uint64(0), np.uint64(1)
+_SLACK, _TINY = np.float32(1e-6), np.float32(1e-30)
+_USERS_AT_ONCE, _ITEMS_AT_ONCE = 64, 1024
+"""Scoring goes through a block of items for this many users while the block is in cache."""
+
+
+def tiles_of(item_vectors: F32, item_bias: F32 | None) -> tuple[F32, F32]:
+    """The items as scoring wants them: thirty-two at a time, [Ip / 32, 32 d] with the items side by side, and biases.
+
+    Ip is I rounded up to a multiple of 32; what fills up has the bias -inf.
+    """
+    n_items, width = item_vectors.shape
+    n_tiles = -(-n_items // 32)
+    padded = np.zeros((n_tiles * 32, width), np.float32)
+    padded[:n_items] = item_vectors
+    bias = np.full((1, n_tiles * 32), -np.inf, np.float32)
+    bias[0, :n_items] = 0.0 if item_bias is None else item_bias
+    tiles = padded.reshape(n_tiles, 32, width).transpose(0, 2, 1)
+    return np.ascontiguousarray(tiles).reshape(n_tiles, 32 * width), bias
+
+
+@njit(**PLAIN)
+def _score(users: F32, first: int, table: F32, bias: F32, start: int, end: int, scores: F32) -> None:
+    """Scores [4, end - start] of items start to end for four users from `first` on (the last one fills up the four).
+
+    A tile of four users and thirty-two items stays in registers while the sum runs over d, in order.
+    """
+    last = users.shape[0] - 1
+    u0, u1, u2, u3 = first, min(first + 1, last), min(first + 2, last), min(first + 3, last)
+    for i in range(start, end, 32):
+        low, high = load16(bias, 0, i), load16(bias, 0, i + 16)
+        a0, a1, a2, a3 = low, low, low, low
+        b0, b1, b2, b3 = high, high, high, high
+        for j in range(table.shape[1] // 32):
+            low, high = load16(table, i // 32, 32 * j), load16(table, i // 32, 32 * j + 16)
+            w0, w1, w2, w3 = fill16(users[u0, j]), fill16(users[u1, j]), fill16(users[u2, j]), fill16(users[u3, j])
+            a0, b0 = mad16(w0, low, a0), mad16(w0, high, b0)
+            a1, b1 = mad16(w1, low, a1), mad16(w1, high, b1)
+            a2, b2 = mad16(w2, low, a2), mad16(w2, high, b2)
+            a3, b3 = mad16(w3, low, a3), mad16(w3, high, b3)
+        at = i - start
+        store16(scores, 0, at, a0)
+        store16(scores, 0, at + 16, b0)
+        store16(scores, 1, at, a1)
+        store16(scores, 1, at + 16, b1)
+        store16(scores, 2, at, a2)
+        store16(scores, 2, at + 16, b2)
+        store16(scores, 3, at, a3)
+        store16(scores, 3, at + 16, b3)
+
+
+@njit(nogil=True, **PLAIN)
+def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out: F32) -> None:
+    """Scores out [n, I] = <users, items> + bias + offset [n].
+
+    users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; scores: [5, 1024] scratch. A row of `out` does
+    not depend on the other users.
+    """
+    n_users, n_items = out.shape
+    for start in range(0, n_items, _ITEMS_AT_ONCE):
+        end = min(start + _ITEMS_AT_ONCE, bias.shape[1])
+        for first in range(0, n_users, 4):
+            _score(users, first, table, bias, start, end, scores)
+            for user in range(first, min(first + 4, n_users)):
+                for i in range(start, min(end, n_items)):
+                    out[user, i] = scores[user - first, i - start] + offset[user]
+
+
+@njit(inline="always", **PLAIN)
+def _insert(score: np.float32, item: int, best: F32, out: I64, user: int) -> None:
+    """Put an item among the best K of a user, where it belongs; it is better than the last of them."""
+    place = out.shape[1] - 1
+    while place > 0 and score > best[user, place - 1]:
+        best[user, place] = best[user, place - 1]
+        out[user, place] = out[user, place - 1]
+        place -= 1
+    best[user, place] = score
+    out[user, place] = item
+
+
+@njit(**PLAIN)
+def _keep_best(
+    scores: F32, row: int, start: int, end: int, blocked: U64, who: int, best: F32, out: I64, user: int
+) -> None:
+    """Let the unblocked items from start to end into the best so far, best [n, K] and out [n, K]."""
+    k = out.shape[1]
+    for word in range(start >> 6, min((end + 63) >> 6, blocked.shape[1])):
+        bits = blocked[who, word]
+        while bits != _0:
+            scores[row, np.uint64((word << 6) - start) + lowest_bit(bits)] = -np.inf
+            bits &= bits - _1
+    if start == 0 and k <= 16:
+        # The best of every sixteenth item are sixteen items, so the K-th of them is no better than the K-th of all:
+        # a first limit, which spares most of the insertions.
+        most = load16(scores, row, 0)
+        for tile in range(16, end, 16):
+            most = max16(most, load16(scores, row, tile))
+        store16(scores, 4, 0, most)
+        for lane in range(16):
+            if scores[4, lane] > best[user, k - 1]:
+                _insert(scores[4, lane], -1, best, out, user)
+        first = best[user, k - 1]
+        for place in range(k):
+            best[user, place] = -np.inf
+            out[user, place] = -1
+        limit = fill16(first - (abs(first) * _SLACK + _TINY))  # a little below, so that `first` itself gets in
+    else:
+        limit = fill16(best[user, k - 1])
+    for tile in range(start, end, 16):
+        hits = above16(load16(scores, row, tile - start), limit)
+        if hits == _0:
+            continue
+        while hits != _0:
+            lane = lowest_bit(hits)
+            hits &= hits - _1
+            score = scores[row, np.uint64(tile - start) + lane]
+            if score > best[user, k - 1]:
+                _insert(score, tile + int(lane), best, out, user)
+        limit = max16(limit, fill16(best[user, k - 1]))
+
+
+@njit(nogil=True, **PLAIN)
+def top_items(users: F32, table: F32, bias: F32, blocked: U64, scores: F32, best: F32, out: I64) -> None:
+    """The K items of highest <users, items> + bias for each user: out [n, K], best first, ties to the smaller number.
+
+    users: [n, d]; table, bias: [Ip / 32, 32 d], [1, Ip] from `tiles_of`; blocked: [n or 1, W] bits of items left out
+    (out is -1 where too few are left); scores: [5, 1024] scratch; best: [n, K] output, their scores.
+    """
+    n_users, n_items = users.shape[0], bias.shape[1]
+    best[:, :] = -np.inf
+    out[:, :] = -1
+    for begin in range(0, n_users, _USERS_AT_ONCE):
+        stop = min(begin + _USERS_AT_ONCE, n_users)
+        for start in range(0, n_items, _ITEMS_AT_ONCE):
+            end = min(start + _ITEMS_AT_ONCE, n_items)
+            for first in range(begin, stop, 4):
+                _score(users, first, table, bias, start, end, scores)
+                for user in range(first, min(first + 4, stop)):
+                    _keep_best(
+                        scores, user - first, start, end, blocked, min(user, blocked.shape[0] - 1), best, out, user
+                    )
