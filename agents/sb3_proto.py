@@ -12,12 +12,21 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents.base import Observation, Training
 from agents.deep_rl import Layers
 from agents.features import UserBlocks
 from agents.item_networks import layers_of
-from agents.proto_actions import A2CSettings, PPOSettings, Proto, ProtoSettings, SACSettings, TD3Settings
+from agents.proto_actions import (
+    A2CSettings,
+    OffPolicySettings,
+    PPOSettings,
+    Proto,
+    ProtoSettings,
+    SACSettings,
+    TD3Settings,
+)
 from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length
 from agents.slates import top_slates
 from agents.train_world import Act, Lanes
@@ -28,40 +37,12 @@ BOUND = 10.0
 
 def train_proto(training: Training, settings: ProtoSettings, proto: Proto, *, budget: int) -> Layers:
     """SB3 in the train world for `budget` user-steps; returns the network of the mean proto-action."""
-    builders: dict[type[ProtoSettings], tuple[Callable[..., BaseAlgorithm], Callable[[Any], Layers], float]] = {
-        PPOSettings: (_ppo, _gaussian_mean, BOUND),
-        A2CSettings: (_a2c, _gaussian_mean, BOUND),
-        SACSettings: (_sac, _sac_mean, 1.0),
-        TD3Settings: (_td3, _td3_mean, 1.0),
-    }
-    build, policy, bound = builders[type(settings)]
-
-    def slates(actions: NDArray[Any], users: UserBlocks, observation: Observation) -> NDArray[np.int64]:
-        return top_slates(proto.scores(users, actions), observation)
-
     with one_seeded_thread(training.seed):
-        lanes = SB3Lanes(
-            Lanes(training, settings.num_envs, seed=training.seed),
-            proto.features,
-            spaces.Box(-np.inf, np.inf, (len(proto.scale.mean),), np.float32),
-            spaces.Box(-bound, bound, (proto.size,), np.float32),
-            places=1,
-            encode=proto.scale,
-            slates=slates,
-            rewards=lambda clicks: clicks.mean(axis=1),
-        )
-        model = build(
-            settings,
-            lanes,
-            budget,
-            learning_rate=settings.learning_rate,
-            gamma=settings.gamma,
-            seed=training.seed % 2**32,
-            device="cpu",
-        )
+        lanes = proto_lanes(training, settings, proto)
+        model = proto_model(settings, lanes, budget=budget, seed=training.seed)
 
         def act() -> Act:
-            network = policy(model)
+            network = mean_action(model)
 
             def choose(observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
                 users = proto.features.users(observation)
@@ -71,10 +52,53 @@ def train_proto(training: Training, settings: ProtoSettings, proto: Proto, *, bu
 
         learn(model, training, act, places=1, budget=budget)
         lanes.close()
-        return policy(model)
+        return mean_action(model)
 
 
-def _ppo(settings: PPOSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.PPO:
+def proto_lanes(training: Training, settings: ProtoSettings, proto: Proto) -> SB3Lanes:
+    """The train world as SB3 sees it: states, proto-actions, and the share of a slate that was clicked."""
+    bound = 1.0 if isinstance(settings, OffPolicySettings) else BOUND
+
+    def slates(actions: NDArray[Any], users: UserBlocks, observation: Observation) -> NDArray[np.int64]:
+        return top_slates(proto.scores(users, actions), observation)
+
+    return SB3Lanes(
+        Lanes(training, settings.num_envs, seed=training.seed),
+        proto.features,
+        spaces.Box(-np.inf, np.inf, (len(proto.scale.mean),), np.float32),
+        spaces.Box(-bound, bound, (proto.size,), np.float32),
+        places=1,
+        encode=proto.scale,
+        slates=slates,
+        rewards=lambda clicks: clicks.mean(axis=1),
+    )
+
+
+def proto_model(settings: ProtoSettings, lanes: VecEnv, *, budget: int, seed: int) -> BaseAlgorithm:
+    """SB3's algorithm for these settings, untrained."""
+    build: Callable[..., BaseAlgorithm] = _BUILDERS[type(settings)]
+    return build(
+        settings,
+        lanes,
+        budget,
+        learning_rate=settings.learning_rate,
+        gamma=settings.gamma,
+        seed=seed % 2**32,
+        device="cpu",
+    )
+
+
+def mean_action(model: BaseAlgorithm) -> Layers:
+    """The network of the mean proto-action; SAC and TD3 squash it, which changes its direction and so the slate."""
+    if isinstance(model, sb3.SAC):
+        return layers_of([*model.actor.latent_pi, model.actor.mu], "relu", squashed=True)
+    if isinstance(model, sb3.TD3):
+        return layers_of([*model.actor.mu], "relu", squashed=True)
+    policy: Any = model.policy
+    return layers_of([*policy.mlp_extractor.policy_net, policy.action_net], "tanh")
+
+
+def _ppo(settings: PPOSettings, lanes: VecEnv, budget: int, **common: Any) -> sb3.PPO:
     n_steps = rollout_length(settings.n_steps, settings.num_envs, budget)
     return sb3.PPO(
         "MlpPolicy",
@@ -90,7 +114,7 @@ def _ppo(settings: PPOSettings, lanes: SB3Lanes, budget: int, **common: Any) -> 
     )
 
 
-def _a2c(settings: A2CSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.A2C:
+def _a2c(settings: A2CSettings, lanes: VecEnv, budget: int, **common: Any) -> sb3.A2C:
     return sb3.A2C(
         "MlpPolicy",
         lanes,
@@ -102,7 +126,7 @@ def _a2c(settings: A2CSettings, lanes: SB3Lanes, budget: int, **common: Any) -> 
     )
 
 
-def _sac(settings: SACSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.SAC:
+def _sac(settings: SACSettings, lanes: VecEnv, budget: int, **common: Any) -> sb3.SAC:
     model = sb3.SAC(
         "MlpPolicy",
         lanes,
@@ -120,7 +144,7 @@ def _sac(settings: SACSettings, lanes: SB3Lanes, budget: int, **common: Any) -> 
     return model
 
 
-def _td3(settings: TD3Settings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.TD3:
+def _td3(settings: TD3Settings, lanes: VecEnv, budget: int, **common: Any) -> sb3.TD3:
     assert lanes.action_space.shape is not None
     mean = np.zeros(lanes.action_space.shape)
     noise = NormalActionNoise(mean, np.full_like(mean, settings.action_noise))
@@ -156,14 +180,9 @@ def _warm_up(num_envs: int, budget: int) -> int:
     return min(10 * num_envs, budget // 10)
 
 
-def _gaussian_mean(model: Any) -> Layers:
-    return layers_of([*model.policy.mlp_extractor.policy_net, model.policy.action_net], "tanh")
-
-
-def _sac_mean(model: Any) -> Layers:
-    # SAC squashes the mean by tanh, which changes the direction of the action and so the slate.
-    return layers_of([*model.actor.latent_pi, model.actor.mu], "relu", squashed=True)
-
-
-def _td3_mean(model: Any) -> Layers:
-    return layers_of([*model.actor.mu], "relu", squashed=True)
+_BUILDERS: dict[type[ProtoSettings], Callable[..., BaseAlgorithm]] = {
+    PPOSettings: _ppo,
+    A2CSettings: _a2c,
+    SACSettings: _sac,
+    TD3Settings: _td3,
+}

@@ -1,0 +1,109 @@
+"""What the train world costs SB3: training on it beside training on an environment that does nothing.
+
+Both have the same spaces, networks and number of environments, and run in turns in one process. A ratio is the
+processor seconds of the free environment over those of the train world (MovieLens 100k, slates of 10): 1 would mean
+that stepping users is free. The second figure is user-steps a processor second in the train world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench_agents import worlds_of
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.base import Training
+from agents.deep_rl import StateScale
+from agents.features import fit_features
+from agents.proto_actions import A2CSettings, PPOSettings, Proto, ProtoSettings, SACSettings, TD3Settings
+from agents.sb3_adapter import NO_INFO, SB3Lanes, one_seeded_thread
+from agents.sb3_proto import proto_lanes, proto_model
+
+ALGORITHMS: dict[str, type[ProtoSettings]] = {
+    "ppo": PPOSettings,
+    "a2c": A2CSettings,
+    "sac": SACSettings,
+    "td3": TD3Settings,
+}
+
+
+class FreeLanes(SB3Lanes):
+    """Shows the same states for ever and pays nothing."""
+
+    def __init__(self, other: SB3Lanes) -> None:
+        VecEnv.__init__(self, other.num_envs, other.observation_space, other.action_space)
+        self._seen = other.reset()
+        self._nothing = np.zeros(other.num_envs, np.float32)
+        self._infos: list[dict[str, Any]] = [NO_INFO] * other.num_envs
+
+    def reset(self) -> Any:
+        return self._seen
+
+    def step_wait(self) -> Any:
+        return self._seen.copy(), self._nothing.copy(), np.zeros(self.num_envs, bool), list(self._infos)
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [None] * self.num_envs
+
+
+def seconds_of(settings: ProtoSettings, lanes: VecEnv, steps: int) -> float:
+    """Processor seconds of training for that many user-steps."""
+    with one_seeded_thread(0):
+        model = proto_model(settings, lanes, budget=10**6, seed=0)
+        began = time.process_time()
+        model.learn(total_timesteps=steps, log_interval=10**6)
+        return time.process_time() - began
+
+
+def measure(training: Training, names: list[str], sizes: list[int], *, rounds: int, vector_steps: int) -> None:
+    """Print a row for each algorithm and number of environments: medians over the rounds."""
+    features = fit_features(training)
+    proto = Proto(features, StateScale.of(features, training))
+    print(f"{'agent':<6}{'envs':>6}{'ratio':>8}{'steps/s':>10}")
+    for name in names:
+        for num_envs in sizes:
+            settings = ALGORITHMS[name](num_envs=num_envs)
+            world = proto_lanes(training, settings, proto)
+            free = FreeLanes(world)
+            steps = vector_steps * num_envs
+            spent = np.array(
+                [[seconds_of(settings, lanes, steps) for lanes in (free, world)] for _ in range(rounds + 1)]
+            )[1:]  # the first round warms up
+            ratio = np.median(spent[:, 0] / spent[:, 1])
+            print(f"{name:<6}{num_envs:>6}{ratio:>8.2f}{steps / np.median(spent[:, 1]):>10,.0f}", flush=True)
+            world.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agents", nargs="*", default=list(ALGORITHMS), choices=list(ALGORITHMS))
+    parser.add_argument("--envs", nargs="*", type=int, default=[64, 128, 256], help="users stepped at once")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of either environment, after one to warm up")
+    parser.add_argument("--vector-steps", type=int, default=48, help="steps of all environments in a turn")
+    chosen = parser.parse_args()
+    _, _, shared = worlds_of(7)
+    measure(
+        replace(shared, rng=np.random.default_rng(0)),
+        chosen.agents,
+        chosen.envs,
+        rounds=chosen.rounds,
+        vector_steps=chosen.vector_steps,
+    )
+
+
+if __name__ == "__main__":
+    main()
