@@ -120,6 +120,32 @@ class TunableEncoder:
         with torch.autocast("cpu", torch.bfloat16):
             return self.adapted.run(source, mask).float()
 
+    @property
+    def embedding(self) -> Any:
+        """The layer that looks word embeddings up."""
+        return self.adapted.embed if self.adapted.below is None else self.adapted.below.get_input_embeddings()
+
+    def last_hidden(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Last hidden states [b, T, p] of token ids [b, T], differentiable from the word embeddings up."""
+        there = mask.to(torch.float32)
+        if self.adapted.below is not None:
+            source = self.adapted.below(input_ids=tokens, attention_mask=mask).last_hidden_state
+        else:
+            known = tokens if self._whole_table is None else torch.from_numpy(self._compact)[tokens]
+            source = self.adapted.embed(known)
+        return self.run(source, there)
+
+    def weights(self) -> tuple[NDArray[np.float32], ...]:
+        """Copies of the weights in training."""
+        return tuple(weight.detach().numpy().copy() for weight in self.adapted.parameters())
+
+    def take(self, weights: Sequence[NDArray[np.float32]]) -> None:
+        """Put weights of an encoder that was adapted in the same way in the place of these."""
+        with torch.no_grad():
+            for mine, other in zip(self.adapted.parameters(), weights, strict=True):
+                mine.copy_(torch.from_numpy(other))
+        self.adapted.trained.eval()
+
     def reworded(self, part: NDArray[np.int64], share: float, rng: np.random.Generator) -> list[list[int]]:
         """Token ids of these texts, a share of them reworded."""
         assert self.augmenter is not None

@@ -90,6 +90,7 @@ class TextInTraining:
         if settings.adaptation == "top_layers":
             self._check_cut(pretrained, name)
         self.training = EncoderTraining(self.encoder, tuning, batches, tuning.epochs, settings.robustness)
+        self._weights = self.encoder.weights()
 
     def train_pass(self, heads: Heads, features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Train the encoder for one pass over the texts, the heads held fixed; the items' new features [I, p + C].
@@ -145,13 +146,17 @@ class TextInTraining:
             self.training.step(part, objective, rng)
         self.training.end_pass()
         with self.training.averaged():
-            self._now = self._of_items(self.encoder.read())
+            self._now, self._weights = self._of_items(self.encoder.read()), self.encoder.weights()
         text = (torch.from_numpy(self._now) - self.centre) / self.scale * self.has_text
         return torch.cat([text, self.side], dim=1)
 
     def vectors(self) -> NDArray[np.float32]:
         """[I, p] unit-length vectors of the items after the last pass."""
         return self._now
+
+    def weights(self) -> tuple[NDArray[np.float32], ...]:
+        """The encoder's weights in training that gave these vectors."""
+        return self._weights
 
     def _of_items(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])[self.text_of_item]

@@ -43,6 +43,10 @@ class TrainableText(Protocol):
         """[I, p] unit-length vectors as the encoder gives them now."""
         ...
 
+    def weights(self) -> tuple[NDArray[np.float32], ...]:
+        """Copies of the weights in training that give these vectors."""
+        ...
+
 
 class Heads(torch.nn.Module):
     """What turns item features e (text, categories) into item vectors and biases, and the prior of a user.
@@ -372,6 +376,7 @@ class Trained:
         member: the best model by the tuning users, as numpy arrays.
         heads: its heads, to go on from.
         vectors: [I, p] its text vectors, unit length, where the encoder was trained; else None.
+        weights: the encoder's weights in training; none where it was not trained.
         losses: [epochs + 1, T] summed log-loss of each tuning user before training and after each pass.
         best: row of `losses` that was kept.
         training: [epochs] mean training log-loss.
@@ -380,6 +385,7 @@ class Trained:
     member: Member
     heads: Heads
     vectors: NDArray[np.float32] | None
+    weights: tuple[NDArray[np.float32], ...]
     losses: NDArray[np.float64]
     best: int
     training: list[float]
@@ -448,9 +454,10 @@ def train(
     def tuning_losses() -> NDArray[np.float64]:
         return problem.tuning_loss(comparable(problem, averaged.module.export(features), settings))
 
-    def keep() -> tuple[Member, Heads, NDArray[np.float32] | None]:
+    def keep() -> tuple[Member, Heads, NDArray[np.float32] | None, tuple[NDArray[np.float32], ...]]:
         module = averaged.module
-        return module.export(features), copy.deepcopy(module), None if encode is None else encode.vectors()
+        text = (None, ()) if encode is None else (encode.vectors(), encode.weights())
+        return module.export(features), copy.deepcopy(module), *text
 
     found = keep_best(
         one_pass, tuning_losses, keep, epochs=epochs, patience=patience, targets=len(problem.target), progress=progress

@@ -17,7 +17,7 @@ from simulator.log import Catalogue, InteractionLog, Split
 from simulator.preference.model import ItemMap, Member, PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class SavedModel:
             members,
             slope=self.model.slope,
             intercept=self.model.intercept,
+            item_shift=moved(self.model.item_shift),
             fitted_users=np.zeros(0, np.int64),
             tuning_users=np.zeros(0, np.int64),
             seen=self.model.seen,
@@ -88,6 +89,7 @@ def save(model: PreferenceModel, catalogue: Catalogue, path: Path) -> None:
         "item_ids": np.array(catalogue.item_ids),
         "feature_names": np.array(catalogue.user_feature_names, dtype=np.str_),
         "seen": model.seen,
+        "item_shift": model.item_shift,
     }
     for k, one in enumerate(model.members):
         arrays |= {f"{k}.{name}": getattr(one, name) for name in _MEMBER}
@@ -130,6 +132,7 @@ def load(path: Path) -> SavedModel:
             tuple(members),
             slope=about["slope"],
             intercept=about["intercept"],
+            item_shift=arrays["item_shift"],
             fitted_users=nobody,
             tuning_users=nobody,
             seen=arrays["seen"],

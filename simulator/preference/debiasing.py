@@ -85,7 +85,8 @@ def _exposure_model(
     m = len(user) * UNSEEN_PER_ROW
     drawn_user, drawn_item = rng.choice(user, m), rng.integers(0, problem.n_items, m)
     known = np.isin(drawn_user * problem.n_items + drawn_item, user * problem.n_items + history.item)
-    drawn_user, drawn_item = drawn_user[~known], drawn_item[~known]
+    kept = ~known & ~problem.new[drawn_item]  # why a new item has no rows is not known
+    drawn_user, drawn_item = drawn_user[kept], drawn_item[kept]
 
     def features(
         who: NDArray[np.float32], item: NDArray[np.int64], popularity: NDArray[np.float32]

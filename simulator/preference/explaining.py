@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream
 
 if TYPE_CHECKING:
+    import torch
+
     from simulator.preference.fitting import TextTower
 
 HISTORY_STEPS, WORD_STEPS = 32, 64
@@ -90,9 +92,6 @@ def examples(
 ) -> tuple[str, ...]:
     """A few users of a role, each with the late item that the model thinks most likely, explained in words.
 
-    The words of the text are attributed where the model reads the pretrained encoder; a fine-tuned encoder's weights
-    are not kept.
-
     Args:
         model: the role's model.
         log: the log.
@@ -104,18 +103,18 @@ def examples(
         cache: folder for encoders made here, or None.
         folder: of the scenario.
     """
-    from simulator.encoders.text import encoder_for, load_encoder
+    from simulator.encoders.text import encoder_for
 
     rng = stream(root, "preference", "examples")
     rows = split.rows(log, split.users(role, tuning=False), late=True)
     users = np.unique(log.user[rows])
     catalogue = log.catalogue
     text = None
-    if tower.chosen == "pretrained" and model.members[0].item_map is not None:
+    if tower.chosen != "ids only" and model.members[0].item_map is not None:
         made = encoder_for(settings.encoder, catalogue.item_text, folder, cache=cache, own=settings.own, root=root)
-        tokenizer, encoder = load_encoder(made)
         both = settings.categories and catalogue.item_categories.shape[1] > 0
-        text = TextScore(encoder, tokenizer, tower.vectors, np.sqrt(0.5) if both else 1.0, settings.max_tokens)
+        encoder = kept_encoder(tower, catalogue.item_text, made, settings, folder)
+        text = TextScore(encoder, tower.vectors, np.sqrt(0.5) if both else 1.0, settings.max_tokens)
     names = {
         name: f"'{words.strip()[:60]}'"
         for name, words in zip(catalogue.item_ids, catalogue.item_text, strict=True)
@@ -207,18 +206,77 @@ def _history_of(member: Member, history: Histories, features: NDArray[np.float32
     return np.asarray(found[0].detach().numpy(), np.float64)
 
 
+@dataclass(frozen=True, slots=True)
+class WordEncoder:
+    """A text encoder that can be followed back to its words.
+
+    Attributes:
+        tokenizer: its tokenizer.
+        embedding: the layer that looks word embeddings up.
+        last_hidden: token ids and mask [b, T] to the last hidden states [b, T, p].
+    """
+
+    tokenizer: Any
+    embedding: Any
+    last_hidden: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def kept_encoder(
+    tower: TextTower, texts: Sequence[str], encoder: str, settings: PreferenceSettings, folder: Path
+) -> WordEncoder:
+    """The encoder that made a tower's vectors, put together again from what the tower keeps of it.
+
+    Args:
+        tower: the text vectors of a role.
+        texts: [I] text of each item.
+        encoder: folder of the encoder as it was published.
+        settings: those that the tower was made with.
+        folder: of the scenario.
+    """
+    import torch
+
+    from simulator.encoders.augmentation import build_augmenter
+    from simulator.encoders.text import load_encoder
+    from simulator.encoders.tuning import TunableEncoder
+
+    tokenizer, model = load_encoder(encoder)
+    if tower.pretrained:
+        model.load_state_dict(
+            {name: torch.from_numpy(weight) for name, weight in tower.pretrained.items()}, strict=False
+        )
+    if not tower.weights:
+
+        def plain(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            hidden: torch.Tensor = model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            return hidden
+
+        return WordEncoder(tokenizer, model.get_input_embeddings(), plain)
+    distinct, augmenter = sorted({text for text in texts if text.strip()}), None
+    if settings.adaptation == "full":  # its embedding table holds the word pieces that training met
+        augmenter = build_augmenter(settings.robustness, distinct, tokenizer, model, folder)
+    else:
+        distinct = distinct[:1]
+    tunable = TunableEncoder(
+        distinct, tokenizer, model, Path(encoder).name, settings.adaptation,
+        settings.tuning.model_copy(update={"compile": False}), 1,
+        max_tokens=settings.max_tokens, augmenter=augmenter,
+    )  # fmt: skip
+    tunable.take(tower.weights)
+    return WordEncoder(tokenizer, tunable.embedding, tunable.last_hidden)
+
+
 class TextScore:
     """The text encoder with the scaling that made features of its vectors: attributes a linear score to words.
 
     Args:
-        model, tokenizer: the encoder, as the features were made with it.
+        encoder: the encoder, as the features were made with it.
         vectors: [I, p] unit-length vectors of the items (zero without text).
         share: what the standardised vectors were multiplied by beside other features.
         max_tokens: word pieces kept of a text.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, vectors: NDArray[np.float32], share: float, max_tokens: int) -> None:
-        self._model, self._tokenizer, self._max_tokens = model, tokenizer, max_tokens
+    def __init__(self, encoder: WordEncoder, vectors: NDArray[np.float32], share: float, max_tokens: int) -> None:
+        self._encoder, self._tokenizer, self._max_tokens = encoder, encoder.tokenizer, max_tokens
         known = vectors[np.any(vectors != 0, axis=1)]
         centred = (known - known.mean(0)).astype(np.float64)
         self._factor = share / float(np.sqrt(np.mean(np.sum(centred**2, axis=1))))
@@ -244,12 +302,12 @@ class TextScore:
         baseline = torch.where(marks, ids, torch.full_like(ids, self._tokenizer.pad_token_id or 0))
 
         def score(tokens: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-            hidden = self._model(input_ids=tokens, attention_mask=there.expand(len(tokens), -1)).last_hidden_state
-            return mean_pool(hidden, there.expand(len(tokens), -1)) @ towards
+            there = there.expand(len(tokens), -1)
+            return mean_pool(self._encoder.last_hidden(tokens, there), there) @ towards
 
         with torch.no_grad():
             moved = float((score(ids, mask) - score(baseline, mask))[0])
-        method = LayerIntegratedGradients(score, self._model.get_input_embeddings())
+        method = LayerIntegratedGradients(score, self._encoder.embedding)
         found = method.attribute(
             ids,
             baseline,

@@ -56,6 +56,8 @@ class TextTower:
         seconds: processor seconds of the stages.
         trained_parameters: weights of the encoder that the adaptation trains.
         peak_memory: MB that fine-tuning took on top of what the process held before.
+        pretrained: the encoder's weights by name where it was pretrained on the log's texts and kept; else none.
+        weights: its fine-tuned weights, in the order of those in training, where they were kept; else none.
     """
 
     vectors: NDArray[np.float32]
@@ -65,6 +67,8 @@ class TextTower:
     seconds: dict[str, float] = field(default_factory=dict)
     trained_parameters: int = 0
     peak_memory: float = 0.0
+    pretrained: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    weights: tuple[NDArray[np.float32], ...] = ()
 
 
 def standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -163,6 +167,7 @@ def _tune_encoder(
     name = ("preference", "fine_tune", role)
     tuning, dim, label = settings.tuning, settings.dims[0], Path(encoder).name
     trained_parameters, memory = 0, 0.0
+    on_log: dict[str, NDArray[np.float32]] = {}
     sides = {}
     with one_thread(stream_word(root, *name, "torch", bits=62)):
         # Both sides of stage 2 meet the same batches and masks, so that they differ by the encoder alone.
@@ -178,6 +183,7 @@ def _tune_encoder(
                 model, pretrained_here = pretrain_on_log(
                     log.catalogue.item_text, encoder, problem, settings, stream(root, *name, "pretraining"), tell
                 )
+                on_log = {path: weight.numpy().copy() for path, weight in model.state_dict().items()}
                 seconds["pretraining"] = time.process_time() - began
             else:
                 pretrained_here = pretrained
@@ -244,6 +250,8 @@ def _tune_encoder(
         {stage: round(spent, 2) for stage, spent in seconds.items()},
         trained_parameters,
         memory,
+        on_log if better else {},
+        fine_tuned.weights if better else (),
     )
 
 
@@ -366,7 +374,10 @@ def fit_with_pairs(
     if ranked:
         calibration = platt(logit, problem.target, problem.target_user, loss=settings.loss)
     else:
-        calibration = calibrate(logit, problem.target, problem.target_user, drift=drift, weight=problem.target_weight)
+        popularity, weight = problem.popularity[problem.target_item], problem.target_weight
+        calibration = calibrate(
+            logit, problem.target, problem.target_user, popularity=popularity, drift=drift, weight=weight
+        )
     fitted = np.zeros(log.catalogue.n_users, bool)
     fitted[problem.fitted_users] = True
     tuned = np.zeros(log.catalogue.n_users, bool)
@@ -377,6 +388,7 @@ def fit_with_pairs(
         members,
         slope=calibration.slope,
         intercept=calibration.intercept,
+        item_shift=np.float32(calibration.popularity) * problem.popularity,
         fitted_users=problem.fitted_users,
         tuning_users=problem.tuning_users,
         seen=row_hashes(log)[seen],
@@ -385,7 +397,8 @@ def fit_with_pairs(
             "encoder": None if architecture in WITHOUT_TEXT else tower.chosen,
             "rows_fitted": len(problem.histories.item),
             "tuning_log_loss": float(problem.tuning_loss(logit).sum() / len(problem.target)),
-            "drift": drift,
+            "drift": drift.intercept,
+            "popularity": {"calibrated": calibration.popularity, "drift": drift.popularity},
             **labels,
             **made.measures,
         },

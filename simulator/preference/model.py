@@ -96,6 +96,7 @@ class PreferenceModel:
         item_bias: [I] float32.
         members: what a user is folded in with.
         slope, intercept: of the calibration on the tuning users, already inside the arrays above.
+        item_shift: [I] float32, what the calibration adds to an item for its popularity, already inside `item_bias`.
         fitted_users: users whose early rows were fitted, sorted log indices.
         tuning_users: users whose rows stopped the training and calibrated it.
         seen: sorted uint64 hashes of (user, item, time) of every row that was fitted, tuned or calibrated on.
@@ -108,6 +109,7 @@ class PreferenceModel:
     members: tuple[Member, ...]
     slope: float
     intercept: float
+    item_shift: NDArray[np.float32]
     fitted_users: NDArray[np.int64]
     tuning_users: NDArray[np.int64]
     seen: NDArray[np.uint64]
@@ -121,17 +123,22 @@ class PreferenceModel:
         *,
         slope: float,
         intercept: float,
+        item_shift: NDArray[np.float32] | None = None,
         fitted_users: NDArray[np.int64],
         tuning_users: NDArray[np.int64],
         seen: NDArray[np.uint64],
         measures: dict[str, Any],
     ) -> PreferenceModel:
-        """Average the members in the logit and fold the calibration in; the mean is one inner product."""
+        """Average the members in the logit and fold the calibration in; the mean is one inner product.
+
+        `item_shift` left out: the calibration knows no popularity.
+        """
+        shift = np.zeros(len(members[0].item_offset), np.float32) if item_shift is None else item_shift
         scale = slope / len(members)
         vectors = np.concatenate([m.item_vectors for m in members], axis=1) * np.float32(scale)
         if vectors.shape[1] == 0:  # the kernel and the agents want at least one dimension
             vectors = np.zeros((len(vectors), 1), np.float32)
-        bias = scale * np.sum([m.item_offset.astype(np.float64) for m in members], axis=0) + intercept
+        bias = scale * np.sum([m.item_offset.astype(np.float64) for m in members], axis=0) + intercept + shift
         return cls(
             architecture,
             np.ascontiguousarray(vectors, np.float32),
@@ -139,6 +146,7 @@ class PreferenceModel:
             members,
             float(slope),
             float(intercept),
+            shift,
             np.sort(fitted_users),
             np.sort(tuning_users),
             np.unique(seen),

@@ -23,8 +23,10 @@ class Problem:
         histories: early rows of the fitting users; a user drawn twice by a bootstrap is there twice.
         features: [n, f] public features of the fitting users.
         n_items: number of items I.
-        popularity: [I] centred log(1 + users in the fitted rows who met the item): what is known of a new row's item.
+        popularity: [I] centred log(1 + users in the fitted rows who met the item): what is known of a new row's item;
+            0 of an item that is new.
         popularity_fitted: [I] the same of a fitted row's item, that row's own user left out.
+        new: [I] whether the item stands in nobody's early rows, be it of other users than these.
         distinct_rows: rows to fit, a user drawn twice counted once; the penalty is weighed against them.
         tuning: early rows of the tuning users, with which they are folded in.
         tuning_features: [T, f].
@@ -43,6 +45,7 @@ class Problem:
     n_items: int
     popularity: NDArray[np.float32]
     popularity_fitted: NDArray[np.float32]
+    new: NDArray[np.bool_]
     distinct_rows: int
     tuning: Histories
     tuning_features: NDArray[np.float32]
@@ -72,8 +75,11 @@ class Problem:
 
     def second_half(
         self, members: Sequence[Member]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32] | None]:
-        """Mean logit, outcome and weight of the second half of every fitting user's rows, from their first half."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
+        """The second half of every fitting user's rows, predicted from their first half.
+
+        Mean logit, outcome, the item's popularity to others, and weight of each row.
+        """
         past = self.histories
         length = np.diff(past.start)
         user = np.repeat(np.arange(len(past)), length)
@@ -86,7 +92,8 @@ class Problem:
             theta = member.fold_in(half, self.features)
             inner = np.einsum("kd,kd->k", theta[who, 1:], member.item_vectors[item])
             logit += (inner.astype(np.float64) + theta[who, 0] + member.item_offset[item]) / len(members)
-        return logit, past.primary[~first], None if self.weight is None else self.weight[~first]
+        weight = None if self.weight is None else self.weight[~first]
+        return logit, past.primary[~first], self.popularity_fitted[item], weight
 
     def tuning_loss(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
         """[T] summed (weighted) log-loss of each tuning user's target rows."""
@@ -97,18 +104,27 @@ class Problem:
 
 
 def popularity_of(
-    user: NDArray[np.int64], item: NDArray[np.int64], n_items: int
+    user: NDArray[np.int64], item: NDArray[np.int64], new: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """How many users met each item, log(1 + count): for a new row's item, and for that of a fitted row.
 
     A fitted row's item was met by the row's own user, so its count says less than the same count of a new row's item:
     the own user is left out there. A user whom a bootstrap draws twice, or who met an item twice, counts once. Both
     are centred at the fitted rows' mean, and not scaled: counts that hardly differ should not matter.
+
+    An item that others of the log met and these users did not is rare. One that nobody met is not thereby the rarest of
+    all: it may have come in yesterday, so it stands at the centre.
+
+    Args:
+        user: [m] of the fitted rows.
+        item: [m] of the fitted rows.
+        new: [I] whether the item stands in nobody's early rows.
     """
+    n_items = len(new)
     met = np.bincount(np.unique(user * n_items + item) % n_items, minlength=n_items).astype(np.float64)
     others = np.log1p(np.maximum(met - 1, 0))
     centre = others[item].mean()
-    return (np.log1p(met) - centre).astype(np.float32), (others - centre).astype(np.float32)
+    return np.where(new, 0.0, np.log1p(met) - centre).astype(np.float32), (others - centre).astype(np.float32)
 
 
 def log_loss(logit: NDArray[np.float64], outcome: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -141,15 +157,15 @@ def build_problem(
             f"data.source: '{log.source}' leaves no rows to {'fit' if len(late.item) else 'tune'} the preference model "
             f"of the {ROLE_NAMES[role]} users; a log with more rows a user is needed"
         )
-    popularity, popularity_fitted = popularity_of(
-        np.repeat(drawn, np.diff(histories.start)), histories.item, log.catalogue.n_items
-    )
+    new = np.bincount(log.item[~split.late], minlength=log.catalogue.n_items) == 0
+    popularity, popularity_fitted = popularity_of(np.repeat(drawn, np.diff(histories.start)), histories.item, new)
     return Problem(
         histories=histories,
         features=log.catalogue.user_features[drawn],
         n_items=log.catalogue.n_items,
         popularity=popularity,
         popularity_fitted=popularity_fitted,
+        new=new,
         distinct_rows=len(split.rows(log, np.unique(drawn), late=False)),
         tuning=split.histories(log, tuning),
         tuning_features=log.catalogue.user_features[tuning],

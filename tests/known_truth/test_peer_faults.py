@@ -284,8 +284,8 @@ def test_fault_7_a_world_scored_on_rows_that_fitted_it_is_an_error_and_foreign_u
     hashes = row_hashes(LOG)
     clean, peeked = (
         PreferenceModel(
-            "bias", np.zeros((130, 1), np.float32), np.zeros(130, np.float32), (), 1.0, 0.0, users, users[:0],
-            np.sort(seen), {},
+            "bias", np.zeros((130, 1), np.float32), np.zeros(130, np.float32), (), 1.0, 0.0,
+            np.zeros(130, np.float32), users, users[:0], np.sort(seen), {},
         )
         for seen in (hashes[~SPLIT.late], np.append(hashes[~SPLIT.late], hashes[rows[5]]))
     )  # fmt: skip

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
-from simulator.log import Catalogue, Histories
-from simulator.preference import Member, PreferenceModel
-from simulator.preference.explaining import TextScore, explain
+from simulator.encoders import encode_texts, resolve_encoder
+from simulator.encoders.settings import PretrainingSettings, RobustnessSettings
+from simulator.encoders.text import load_encoder, mean_pool
+from simulator.log import WORLD_A, Catalogue, Histories, InteractionLog, split_users
+from simulator.preference import (
+    Member,
+    PreferenceModel,
+    PreferenceSettings,
+    TuningSettings,
+    fine_tune,
+    fit_preference,
+)
+from simulator.preference.explaining import TextScore, WordEncoder, examples, explain, kept_encoder
 from simulator.preference.model import ItemMap
+from tests.simulator.tiny_bert import tiny_bert
 
 pytest.importorskip("captum")
 
@@ -63,15 +78,14 @@ def test_a_row_added_alone_moves_the_score_by_what_it_is_said_to(rng: np.random.
 
 
 def test_words_sum_to_the_score_without_them_and_are_named_in_the_text(rng: np.random.Generator) -> None:
-    from pathlib import Path
-
-    from simulator.encoders import encode_texts, resolve_encoder
-    from simulator.encoders.text import load_encoder
-
     encoder = resolve_encoder("minilm", Path())
     vectors = encode_texts(TEXTS, encoder, cache=None)
     tokenizer, loaded = load_encoder(encoder)
-    text = TextScore(loaded, tokenizer, vectors, 1.0, 64)
+
+    def last_hidden(tokens: torch.Tensor, mask: torch.Tensor) -> Any:
+        return loaded(input_ids=tokens, attention_mask=mask).last_hidden_state
+
+    text = TextScore(WordEncoder(tokenizer, loaded.get_input_embeddings(), last_hidden), vectors, 1.0, 64)
     past = Histories(np.array([0, 2]), np.array([2, 3]), np.array([1, 0], np.float32))
     some = model(rng)
     found = explain(some, catalogue(1), past, 0, 0, text=text)
@@ -85,3 +99,60 @@ def test_words_sum_to_the_score_without_them_and_are_named_in_the_text(rng: np.r
     assert "history (" in told
     assert "words: " in told
     assert explain(some, catalogue(1), past, 0, 1, text=text).word is None  # an item without text
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"adaptation": "top_layers"},
+        {"adaptation": "lora"},
+        {"adaptation": "full", "robustness": RobustnessSettings(augmentation=("deletion", "synonym"))},
+        {"adaptation": "adapter", "pretraining": "masked_language"},
+    ],
+    ids=lambda changed: "-".join(str(value) for value in changed.values() if isinstance(value, str)),
+)
+def test_the_encoder_that_was_kept_is_put_together_again(changed: dict[str, Any], tmp_path: Path) -> None:
+    """Its vectors of the texts are the tower's own, which the published encoder's are not; words sum to the score."""
+    tiny_bert(tmp_path / "tiny")
+    log = genre_log()
+    split, root = split_users(log, np.random.SeedSequence(2)), np.random.SeedSequence(2)
+    tuning = TuningSettings(epochs=1, learning_rate=3e-3, top_layers=1, batch_items=8)
+    settings = PreferenceSettings(
+        encoder="tiny", members=1, dims=(2,), epochs=1, tuning=tuning, domain=PretrainingSettings(epochs=1), **changed
+    )
+    tower = fine_tune(log, split, WORLD_A, settings, root, folder=tmp_path)
+    assert tower.chosen == "fine-tuned"
+    texts = log.catalogue.item_text
+    made = str(tmp_path / "tiny")
+    encoder = kept_encoder(tower, texts, made, settings, tmp_path)
+    encoded = encoder.tokenizer(list(texts), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        vectors = mean_pool(encoder.last_hidden(ids, mask), mask).numpy()
+    assert vectors == pytest.approx(tower.vectors, abs=2e-6)
+    assert np.abs(encode_texts(texts, made, cache=None) - tower.vectors).max() > 2e-5
+    model = fit_preference(log, split, WORLD_A, tower, settings, root)
+    user = int(split.users(WORLD_A)[0])
+    found = explain(
+        model, log.catalogue, split.histories(log, np.array([user])), user, 0,
+        text=TextScore(encoder, tower.vectors, 1.0, settings.max_tokens),
+    )  # fmt: skip
+    assert found.word is not None
+    assert found.without_words is not None
+    assert found.word.sum() == pytest.approx(found.logit - found.without_words, abs=5e-3)
+    assert "words: " in examples(model, log, split, WORLD_A, tower, settings, root, folder=tmp_path)[0]
+
+
+def genre_log() -> InteractionLog:
+    """Films of two genres that their texts name; every user likes one of the two."""
+    rng = np.random.default_rng(3)
+    n_users, n_items, rows = 60, 24, 16
+    texts = tuple(("quiet love story ", "war battle money ")[k % 2] + str(k // 2 % 10) for k in range(n_items))
+    items = Catalogue(
+        tuple(f"i{k}" for k in range(n_items)), texts, np.zeros((n_items, 0), np.float32), (),
+        tuple(f"u{k}" for k in range(n_users)), np.zeros((n_users, 0), np.float32), (),
+    )  # fmt: skip
+    item = np.concatenate([rng.choice(n_items, rows, replace=False) for _ in range(n_users)])
+    user = np.repeat(np.arange(n_users), rows)
+    liked = (rng.random(len(user)) < np.where(item % 2 == user % 2, 0.9, 0.1)).astype(np.float32)
+    return InteractionLog(user, item, np.tile(np.arange(rows, dtype=float), n_users), liked, items, "genres")

@@ -350,6 +350,31 @@ def test_rarely_met_items_that_are_liked_less_are_predicted_so(root: np.random.S
     assert p[rare].sum() / model.predict(log, split, rare).sum() == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize("architecture", ["two_tower", "bias"])
+def test_an_item_that_nobody_met_is_no_rare_item(root: np.random.SeedSequence, architecture: str) -> None:
+    """Met by the judge's users alone, an item is rare to world A and starts below the rest; met by nobody, not."""
+    log, _, _ = rare_is_poor_log()
+    catalogue, n_items = log.catalogue, log.catalogue.n_items
+    items = replace(
+        catalogue, item_ids=(*catalogue.item_ids, "new", "rare"), item_text=("",) * (n_items + 2),
+        item_categories=np.zeros((n_items + 2, 0), np.float32),
+    )  # fmt: skip
+    split = split_users(log, root)
+    first = np.flatnonzero(log.user == split.users(JUDGE)[0])[0]
+    item = log.item.copy()
+    item[first] = n_items + 1
+    log = replace(log, item=item, catalogue=items)
+    assert not split.late[first]
+    tower = TextTower(np.zeros((n_items + 2, 0), np.float32), "ids only")
+    settings = PreferenceSettings(members=1, dims=(4,))
+    model = fit_preference(log, split, WORLD_A, tower, settings, root, architecture=architecture)
+    fitted = build_problem(log, split, WORLD_A).histories.item
+    assert not np.isin([n_items, n_items + 1], fitted).any()
+    usual = model.item_bias[fitted].mean()
+    assert model.item_bias[n_items] == pytest.approx(usual, abs=0.25)
+    assert model.item_bias[n_items + 1] < usual - 1
+
+
 def lower_limit(difference: np.ndarray, user: np.ndarray) -> float:
     """Lower end of the 95 % interval of a mean over rows, users being the units."""
     total, rows = np.bincount(user, difference), np.bincount(user)
