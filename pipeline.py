@@ -92,7 +92,7 @@ def run(
         setting.progress.seconds["total"] = time.monotonic() - began
         report = assemble(setting, data, worlds, believed, findings)
         with setting.progress.stage("report"):
-            write(report, out, flown, data, worlds)
+            write(report, out, flown, data, worlds, specs, trained)
         setting.progress.say(
             f"{sum(setting.progress.cpu_seconds.values()):.0f} processor seconds, by task in report.json"
         )

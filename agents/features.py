@@ -110,7 +110,7 @@ class Features:
         there = items >= 0  # [n, H]
         safe = np.where(there, items, 0)
         liked = np.where(there, observation.history_feedback, 0).astype(np.float32)
-        trust = np.where(liked > 0, 1, _attention(observation)).astype(np.float32) * there
+        trust = np.where(liked > 0, 1, attention(observation)).astype(np.float32) * there
         surprise = observation.history_feedback - self.mean - self.like_rate[safe]
         level, taste = fold_in(self.vectors[safe], trust, surprise.astype(np.float32), self.precision)
         sign = _shares(liked) - _shares(trust - liked)  # [n, H]
@@ -208,11 +208,15 @@ def newest_rows(log: InteractionLog, *, length: int, slate_size: int) -> Observa
 
 
 def content_directions(catalogue: Catalogue, size: int) -> F32:
-    """[I, p] main directions of the items' content vectors (categories where there are none), mean square length 1."""
-    source = catalogue.item_categories if catalogue.content is None else catalogue.content
-    centred = source.astype(np.float64) - source.mean(axis=0, dtype=np.float64)
+    """[I, p] main directions of the items' content vectors (categories where there are none)."""
+    return main_directions(catalogue.item_categories if catalogue.content is None else catalogue.content, size)
+
+
+def main_directions(vectors: F32, size: int) -> F32:
+    """[m, p] main directions of the vectors [m, d], mean square length 1; one column of zeros where all are alike."""
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     if not centred.any():
-        return np.zeros((catalogue.n_items, 1), np.float32)
+        return np.zeros((len(vectors), 1), np.float32)
     values, directions = np.linalg.eigh(centred.T @ centred)
     kept = directions[:, np.argsort(-values)[: min(size, int((values > 1e-9 * values.max()).sum()))]]
     # The sign of a direction is arbitrary; fix it by its largest loading.
@@ -286,17 +290,21 @@ def _ridge(
     return np.asarray(np.linalg.solve(gram, right[..., None])[..., 0])
 
 
-def _attention(observation: Observation) -> F32:
+def attention(observation: Observation) -> F32:
     """[n, H] how far "not clicked" means "not liked": 1 for logged rows; on slates it falls as NDCG's discount does.
 
     An item far down a slate was perhaps never looked at; that this is so is known to whoever builds slates, how much
     it is so is not, hence the general discount and not the simulator's examination.
     """
     length, slate_size = observation.history_items.shape[1], observation.slate_size
-    back = np.arange(length)[::-1]  # 0 is the newest
-    position = slate_size - 1 - back % slate_size
-    in_session = back[None, :] < (observation.step * slate_size)[:, None]
-    return np.where(in_session, 1 / np.log2(2 + position)[None, :], 1.0).astype(np.float32)
+    position = slate_size - 1 - np.arange(length)[::-1] % slate_size
+    return np.where(in_session(observation), 1 / np.log2(2 + position)[None, :], 1.0).astype(np.float32)
+
+
+def in_session(observation: Observation) -> NDArray[np.bool_]:
+    """[n, H] places of the history that were shown in this session, not logged before it."""
+    back = np.arange(observation.history_items.shape[1])[::-1]  # 0 is the newest
+    return np.asarray(back[None, :] < (observation.step * observation.slate_size)[:, None])
 
 
 def _shares(weight: F32) -> F32:

@@ -15,12 +15,13 @@ class Kind:
         agent: "module:Class" of the agent; it is built from its settings model.
         settings: "module:Class" of that model: the known `params`.
         about: one line for people.
-        family: for grouping in lists: bound, baseline, bandit, deep_rl, recbole, causal, fair.
+        family: for grouping in lists: bound, baseline, bandit, deep_rl, recbole, causal, fair, multimodal, ensemble.
         learns: training depends on draws, so it is repeated with several seeds.
         fits: it reads the train rows (all that learn do).
         needs: what the log must hold beside users, items and the primary behaviour; empty: nothing.
         paper: authors and year of the algorithm; empty for what needs none.
         online: it can go on learning while it is judged (`params.online`).
+        elsewhere: what it knows was learned outside this run, so the scenario must say from what (`trained_on`).
     """
 
     agent: str
@@ -32,6 +33,7 @@ class Kind:
     needs: str = ""
     paper: str = ""
     online: bool = False
+    elsewhere: bool = False
 
     @property
     def line(self) -> str:
@@ -41,6 +43,9 @@ class Kind:
         more += [self.paper] if self.paper else []
         return f"[{self.family}] {self.about}" + (f" ({'; '.join(more)})" if more else "")
 
+
+SERVICE = "http://HOST"
+"""The row of the agents whose kind is the address of a service."""
 
 USERS_OWN = "user"
 """Family of the agents that are no built-in kind."""
@@ -234,6 +239,45 @@ KINDS: dict[str, Kind] = {
         learns=True,
         paper="Chen et al. 2019",
     ),
+    "multimodal": Kind(
+        "agents.multimodal:Multimodal",
+        "agents.multimodal:MultimodalSettings",
+        "text, categories, numbers, pictures and sounds of an item fused into one vector, learned from the log",
+        "multimodal",
+        learns=True,
+        needs="text, categories or data.modalities",
+        paper="fusion by gates: Arevalo et al. 2017",
+    ),
+    "mmr": Kind(
+        "agents.diversity:MMR",
+        "agents.diversity:DiversitySettings",
+        "any other agent's best items, relevance against likeness to those above",
+        "ensemble",
+        needs="item text or categories",
+        paper="Carbonell, Goldstein 1998",
+    ),
+    "dpp": Kind(
+        "agents.diversity:DPP",
+        "agents.diversity:DiversitySettings",
+        "any other agent's best items, a slate of greatest determinant",
+        "ensemble",
+        needs="item text or categories",
+        paper="Chen, Zhang, Zhou 2018",
+    ),
+    "mixture": Kind(
+        "agents.mixture:Mixture",
+        "agents.mixture:MixtureSettings",
+        "a bandit over other agents: each user is served by the one that earns most with such users",
+        "ensemble",
+        learns=True,
+        paper="Agrawal, Goyal 2013; Auer et al. 2002",
+    ),
+    "rules": Kind(
+        "agents.rules:Rules",
+        "agents.rules:RulesSettings",
+        "any other agent under rules of what is never, only or always shown to whom",
+        "ensemble",
+    ),
     "uplift": Kind(
         "agents.uplift:Uplift",
         "agents.uplift:UpliftSettings",
@@ -249,6 +293,24 @@ KINDS: dict[str, Kind] = {
         "causal",
         learns=True,
         paper="Schnabel et al. 2016",
+    ),
+    "language_model": Kind(
+        "agents.language_model:LanguageModel",
+        "agents.language_model:LanguageModelSettings",
+        "orders any other agent's best items as a language model would: a folder, or an OpenAI-compatible endpoint",
+        "language",
+        needs="item text",
+        paper="Hou et al. 2024; Sileo et al. 2022",
+        fits=False,
+        elsewhere=True,
+    ),
+    SERVICE: Kind(
+        "agents.remote:Remote",
+        "agents.remote:RemoteSettings",
+        "a ranking service of your own, asked in JSON at that address (http or https)",
+        "service",
+        fits=False,
+        elsewhere=True,
     ),
     "rerank:AGENT": Kind(
         "agents.rerank:Rerank",

@@ -8,14 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from agents.base import Agent, AgentError, Training
-from agents.kinds import KINDS, Kind
+from agents.kinds import KINDS, SERVICE, Kind
 from agents.settings import AgentSettings, LimitSettings, Span, TrainSettings, TuneSettings
 from simulator.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from agents.saved import SavedAgent
 
 __all__ = [
     "AgentSettings",
@@ -47,6 +50,8 @@ class AgentSpec:
         has_probabilities: it can say its action probabilities.
         has_observe: a user's own class that learns while it is judged.
         wrapped: the agents that it is made of, in the order in which its class takes them.
+        read: files that its parameters name.
+        saved: the folder of a saved agent and what it says, or None.
     """
 
     settings: AgentSettings
@@ -60,11 +65,13 @@ class AgentSpec:
     has_probabilities: bool
     has_observe: bool = False
     wrapped: tuple[AgentSpec, ...] = ()
+    read: tuple[Path, ...] = ()
+    saved: tuple[Path, SavedAgent] | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Targets of the users' own classes, this one's and those that it wraps."""
-        own = () if self.target is None else (self.target,)
+        """Targets of the users' own classes ("file.py:Class") and "file:" of those read, this one's and the wrapped."""
+        own = tuple(f"{path}:" for path in self.read) + (() if self.target is None else (self.target,))
         return own + tuple(target for inner in self.wrapped for target in inner.files)
 
 
@@ -103,12 +110,15 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         InputError: the kind is not known, a parameter is not, or the user's class cannot be loaded.
     """
     where = where or f"agents[{settings.name}]"
-    kind, given = _built_in(settings, where)
+    kind, given = _built_in(settings, folder, where)
     if kind is not None:
         params = _checked_params(kind, given, where)
         if settings.tune is not None:
             for corner in _corners(settings.tune, params.model_dump(), where):
                 _checked_params(kind, {**given, **corner}, where)
+        read = tuple(getattr(params, "files", lambda folder: ())(folder))
+        if hasattr(params, "located"):
+            params = params.located(folder, where)
         agent_class = _load(kind.agent)
         named = getattr(params, "wrapped", None)
         wrapped = () if named is None else tuple(resolve_kind(one, folder, where=where) for one in named())
@@ -119,11 +129,14 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
             None,
             fits=kind.fits,
             learns=(kind.learns and not getattr(params, "deterministic", False)) or any(s.learns for s in wrapped),
-            fitted_here=all(spec.fitted_here for spec in wrapped),
+            fitted_here=not kind.elsewhere and all(spec.fitted_here for spec in wrapped),
             privileged=bool(getattr(agent_class, "privileged", False)) or any(spec.privileged for spec in wrapped),
             has_probabilities=hasattr(agent_class, "action_probabilities"),
             wrapped=wrapped,
+            read=read,
         )
+    if (folder / Path(settings.kind).expanduser()).is_dir():
+        return _saved_spec(settings, (folder / Path(settings.kind).expanduser()).resolve(), where)
     from agents.user_code import describe_class, locate
 
     if settings.tune is not None:
@@ -158,6 +171,29 @@ def own_params(spec: AgentSpec) -> Mapping[str, Any]:
     return spec.settings.params if spec.params is None else spec.params.model_dump()
 
 
+def _saved_spec(settings: AgentSettings, place: Path, where: str) -> AgentSpec:
+    """What a saved agent's folder means; the agent itself is opened in a child process when it is asked."""
+    from agents.saved import STATE, read_saved
+
+    saved = read_saved(place, where)
+    if settings.params:
+        raise InputError(f"{where}.params.{next(iter(settings.params))}: a saved agent keeps its own; leave params out")
+    target = str(place / saved.source) if saved.source.startswith("agent.py:") else saved.source
+    return AgentSpec(
+        settings,
+        None,
+        None,
+        target,
+        fits=False,
+        learns=False,
+        fitted_here=False,
+        privileged=False,
+        has_probabilities=saved.has_probabilities,
+        read=(place / STATE,),
+        saved=(place, saved),
+    )
+
+
 def learns(settings: AgentSettings, folder: Path = Path()) -> bool:
     """Whether trainings with different seeds differ, so that several are worth judging."""
     return resolve_kind(settings, folder).learns
@@ -184,6 +220,7 @@ def build_agent(settings: AgentSettings | AgentSpec, folder: Path, *, log_file: 
         inner = [build_agent(one, folder, log_file=log_file) for one in spec.wrapped]
         agent: Agent = _load(spec.kind.agent)(*([spec.params, inner] if inner else [spec.params]))
         return agent
+    from agents.saved import STATE
     from agents.user_code import UserAgent
 
     assert spec.target is not None
@@ -195,6 +232,7 @@ def build_agent(settings: AgentSettings | AgentSpec, folder: Path, *, log_file: 
         has_probabilities=spec.has_probabilities,
         has_observe=spec.has_observe,
         log_file=log_file,
+        state=None if spec.saved is None else (spec.saved[0] / STATE).read_bytes(),
     )
 
 
@@ -222,6 +260,10 @@ def train(
     budget = wanted.steps if wanted.steps is not None else training.budget
     seconds = wanted.seconds if wanted.seconds is not None else training.seconds
     started = time.perf_counter()
+    if spec.saved is not None:
+        from agents.saved import check_catalogue
+
+        check_catalogue(spec.saved[1], training.catalogue)
     if spec.fits or hasattr(agent, "fit"):
         agent.fit(replace(training, report=report, budget=budget, seconds=seconds))  # type: ignore[attr-defined]
     points = tuple(sorted(curve))
@@ -237,11 +279,19 @@ def train(
     )
 
 
-def _built_in(settings: AgentSettings, where: str) -> tuple[Kind | None, dict[str, Any]]:
+def _built_in(settings: AgentSettings, folder: Path, where: str) -> tuple[Kind | None, dict[str, Any]]:
     """The built-in kind with its parameters, or None for a user's class; built-in prefixes win."""
     name, given = settings.kind, dict(settings.params)
     if name in KINDS:
         return KINDS[name], given
+    if name.startswith(("http://", "https://")):
+        if "url" in given:
+            raise InputError(
+                f"{where}.params.url: '{given['url']}' is given twice; the kind '{name}' names the address"
+            )
+        return KINDS[SERVICE], {**given, "url": name}
+    if (folder / Path(name).expanduser()).is_dir():
+        return None, given
     prefix, _, rest = name.partition(":")
     row = next((known for known in KINDS if known.startswith(f"{prefix}:")), None)
     if row is not None:
@@ -258,7 +308,7 @@ def _built_in(settings: AgentSettings, where: str) -> tuple[Kind | None, dict[st
     if not looks_like_code:
         raise InputError(
             f"{where}.kind: '{name}' is not an agent{did_you_mean(name, KINDS)} (`windtunnel list agents` has all "
-            f"{len(KINDS)}; your own is file.py:Class or package.module:Class)"
+            f"{len(KINDS)}; your own is file.py:Class, package.module:Class, a saved agent's folder or http://...)"
         )
     return None, given
 

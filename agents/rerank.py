@@ -19,6 +19,7 @@ from agents.base import Agent, AgentError, Observation, Training
 from agents.features import SHRINK
 from agents.settings import AgentSettings
 from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Lanes
+from agents.wrapping import best_of, fit_wrapped
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -83,9 +84,7 @@ class Rerank:
 
     def fit(self, training: Training) -> None:
         """Fit the wrapped agent, then what the constraint needs: groups, merit and the agent's own exposure."""
-        fit = getattr(self.agent, "fit", None)
-        if fit is not None:
-            fit(training)
+        fit_wrapped([self.agent], training)
         log = training.log
         n_items = log.catalogue.n_items
         likes: Floats = np.bincount(log.item, weights=log.primary, minlength=n_items).astype(np.float64)
@@ -235,7 +234,7 @@ class Rerank:
     def _calibrated(self, observation: Observation, rng: np.random.Generator) -> Ints:
         """Greedy: rank by the agent against divergence of the slate's categories from those of the liked items."""
         n, size = len(observation), observation.slate_size
-        pool = self._pool(observation, rng)  # [n, L]
+        pool = best_of(self.agent, observation, rng, len(self._group), PEELS)  # [n, L]
         liked = (observation.history_items >= 0) & (observation.history_feedback > 0)
         of_history = self._categories[np.where(liked, observation.history_items, 0)] * liked[..., None]
         wanted = of_history.sum(axis=1)
@@ -258,20 +257,6 @@ class Rerank:
             sums += categories[rows, best] * there[:, None]
             appeal[rows, best] = -np.inf
         return slate
-
-    def _pool(self, observation: Observation, rng: np.random.Generator) -> Ints:
-        """[n, 3K] the agent's best items: its slate, then its slate without these, and again."""
-        n = len(observation)
-        candidates = observation.candidates
-        left = np.ones((n, len(self._group)), bool) if candidates is None else candidates.copy()
-        found = []
-        for _ in range(PEELS):
-            slate = np.asarray(self.agent.act(replace(observation, candidates=left), rng), np.int64)
-            found.append(slate)
-            left = left.copy()
-            row, place = np.nonzero(slate >= 0)
-            left[row, slate[row, place]] = False
-        return np.concatenate(found, axis=1)
 
 
 def head_and_tail(likes: Floats, share: float) -> Ints:

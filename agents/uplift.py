@@ -18,6 +18,7 @@ from agents.contract import rows_of
 from agents.features import Features, fit_features
 from agents.settings import AgentSettings
 from agents.train_world import Curve, Lanes
+from agents.wrapping import fit_wrapped
 from simulator.causal_models import EffectModel, fit_effect_learner
 
 Floats = NDArray[np.float64]
@@ -61,10 +62,7 @@ class Uplift:
 
     def fit(self, training: Training) -> None:
         """Fit both agents, deal their slates at random, and learn who is moved."""
-        for agent in (self.treatment, self.control):
-            fit = getattr(agent, "fit", None)
-            if fit is not None:
-                fit(training)
+        fit_wrapped((self.treatment, self.control), training)
         self._features = fit_features(training)
         rng = np.random.default_rng(training.seed)
         curve = Curve(training, self.settings.trial_steps, points=1)

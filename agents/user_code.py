@@ -92,7 +92,7 @@ def describe_class(target: str, params: dict[str, Any], limits: LimitSettings, w
 
 
 class UserAgent:
-    """Stands for a user's agent here; asks the process in which it lives.
+    """Stands for a user's or a saved agent here; asks the process in which it lives.
 
     Can be pickled at any time: what travels is what the agent was after `fit`, and a new process starts on use.
     """
@@ -107,11 +107,12 @@ class UserAgent:
         has_probabilities: bool,
         has_observe: bool,
         log_file: Path | None,
+        state: bytes | None = None,
     ) -> None:
         self.target, self.params, self.limits = target, params, limits
         self.has_fit, self.has_probabilities, self.online = has_fit, has_probabilities, has_observe
         self.log_file = log_file
-        self._state: bytes | None = None
+        self._state = state
         self._process: _Process | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,6 +152,13 @@ class UserAgent:
     def observe(self, feedback: Feedback) -> None:
         """Let the user's agent learn from one slate of each user, if its class has `observe`."""
         self._ask(("observe", feedback), self.limits.act_seconds, "observe", "act_seconds")
+
+    def saved_state(self) -> bytes:
+        """What the agent is, as bytes that another such process can be built from."""
+        if self._state is None:
+            self._state = self._ask(("state",), self.limits.act_seconds, "saving", "act_seconds")
+        assert self._state is not None
+        return self._state
 
     def close(self) -> None:
         """End the process; a later call starts another."""

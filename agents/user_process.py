@@ -104,9 +104,9 @@ class Host:
         return describe(target)
 
     def do_build(self, target: str, params: dict[str, Any], state: bytes | None) -> None:
-        """Make the agent from its parameters, or from what it was after `fit`."""
-        agent_class = load_class(target)
-        self._agent = agent_class(**params) if state is None else cloudpickle.loads(state)
+        """Make the agent from its parameters, or from what it was after `fit`; a saved built-in one has no target."""
+        agent_class = load_class(target) if target else None
+        self._agent = agent_class(**params) if state is None else cloudpickle.loads(state)  # type: ignore[misc]
 
     def do_fit(self, parts: dict[str, Any]) -> bytes | str:
         """Let the agent learn; returns what it is then, or why that cannot be kept."""
@@ -116,9 +116,13 @@ class Host:
 
         self._agent.fit(Training(**parts, report=report))
         try:
-            return bytes(cloudpickle.dumps(self._agent))
+            return self.do_state()
         except (TypeError, AttributeError, ValueError, NotImplementedError) as error:
             return one_line(error)
+
+    def do_state(self) -> bytes:
+        """What the agent is now."""
+        return bytes(cloudpickle.dumps(self._agent))
 
     def do_act(self, observation: Observation, rng: np.random.Generator) -> Any:
         """The agent's slates as an array."""

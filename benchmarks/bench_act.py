@@ -34,8 +34,13 @@ ROWS_A_USER = 50
 STEPS = 128
 """User-steps that each kind is trained for."""
 
-EXAMPLES = {"recbole:MODEL": ("recbole:BPR",), "rerank:AGENT": ("rerank:popularity",)}
-"""Kinds to try for the rows of the table that take a parameter."""
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "recbole:MODEL": ("recbole:BPR",),
+    "rerank:AGENT": ("rerank:popularity",),
+    "http://HOST": (),
+    "language_model": (),
+}
+"""Kinds to try for the rows of the table that take a parameter; those that wait for a service or a model, none."""
 
 PARAMS: dict[str, dict[str, Any]] = {"recbole:BPR": {"epochs": 1}, "uplift": {"trial_steps": 1_000}}
 MEMORY = 14 * 2**30
@@ -49,7 +54,7 @@ def unwatched(steps: int, value: float) -> None:
 def world_and_training(items: int) -> tuple[Any, Any]:
     """A generated world with so many items, and what `fit` gets in it."""
     from agents.base import Training
-    from pipeline import MakeTrainEnv
+    from scenarios.stages.training import MakeTrainEnv
     from simulator.behaviour import SimulatorSettings
     from simulator.log import Catalogue, InteractionLog, split_users
     from simulator.world import World

@@ -26,10 +26,14 @@ class Catalogue:
         category_names: [C].
         user_ids: [U] the user's own user ids.
         user_features: [U, f] public features a policy may see, standardised or one-hot; f may be 0.
-        user_feature_names: [f].
+        user_feature_names: [f]; "name=value" is a one-hot column.
+        user_feature_scale: [f, 2] mean and standard deviation that a feature was standardised by, 0 and 1
+            for one-hot; empty: all stand in their own unit.
         user_attributes: attribute name -> [U] value as text ("" = unknown): groups for fairness analysis. Never
             shown to an agent.
         content: [I, d] float32 vectors of the *pretrained* encoder, unit length; None before the encode stage.
+        modalities: name -> [I, d] float32 of what else is known of an item (its picture, its sound, a number); a row
+            of NaN where an item has none. A modality of one column is a number in its own unit.
     """
 
     item_ids: tuple[str, ...]
@@ -41,6 +45,8 @@ class Catalogue:
     user_feature_names: tuple[str, ...]
     user_attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     content: NDArray[np.float32] | None = None
+    modalities: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    user_feature_scale: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
     @property
     def n_items(self) -> int:

@@ -14,7 +14,7 @@ from scenarios.loading import digest, kind_without_folder, resolved, without_fol
 from scenarios.schema import Scenario
 from scenarios.stages.flying import Flown
 from scenarios.stages.setting import Setting
-from scenarios.stages.training import Failure
+from scenarios.stages.training import Failure, save_agents
 from scenarios.stages.worlds import Data, Worlds, save_models
 from simulator.cache import PROJECT, library_versions
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split
@@ -245,13 +245,25 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
     }
 
 
-def write(report: Report, out: Path, flown: Flown, data: Data, worlds: Worlds) -> Path:
-    """Write the run's folder, `out/<name>/<digest12>/`, the preference models with it, and return it."""
+def write(
+    report: Report,
+    out: Path,
+    flown: Flown,
+    data: Data,
+    worlds: Worlds,
+    specs: Sequence[AgentSpec],
+    trained: Mapping[str, Sequence[Trained | Failure]],
+) -> Path:
+    """Write the run's folder, `out/<name>/<digest12>/`, preference models and agents with it, and return it."""
     from evaluators.run_folder import write_run
+
+    def beside(place: Path) -> None:
+        save_models(place / "preference", data, worlds)
+        save_agents(place / "agents", data, specs, trained)
 
     folder = out / report.name / report.digest[:12]
     write_run(
         folder, report, flown.judged, scenario_text=resolved(Scenario.model_validate(report.scenario)),
-        beside=lambda place: save_models(place / "preference", data, worlds),
+        beside=beside,
     )  # fmt: skip
     return folder

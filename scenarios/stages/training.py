@@ -220,6 +220,18 @@ def _training(log: InteractionLog, world: World, root: np.random.SeedSequence, *
     )
 
 
+def save_agents(
+    folder: Path, data: Data, specs: Sequence[AgentSpec], trained: Mapping[str, Sequence[Trained | Failure]]
+) -> None:
+    """Keep every agent that was trained, `folder/NAME/SEED`: each is a kind that a later scenario can name."""
+    from agents.saved import save_agent
+
+    for spec in specs:
+        for number, one in enumerate(trained[spec.settings.name]):
+            if spec.fits and not isinstance(one, Failure):
+                save_agent(folder / spec.settings.name / str(number), one.agent, spec, data.log.catalogue)
+
+
 def training_log(log: InteractionLog, split: Split, *, tuning: bool | None = None) -> InteractionLog:
     """What an agent may learn from: rows of world A's users alone, and no sensitive attribute.
 

@@ -61,6 +61,7 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         found = read_dataset(source)
         tables, limits = found.tables, found.limits
         assert tables is not None  # a row without `instead` has a log
+        tables = replace(tables, media=found.media, item_features=found.item_features)
     elif source.startswith(WORLD_PREFIX):
         tables = known_tables(source.removeprefix(WORLD_PREFIX))
     else:
@@ -80,7 +81,7 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         users=tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
         random=tables.random if settings.random is None else read_table(folder / settings.random, "data.random"),
     )
-    return replace(build_log(tables, settings, seed=seed), limits=limits)
+    return replace(build_log(tables, settings, seed=seed, folder=folder), limits=limits)
 
 
 _KINDS_OF_LOG = "a name of `windtunnel list datasets`, a folder with an .inter file, or a .csv, .tsv or .parquet file"

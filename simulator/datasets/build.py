@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from simulator.datasets.conditions import Condition
+from simulator.datasets.modalities import load_modalities, modality_columns
 from simulator.datasets.ordering import order_rows
+from simulator.datasets.parts import MediaFiles
 from simulator.datasets.settings import Bands, DataSettings
 from simulator.datasets.tables import Table
 from simulator.datasets.validation import (
@@ -38,7 +41,11 @@ UNLOGGED = (SELF_SELECTED, UNLOGGED_POLICY)
 
 _NOTHING: NDArray[np.float64] = np.zeros(0)
 _NO_IDS: tuple[NDArray[np.int64], tuple[str, ...]] = (np.zeros(0, np.int64), ())
-_NO_FEATURES: tuple[NDArray[np.float32], tuple[str, ...]] = (np.zeros((0, 0), np.float32), ())
+_NO_FEATURES: tuple[NDArray[np.float32], tuple[str, ...], NDArray[np.float64]] = (
+    np.zeros((0, 0), np.float32),
+    (),
+    np.zeros((0, 2)),
+)
 _NO_GROUPS = np.zeros(0, np.str_)
 """What stands in for a column that could not be read, until all mistakes are found and the log is refused."""
 
@@ -58,6 +65,8 @@ class Tables:
         exposure: who chose what was shown, where the dataset says so (one of the constants below); "" where it is
             silent: then a log with positions or propensities was logged, and any other was self-selected.
         notes: what the reader left out, for the report.
+        media: pictures or clips of the items that the dataset brings.
+        item_features: name -> (item ids [m], vectors [m, f]) that the dataset brings.
     """
 
     log: Table
@@ -66,10 +75,14 @@ class Tables:
     random: Table | None = None
     exposure: str = ""
     notes: tuple[str, ...] = ()
+    media: MediaFiles | None = None
+    item_features: Mapping[str, tuple[tuple[str, ...], NDArray[np.float32]]] = field(default_factory=dict)
 
 
-def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> InteractionLog:
+def build_log(tables: Tables, settings: DataSettings, *, seed: int, folder: Path | None = None) -> InteractionLog:
     """Interaction log of the tables.
+
+    Files of modalities are looked for from `folder`, the scenario's; the working folder where it is left out.
 
     Rows of one user, item and time are one interaction: the last in the file holds, as a correction does, and the
     log's `notes` say how many were merged. In a log without times that leaves one row for each user and item.
@@ -139,7 +152,18 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
     item_side = _Side(item_table, log, items, item)
     user_side = _Side(user_table, log, users, user)
     categories, category_names = _categories(item_side, settings)
-    features, feature_names = mistakes.of(lambda: _policy_inputs(user_side, settings), _NO_FEATURES)
+    modalities = load_modalities(
+        settings.modalities,
+        items.ids,
+        {
+            name: item_side.values(column, f"data.modalities.{name}.column")
+            for name, column in modality_columns(settings).items()
+        },
+        tables,
+        folder,
+        mistakes,
+    )
+    features, feature_names, feature_scale = mistakes.of(lambda: _policy_inputs(user_side, settings), _NO_FEATURES)
     groups = {
         name: mistakes.of(lambda name=name: _groups(user_side, name, settings.bands.get(name)), _NO_GROUPS)  # type: ignore[misc]
         for name in settings.sensitive
@@ -153,7 +177,9 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int) -> Interacti
         user_ids=users.ids,
         user_features=features,
         user_feature_names=feature_names,
+        user_feature_scale=feature_scale,
         user_attributes=groups,
+        modalities=modalities,
     )
     return InteractionLog(
         user=users.renumber[user[rows]],
@@ -225,14 +251,18 @@ def refuse_missing_columns(tables: Tables, settings: DataSettings) -> None:
         *(("data.positive", name, log, None) for name in Condition.parse(settings.positive).columns()),
         *(("data.item_text", name, log, tables.items) for name in settings.item_text),
         *(("data.item_categories", name, log, tables.items) for name in settings.item_categories),
+        *(
+            (f"data.modalities.{name}.column", column, log, tables.items)
+            for name, column in modality_columns(settings).items()
+        ),
         *(("data.policy_inputs", name, log, tables.users) for name in settings.policy_inputs),
         *(("data.sensitive", name, log, tables.users) for name in settings.sensitive),
     ]
     mistakes = []
-    for field, name, first, second in wanted:
+    for key, name, first, second in wanted:
         if name not in first.columns and (second is None or name not in second.columns):
             try:
-                (second or first).column(name, field)
+                (second or first).column(name, key)
             except LogError as error:
                 mistakes.append(str(error))
     if mistakes:
@@ -447,10 +477,13 @@ def _categories(side: _Side, settings: DataSettings) -> tuple[NDArray[np.float32
     return matrix, names
 
 
-def _policy_inputs(side: _Side, settings: DataSettings) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """[U, f] numbers standardised over users, text one-hot; every user must have a value."""
+def _policy_inputs(
+    side: _Side, settings: DataSettings
+) -> tuple[NDArray[np.float32], tuple[str, ...], NDArray[np.float64]]:
+    """[U, f] numbers standardised over users, text one-hot, with names and scale; every user must have a value."""
     blocks: list[NDArray[np.float32]] = []
     names: list[str] = []
+    scale: list[tuple[float, float]] = []
     for name in settings.policy_inputs:
         values = side.values(name, "data.policy_inputs")
         empty = [side.order.ids[at] for at, value in enumerate(values) if not value.strip()]
@@ -461,16 +494,18 @@ def _policy_inputs(side: _Side, settings: DataSettings) -> tuple[NDArray[np.floa
             )
         number = _as_numbers(values)
         if number is not None:
-            spread = number.std()
-            blocks.append(((number - number.mean()) / (spread if spread > 0 else 1.0)).astype(np.float32)[:, None])
+            spread = number.std() or 1.0
+            blocks.append(((number - number.mean()) / spread).astype(np.float32)[:, None])
             names.append(name)
+            scale.append((float(number.mean()), float(spread)))
         else:
             levels, index = np.unique(np.asarray(values, np.str_), return_inverse=True)
             blocks.append(np.eye(len(levels), dtype=np.float32)[index])
             names += [f"{name}={level}" for level in levels]
+            scale += [(0.0, 1.0)] * len(levels)
     if not blocks:
-        return np.zeros((len(side.order.ids), 0), np.float32), ()
-    return np.concatenate(blocks, axis=1), tuple(names)
+        return np.zeros((len(side.order.ids), 0), np.float32), (), np.zeros((0, 2))
+    return np.concatenate(blocks, axis=1), tuple(names), np.array(scale)
 
 
 def _as_numbers(values: list[str]) -> NDArray[np.float64] | None:

@@ -14,7 +14,8 @@ from simulator.datasets.build import SELF_SELECTED, Tables
 from simulator.datasets.parts import Dataset, Tags
 from simulator.datasets.tables import table_of
 
-_NO_VALUE = ("unkonwn", "unknown")  # item 267 has no title and no year, spelt so; two films have no genre
+# Item 267 has no title and no year, spelt so; two films have no genre; item 1412 has "V" for a year.
+_NO_VALUE = ("unkonwn", "unknown", "V")
 
 
 LIMITS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -32,6 +32,50 @@ class ColumnMap(BaseModel):
     )
     session: str | None = Field(default=None, description="Column that is the same for all rows of one visit.")
 
+
+class ModalitySettings(BaseModel):
+    """One modality of the items beside text and categories: where it is read and how it becomes a vector."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["number", "image", "audio", "vectors"] = Field(
+        description="number: a column of numbers. image, audio: a file each, which an encoder turns into a vector. "
+        "vectors: made elsewhere."
+    )
+    column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column of the items: the number (default: the modality's own name), or the name of the image or "
+        "audio file, counted from `files`. Empty cells mean that an item has none.",
+    )
+    files: str | None = Field(
+        default=None,
+        min_length=1,
+        description="image, audio: folder of the files (default: the scenario's). vectors: a .npz with `item_id` [m] "
+        "and `vectors` [m, d]. A built-in dataset that brings its own needs neither column nor files.",
+    )
+    encoder: str = Field(
+        default="statistics",
+        min_length=1,
+        description="image, audio: `statistics` (colours and edges; log-mel spectrum), or a Hugging Face id or folder "
+        "that transformers' AutoModel reads.",
+    )
+
+    @model_validator(mode="after")
+    def _fields_fit_the_kind(self) -> ModalitySettings:
+        if self.kind == "number" and self.files is not None:
+            raise ValueError("a number is read from a column and has no files; leave files out")
+        if self.kind == "vectors" and self.column is not None:
+            raise ValueError("vectors are read from files, a .npz, or the dataset's own; leave column out")
+        if self.kind in ("image", "audio") and self.files is not None and self.column is None:
+            raise ValueError("say which column names the files, e.g. column: poster")
+        if self.kind in ("number", "vectors") and self.encoder != "statistics":
+            raise ValueError(f"encoder '{self.encoder}' has nothing to encode in a {self.kind} modality; leave it out")
+        return self
+
+
+TAKEN_MODALITIES = ("id", "text", "category")
+"""Names of the modalities that every catalogue may have of itself."""
 
 Bands = list[float] | dict[str, tuple[float, float]]
 
@@ -67,6 +111,11 @@ class DataSettings(BaseModel):
     item_categories: list[str] = Field(default=[], description="Columns that hold an item's categories.")
     category_separator: str = Field(
         default=" ", min_length=1, description="What stands between two categories of one item."
+    )
+    modalities: dict[str, ModalitySettings] = Field(
+        default={},
+        description="Further modalities of the items, by a name each, e.g. {year: {kind: number, column: "
+        "release_year}, cover: {kind: image, column: poster, files: posters}}. Agents see them, worlds do not.",
     )
     policy_inputs: list[str] = Field(
         default=[],
@@ -133,6 +182,14 @@ class DataSettings(BaseModel):
                 if any(b[0] < a[1] for a, b in pairwise(ranges)):
                     raise ValueError(f"bands of '{name}' overlap; each ends where the next begins")
         return bands
+
+    @field_validator("modalities")
+    @classmethod
+    def _modalities_have_free_names(cls, modalities: dict[str, ModalitySettings]) -> dict[str, ModalitySettings]:
+        taken = [name for name in modalities if name in TAKEN_MODALITIES]
+        if taken:
+            raise ValueError(f"'{taken[0]}' is what the catalogue has of itself; give the modality another name")
+        return modalities
 
     @field_validator("ranges")
     @classmethod

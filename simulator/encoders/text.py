@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,17 +61,33 @@ def resolve_encoder(name: str, folder: Path) -> str:
         if spec is None or not spec.submodule_search_locations:
             raise InputError(f"preference.encoder: '{name}' needs the package {package}; pip install {package}")
         return str(Path(spec.submodule_search_locations[0]) / inside)
+    return model_folder(name, folder, "preference.encoder", ENCODERS)
+
+
+def model_folder(name: str, folder: Path, field: str, known: Sequence[str] | Mapping[str, str]) -> str:
+    """Path of the folder that holds a model of the Hugging Face format.
+
+    Args:
+        name: a folder (relative to `folder`), or a Hugging Face id.
+        folder: folder of the scenario.
+        field: key of the scenario that names it, for messages.
+        known: names that the key takes beside folders and ids, for messages.
+
+    Raises:
+        InputError: there is no such model, with what to do about it.
+    """
     path = (folder / Path(name).expanduser()).resolve()
     if path.is_dir():
         if not (path / "config.json").is_file() or not any(any(path.glob(kind)) for kind in WEIGHT_FILES):
             raise InputError(
-                f"preference.encoder: folder '{name}' lacks config.json or weights; name one that save_pretrained wrote"
+                f"{field}: folder '{name}' lacks config.json or weights; name one that save_pretrained wrote"
             )
         return str(path)
-    hint = did_you_mean(name, ENCODERS) or f"; use a folder, a Hugging Face id, or one of: {', '.join(ENCODERS)}"
+    beside = f", or one of: {', '.join(known)}" if known else ""
+    hint = did_you_mean(name, known) or f"; use a folder, a Hugging Face id{beside}"
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "/" not in name:
-        raise InputError(f"preference.encoder: '{name}' is neither a known encoder nor a folder{hint}")
-    return _from_hub(name)
+        raise InputError(f"{field}: '{name}' is neither a known name nor a folder{hint}")
+    return _from_hub(name, field)
 
 
 def encoder_for(
@@ -110,7 +126,7 @@ def encoder_for(
     return str(own_folder(distinct, own or OwnEncoderSettings(), root or np.random.SeedSequence(0), place))
 
 
-def _from_hub(name: str) -> str:
+def _from_hub(name: str, field: str) -> str:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -122,8 +138,8 @@ def _from_hub(name: str) -> str:
         return snapshot_download(name, allow_patterns=patterns, etag_timeout=5)
     except Exception as error:
         raise InputError(
-            f"preference.encoder: '{name}' is not in the Hugging Face cache and cannot be fetched "
-            f"({type(error).__name__}); check the id, fetch it once with network, or use encoder: minilm"
+            f"{field}: '{name}' is not in the Hugging Face cache and cannot be fetched ({type(error).__name__}); "
+            "check the id, fetch it once with network, or name a folder"
         ) from error
 
 

@@ -33,6 +33,7 @@ BUDGET = {
     **dict.fromkeys(BANDITS, 2_400),
     "uplift": 2_400,
     "rerank:linucb": 2_400,
+    "mixture": 2_400,
     "dqn": 6_000,
     "ppo": 12_000,
     "qr_dqn": 4_000,
@@ -49,10 +50,16 @@ SMALL: dict[str, dict[str, object]] = {
     **{kind: {"num_envs": 64} for kind in DEEP},
     "uplift": {"num_envs": 64, "trial_steps": 2_000, "treatment_params": {"num_envs": 64}},
     "rerank:linucb": {"params": {"num_envs": 64}, "strength": 0.5},
+    "multimodal": {"epochs": 6},
+    "mixture": {"num_envs": 64, "agents": [{"kind": "random"}, {"kind": "popularity"}]},
+    "rules": {"rules": [{"never": {"id": ["i119"]}}]},
     "recbole:BPR": {"epochs": 60, "options": {"train_batch_size": 256}},
 }
 EVERY = ("random", "popularity", "recent", "segment_popularity", "cooccurrence", "content", "logged", "oracle",
-         *BANDITS, *DEEP, "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb")  # fmt: skip
+         *BANDITS, *DEEP, "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb",
+         "multimodal", "mmr", "dpp", "mixture", "rules")  # fmt: skip
+ELSEWHERE = {"http": "test_remote.py", "language_model": "test_language_model.py"}
+"""Kinds that need a service or a model of the test's own."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +113,8 @@ def later(world: World, observation: Observation) -> Observation:
 
 
 def test_every_built_in_kind_is_tested_here() -> None:
-    assert {kind.partition(":")[0] for kind in EVERY} == {kind.partition(":")[0] for kind in KINDS}
+    assert {kind.partition(":")[0] for kind in (*EVERY, *ELSEWHERE)} == {kind.partition(":")[0] for kind in KINDS}
+    assert all((Path(__file__).parent / file).is_file() for file in ELSEWHERE.values())
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -203,6 +211,11 @@ def test_learners_that_read_the_log_alone_beat_random(
         "uplift",
         "debiased",
         "rerank:linucb",
+        "multimodal",
+        "mmr",
+        "dpp",
+        "mixture",
+        "rules",
     )
     values = {name: session_value(lanes, trained[name].agent.act) for name in names}
     lanes.close()

@@ -54,8 +54,9 @@ def test_the_example_scenario_of_the_page_is_read(tmp_path: Path) -> None:
 def test_the_examples_of_the_data_page_work(capsys: pytest.CaptureFixture[str]) -> None:
     from scenarios.yaml_text import parse_yaml
 
-    (text,) = examples("data.md", "yaml")
-    assert DataSettings.model_validate(parse_yaml(text, "data.md")["data"]).policy_inputs == ["country"]
+    first, media = (DataSettings.model_validate(parse_yaml(t, "data.md")["data"]) for t in examples("data.md", "yaml"))
+    assert first.policy_inputs == ["country"]
+    assert set(media.modalities) == {"year", "cover", "sound", "made"}
     (code,) = examples("data.md", "python")
     exec(compile(code, "docs/data.md", "exec"), {})
     assert capsys.readouterr().out.startswith("100000 943 Toy Story")

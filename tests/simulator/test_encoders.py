@@ -44,7 +44,7 @@ def test_every_named_encoder_is_there_or_says_what_to_install() -> None:
     ("name", "says"),
     [
         ("minilmm", "did you mean 'minilm'"),
-        ("./nowhere", "neither a known encoder nor a folder"),
+        ("./nowhere", "neither a known name nor a folder"),
         ("someone/no-such-encoder", "is not in the Hugging Face cache and cannot be fetched"),
     ],
 )

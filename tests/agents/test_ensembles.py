@@ -1,0 +1,252 @@
+"""Agents made of agents: diversity against slow twins, the mixture's choice, rules that hold and rules refused.
+
+Sabotaged once, each seen red: likeness to the last chosen item only (MMR), the Cholesky column not divided (DPP), arms
+paid by the slate's first click, candidates of `never` not narrowed, the must item put over another must's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.base import AgentError, Observation, Training
+from agents.contract import check_agent
+from agents.diversity import DPP, MMR, Diversified, DiversitySettings
+from agents.loading import resolve_kind, train
+from agents.settings import AgentSettings
+from simulator.errors import InputError
+from simulator.log import InteractionLog
+from simulator.world import World
+from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
+
+
+@pytest.fixture(scope="module")
+def world_and_log() -> tuple[World, InteractionLog]:
+    return taught_world()
+
+
+def made(
+    world_and_log: tuple[World, InteractionLog], kind: str, training: Training | None = None, **params: Any
+) -> Any:
+    settings = AgentSettings.model_validate({"name": "one", "kind": kind, "params": params})
+    return train(settings, training or training_in(*world_and_log), Path()).agent
+
+
+def slates(agent: Any, observation: Observation, seed: int = 0) -> np.ndarray:
+    return np.asarray(agent.act(observation, np.random.default_rng(seed)))
+
+
+# ------------------------------------------------------------------------------------------------------ diversity
+
+
+@pytest.mark.parametrize("kind", ["mmr", "dpp"])
+def test_without_strength_the_slates_are_the_agents_own_and_with_more_no_two_items_are_as_near(
+    kind: str, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    world, log = world_and_log
+    observation = observed(world)
+    own = slates(made(world_and_log, "popularity"), observation)
+    content = log.catalogue.content
+    assert content is not None
+
+    def nearest(strength: float) -> float:
+        """Greatest cosine of two items of a slate, mean over users."""
+        v = content[slates(made(world_and_log, kind, agent="popularity", strength=strength), observation)]
+        likeness = v @ v.transpose(0, 2, 1) - 2 * np.eye(v.shape[1])
+        return float(likeness.max(axis=(1, 2)).mean())
+
+    assert np.array_equal(slates(made(world_and_log, kind, agent="popularity", strength=0), observation), own)
+    assert nearest(0.0) > nearest(0.5) + 0.1
+    assert nearest(0.5) > nearest(0.95) - 1e-6
+
+
+def slow_mmr(likeness: np.ndarray, relevance: np.ndarray, there: np.ndarray, size: int, s: float) -> list[int]:
+    chosen: list[int] = []
+    for _ in range(size):
+        left = [i for i in range(len(there)) if there[i] and i not in chosen]
+        if not left:
+            break
+        value = {i: (1 - s) * relevance[i] - s * max((likeness[i, j] for j in chosen), default=0) for i in left}
+        chosen.append(max(left, key=value.__getitem__))
+    return chosen + [-1] * (size - len(chosen))
+
+
+def slow_dpp(likeness: np.ndarray, relevance: np.ndarray, there: np.ndarray, size: int, s: float) -> list[int]:
+    quality = np.exp(relevance * (1 - s) / (2 * s))
+    kernel = quality[:, None] * likeness * quality
+    chosen: list[int] = []
+    for _ in range(size):
+        left = [i for i in range(len(there)) if there[i] and i not in chosen]
+        if not left:
+            break
+        value = {i: np.linalg.slogdet(kernel[np.ix_([*chosen, i], [*chosen, i])])[1] for i in left}
+        chosen.append(max(left, key=value.__getitem__))
+    return chosen + [-1] * (size - len(chosen))
+
+
+@pytest.mark.parametrize(("agent", "slow"), [(MMR, slow_mmr), (DPP, slow_dpp)])
+def test_the_choice_is_that_of_the_slow_twin(agent: type[Diversified], slow: Any) -> None:
+    rng = np.random.default_rng(8)
+    vectors = rng.standard_normal((20, 12, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    likeness, relevance = vectors @ vectors.transpose(0, 2, 1), (1 / np.log2(2 + np.arange(12))).astype(np.float32)
+    there = rng.random((20, 12)) < 0.8
+    there[0, 3:] = False
+    for s in (0.2, 0.7):
+        found = agent(DiversitySettings(strength=s), [None]).choose(likeness, relevance, there, 5)  # type: ignore[list-item]
+        assert found.tolist() == [slow(likeness[u], relevance, there[u], 5, s) for u in range(20)]
+
+
+def test_a_copy_of_a_chosen_item_adds_nothing_to_a_determinant_and_comes_last() -> None:
+    vectors = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3]][None]
+    chosen = DPP(DiversitySettings(strength=0.5), [None]).choose(  # type: ignore[list-item]
+        vectors @ vectors.transpose(0, 2, 1), np.ones(5, np.float32), np.ones((1, 5), bool), 5
+    )
+    assert sorted(chosen[0, :4].tolist()) == [0, 2, 3, 4]
+    assert chosen[0, 4] == 1
+
+
+# -------------------------------------------------------------------------------------------------------- mixture
+
+
+@pytest.mark.parametrize("algorithm", ["thompson", "exp3"])
+def test_a_mixture_comes_to_serve_users_by_the_better_agent(
+    algorithm: str, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    agents = [{"kind": "random"}, {"kind": "popularity"}, {"kind": "random"}]
+    training = training_in(*world_and_log, budget=6_000)
+    mixture = made(world_and_log, "mixture", training, agents=agents, algorithm=algorithm, exploration=0.2)
+    shares = mixture.shares(observed(world_and_log[0], 60))
+    assert abs(shares.sum() - 1) < 1e-9
+    assert shares[1] > (0.95 if algorithm == "thompson" else 0.6), shares
+
+
+def test_an_untrained_mixture_serves_by_any_agent(world_and_log: tuple[World, InteractionLog]) -> None:
+    agents = [{"kind": "popularity"}, {"kind": "content"}]
+    mixture = made(world_and_log, "mixture", training_in(*world_and_log, budget=0), agents=agents)
+    observation = observed(world_and_log[0], 60)
+    check_agent(mixture, observation, ITEMS)
+    shown = slates(mixture, observation)
+    like = [np.mean((shown == slates(arm, observation)).all(axis=1)) for arm in mixture.arms]
+    assert all(0.25 < share < 0.75 for share in like), like
+
+
+# ---------------------------------------------------------------------------------------------------------- rules
+
+
+def under_rules(world_and_log: tuple[World, InteractionLog], *rules: dict[str, Any], agent: str = "popularity") -> Any:
+    """The agent under rules, in a catalogue whose items have a stock and whose users' ages were standardised."""
+    world, log = world_and_log
+    stock = np.arange(ITEMS, dtype=np.float32)[:, None] % 7
+    stock[5] = np.nan
+    scale = np.array([[40.0, 10.0], [0.0, 1.0]])
+    features = log.catalogue.user_features.copy()
+    features[:, 1] = features[:, 1] > 0
+    catalogue = replace(log.catalogue, modalities={"stock": stock}, user_feature_scale=scale, user_features=features)
+    training = training_in(world, replace(log, catalogue=catalogue))
+    return made(world_and_log, "rules", training, agent=agent, rules=list(rules))
+
+
+def with_ages(world: World, ages: list[float]) -> Observation:
+    seen = observed(world, len(ages))
+    features = np.column_stack([(np.array(ages) - 40) / 10, np.arange(len(ages)) % 2]).astype(np.float32)
+    return replace(seen, user_features=features)
+
+
+def test_an_age_limit_holds_for_those_below_it_alone(world_and_log: tuple[World, InteractionLog]) -> None:
+    world, log = world_and_log
+    adult = log.catalogue.item_categories[:, 0] > 0
+    seen = with_ages(world, [17.9, 18.0, 40.0, 12.0])
+    agent = under_rules(world_and_log, {"never": {"category": "a"}, "when": {"age": "< 18"}})
+    shown, own = slates(agent, seen), slates(made(world_and_log, "popularity"), seen)
+    assert adult[own].any(axis=1).all()  # or the limit would limit nothing
+    assert not adult[shown[[0, 3]]].any()
+    assert np.array_equal(shown[[1, 2]], own[[1, 2]])
+
+
+def test_what_is_out_of_stock_is_not_shown_and_the_unknown_passes_never_but_not_only(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    seen = with_ages(world_and_log[0], [30.0] * 6)
+    candidates = np.zeros((6, ITEMS), bool)
+    candidates[:, :14] = True
+    seen = replace(seen, candidates=candidates)
+    shown = slates(under_rules(world_and_log, {"never": {"stock": "< 5"}}), seen)
+    assert {int(i) for i in shown.ravel()} == {5, 6, 12, 13}
+    with pytest.raises(AgentError, match=r"3 of 14 candidates are left for user 0, and a slate has 4 places"):
+        slates(under_rules(world_and_log, {"only": {"stock": ">= 5"}}), seen)
+
+
+def test_a_must_is_met_by_the_agents_best_and_two_of_them_do_not_undo_each_other(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    world, log = world_and_log
+    seen = with_ages(world, [30.0, 31.0, 50.0, 60.0])
+    own = slates(made(world_and_log, "popularity"), seen)
+    rare = {"must": {"stock": "== 3", "category": "c"}, "at_least": 2}
+    other = {"must": {"stock": "== 4"}, "at_least": 2, "when": {"gender": "F"}}
+    shown = slates(under_rules(world_and_log, rare, other), seen)
+    wanted = (np.arange(ITEMS) % 7 == 3) & (log.catalogue.item_categories[:, 2] > 0)
+    assert (wanted[shown].sum(axis=1) == 2).all()
+    assert ((shown % 7 == 4).sum(axis=1) >= 2)[1::2].all()
+    narrowed = replace(seen, candidates=seen.candidates & wanted)
+    best = slates(made(world_and_log, "popularity"), narrowed)
+    for row in range(4):
+        assert set(best[row, :2]) == {i for i in shown[row] if wanted[i]}
+    assert (own[::2, :2] == shown[::2, :2]).all()  # the rest of the slate is the agent's own
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"never": {"category": "aa"}}, "rules[0].never.category: no item has 'aa'"),
+        ({"never": {"stok": "< 1"}}, "rules[0].never.stok: is nothing known of items; did you mean 'stock'?"),
+        ({"never": {"stock": "few"}}, "rules[0].never.stock: 'few' is no comparison with a number"),
+        ({"never": {"id": "i999"}}, "rules[0].never.id: no item has 'i999'"),
+        ({"must": {"category": "a"}, "when": {"agee": "< 3"}}, "rules[0].when.agee: is not among data.policy_inputs"),
+        ({"must": {"category": "a"}, "when": {"gender": "X"}}, "rules[0].when.gender: no user has 'X'"),
+    ],
+)
+def test_a_rule_about_what_is_not_there_is_one_line(
+    world_and_log: tuple[World, InteractionLog], rule: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        under_rules(world_and_log, rule)
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {never: {category: a}, must: {category: b}}", "this one says never and must"),
+        ("- {when: {age: '< 18'}}", "this one says none"),
+        ("- {never: {stock: '< one'}}", "'< one' is no comparison"),
+        ("- {nevr: {stock: 1}}", "nevr"),
+        ("never: {category: a}", "is no list of rules"),
+        ("- {never: [", "cannot be read (ParserError"),
+    ],
+)
+def test_a_file_of_rules_that_are_none_is_refused_before_anything_trains(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "rules.yaml").write_text(text)
+    entry = AgentSettings(name="kept", kind="rules", params={"file": "rules.yaml"})
+    with pytest.raises(InputError) as refused:
+        resolve_kind(entry, tmp_path, where="agents[2]")
+    assert "agents[2].params.file: 'rules.yaml'" in str(refused.value)
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_rules_of_a_file_are_read_from_the_scenarios_folder_and_belong_to_what_the_agent_depends_on(
+    tmp_path: Path, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    (tmp_path / "rules.yaml").write_text("- never: {category: [a, b]}\n")
+    spec = resolve_kind(AgentSettings(name="kept", kind="rules", params={"file": "rules.yaml"}), tmp_path)
+    assert spec.files == (f"{tmp_path / 'rules.yaml'}:",)
+    agent = train(spec, training_in(*world_and_log), tmp_path).agent
+    forbidden = world_and_log[1].catalogue.item_categories[:, :2].any(axis=1)
+    assert not forbidden[slates(agent, observed(world_and_log[0]))].any()
