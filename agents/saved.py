@@ -1,6 +1,6 @@
 """A trained agent as a folder: written by every run, read as an agent's `kind`, and opened in a child process only.
 
-The folder holds `agent.json` (what it is), `agent.pkl` (what it learned) and, of a user's own class, `agent.py`.
+The folder holds `agent.json` (what it is), `agent.pickle` (what it learned) and, of a user's own class, `agent.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from simulator.log import Catalogue
 if TYPE_CHECKING:
     from agents.loading import AgentSpec
 
-MANIFEST, STATE, SOURCE = "agent.json", "agent.pkl", "agent.py"
+MANIFEST, STATE, SOURCE = "agent.json", "agent.pickle", "agent.py"
 
 
 class SavedAgent(BaseModel):
@@ -36,7 +36,7 @@ class SavedAgent(BaseModel):
     has_probabilities: bool = Field(description="it can say its action probabilities")
     catalogue: str = Field(description="sha256 of the item ids in their order, and of the user features' names")
     n_items: int = Field(ge=0, description="items of that catalogue")
-    sha256: str = Field(description="of agent.pkl")
+    sha256: str = Field(description="of agent.pickle")
 
 
 def catalogue_digest(catalogue: Catalogue) -> str:

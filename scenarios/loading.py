@@ -245,6 +245,8 @@ def without_folders(scenario: Scenario) -> dict[str, Any]:
         value = dump["data"][key]
         if value is not None and value not in DATASETS:
             dump["data"][key] = Path(value).name
+    for modality in dump["data"]["modalities"].values():
+        modality["files"] = modality["files"] and Path(modality["files"]).name
     return dump
 
 
