@@ -242,7 +242,7 @@ def picked(rng: Rng, shift: float, users: int = 600) -> Check:
     mine = (r.p > np.quantile(r.p, 0.8)) & (rng.random(len(r)) < 0.5)
     p = sigmoid(logit(r.p) + shift)
     rows = PickedRows(p[mine], r.y[mine], r.user[mine], 1 / r.item_exposure[mine])
-    return picks_from_rows(rows, self_selected=False).check
+    return picks_from_rows(rows).check
 
 
 def against_known(rng: Rng, ratio: float) -> Check:

@@ -36,7 +36,8 @@ class SimulatedEvidence:
         flights: the judge worlds.
         swept: (assumed part, value of its parameter, the same agents flown with it).
         mistrust: None where the simulator is trusted, else the checks that failed.
-        self_selected: users chose what to rate, so picks are printed and correct nothing.
+        given: under what condition the log's rows speak (`picks.said_of`). On a self-selected log picks are printed and
+            correct nothing.
         corrected: (flights, agent, metric, level, share) -> value corrected by the picks check, of the worst-served
             share of users where one is given.
         corrected_difference: (flights, agent, vs, metric, level) -> its difference.
@@ -48,13 +49,22 @@ class SimulatedEvidence:
     flights: Flights
     swept: Sequence[tuple[str, float, Flights]] = ()
     mistrust: str | None = None
-    self_selected: bool = False
+    given: str = ""
     corrected: Corrected | None = None
     corrected_difference: CorrectedDifference | None = None
     picks_difference: PicksDifference | None = None
     fairness: Fairness | None = None
     off_policy: OffPolicy | None = None
     _found: dict[tuple[Term, str, float], Evidence] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def self_selected(self) -> bool:
+        """Whether users chose what to rate."""
+        return self.given == CHOSE_TO_RATE
+
+    def _scope(self, metric: str) -> tuple[str, ...]:
+        """The condition, for a metric of what users do: what was merely shown needs no log to be true."""
+        return (self.given,) if self.given and METRICS[metric].behaviour else ()
 
     def sweeps(self) -> Iterable[tuple[str, float, GateEvidence]]:
         """The same evidence with the flights of each swept value."""
@@ -102,7 +112,7 @@ class SimulatedEvidence:
             self.corrected(flights, agent, metric, level, share),
             self.corrected(flights, agent, metric, 0.95, share),
             n_worlds=flights.n_worlds,
-            scope=("corrected by the picks check",),
+            scope=("corrected by the picks check", *self._scope(metric)),
         )
 
     def _paired(self, term: Term, agent: str, level: float) -> Evidence:
@@ -123,7 +133,7 @@ class SimulatedEvidence:
             n_worlds=self.flights.n_worlds,
             blocked=blocked,
             alternative=alternative,
-            scope=(*paired.scope, *((CHOSE_TO_RATE,) if behaviour and self.self_selected else ())),
+            scope=(*paired.scope, *self._scope(term.subject)),
             components=paired.components,
             scale=abs(other) if term.statistic == "difference" else 1.0,
         )
@@ -145,13 +155,12 @@ class SimulatedEvidence:
     def _rank(self, agent: str, metric: str, level: float) -> Evidence:
         rank, estimate = self._rank_at(agent, metric, level)
         _, usual = self._rank_at(agent, metric, 0.95)
-        scope = (CHOSE_TO_RATE,) if METRICS[metric].behaviour and self.self_selected else ()
         return Evidence(
             estimate,
             usual,
             worlds=tuple(float(place) for place in rank.worlds),
             n_worlds=self.flights.n_worlds,
-            scope=scope,
+            scope=self._scope(metric),
         )
 
     def _rank_at(self, agent: str, metric: str, level: float) -> tuple[Rank, Estimate]:
@@ -176,12 +185,11 @@ class SimulatedEvidence:
         if self.fairness is None:
             why = f"groups: none for {term.attribute}; name data.sensitive and evaluate.fairness"
             return Evidence(Estimate.withhold(str(term), why, level=level), n_worlds=self.flights.n_worlds)
-        scope = (CHOSE_TO_RATE,) if METRICS[term.subject].behaviour and self.self_selected else ()
         return Evidence(
             self.fairness(self.flights, term, agent, level),
             self.fairness(self.flights, term, agent, 0.95),
             n_worlds=self.flights.n_worlds,
-            scope=scope,
+            scope=self._scope(term.subject),
         )
 
     def _logged(self, term: Term, agent: str, level: float) -> Evidence:

@@ -23,7 +23,7 @@ from evaluators.logged_check import LoggedCheck
 from evaluators.logged_rounds import OffPolicyEvidence
 from evaluators.metrics import METRICS
 from evaluators.off_policy import sharpe_ratio
-from evaluators.picks import Picks
+from evaluators.picks import CHOSE_TO_RATE, Picks
 from evaluators.precision import planned_users
 from evaluators.profiles import profiles
 from evaluators.report import (
@@ -99,7 +99,7 @@ class Evidences:
         shifted: for each training seed the flights in B_1 with the shifts of the picks.
         logged: off-policy estimates on rounds logged in B_1.
         population: whom and what the agents served.
-        self_selected: users chose what to rate.
+        given: under what condition the log's rows speak of what agents pick (`picks.said_of`).
         on_log: the agents on the log's own rounds.
     """
 
@@ -108,7 +108,7 @@ class Evidences:
     shifted: Mapping[str, Sequence[Sequence[tuple[Flight, ...] | None]]]
     logged: Mapping[str, LoggedCheck]
     population: Population
-    self_selected: bool
+    given: str
     on_log: OffPolicyEvidence
 
 
@@ -181,7 +181,7 @@ def find(
         flights=flights,
         swept=[(f"{part}.{parameter}", value, of) for (part, parameter, value), of in swept],
         mistrust=fidelity.mistrust,
-        self_selected=evidence.self_selected,
+        given=evidence.given,
         corrected=corrections.corrected,
         corrected_difference=corrections.difference,
         picks_difference=corrections.picks_difference,
@@ -293,7 +293,7 @@ def _known_checks(
         if why is not None:
             return Simulated(Estimate.withhold("simulated", why))
         value = flights.simulated(name, metric)
-        if METRICS[metric].behaviour and not evidence.self_selected and name in evidence.picks:
+        if METRICS[metric].behaviour and evidence.given != CHOSE_TO_RATE and name in evidence.picks:
             corrected = corrections.corrected(flights, name, metric, 0.95)
             value = corrected if corrected.value is not None else value
         now = float(flights.values[metric][name].by_world[0])
@@ -321,7 +321,7 @@ def _order_on_log(
         if estimator in MODEL_ONLY:
             continue
         values = {name: evidence.on_log.estimate(name, estimator) for name in users}
-        found = order_on_log(estimator, values, users.get, rng, self_selected=evidence.self_selected)
+        found = order_on_log(estimator, values, users.get, rng, self_selected=evidence.given == CHOSE_TO_RATE)
         if found is not None and found.estimate.value is not None:
             return (found,)
         first = first or found

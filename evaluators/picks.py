@@ -26,6 +26,15 @@ TOP = 10
 """Choices counted as picks: the top 10, or the slate where that is longer."""
 LARGEST_SHIFT = 30.0
 CHOSE_TO_RATE = "given that the user chose to rate"
+GIVEN_WHAT_WAS_SHOWN = "given what was shown"
+"""Said where a policy that nobody logged chose: rows are weighed by items' exposure, not by what it knew of users."""
+
+
+def said_of(log: InteractionLog) -> str:
+    """The condition under which a log's rows speak of an agent's picks; "" where exposure was logged or drawn."""
+    if log.self_selected:
+        return CHOSE_TO_RATE
+    return GIVEN_WHAT_WAS_SHOWN if log.exposure == "unlogged policy" and log.propensity is None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Picks:
         shift: logits to add to every appeal so that O/E is 1 (None where withheld).
         shift_low: the same for the lower limit of O/E; None where there is none.
         shift_high: the same for the upper limit; None where no probability could reach it.
-        self_selected: the log has ratings that users chose to give: the check holds only given that choice.
+        given: the condition under which the check holds: that users chose to rate, or what an unlogged policy showed.
     """
 
     estimate: Estimate
@@ -65,7 +74,7 @@ class Picks:
     shift: float | None
     shift_low: float | None
     shift_high: float | None
-    self_selected: bool
+    given: str = ""
 
     @property
     def check(self) -> Check:
@@ -161,12 +170,12 @@ def picks_of(
     weight = share / exposure
     y = log.primary[rows].astype(np.float64)
     rows_picked = PickedRows(p[picked], y[picked], log.user[rows][picked], weight[picked])
-    return picks_from_rows(rows_picked, self_selected=log.self_selected, level=level)
+    return picks_from_rows(rows_picked, given=said_of(log), level=level)
 
 
-def picks_from_rows(rows: PickedRows, *, self_selected: bool, level: float = 0.95) -> Picks:
+def picks_from_rows(rows: PickedRows, *, given: str = "", level: float = 0.95) -> Picks:
     """The picks check from the picked rows."""
-    label = f"; {CHOSE_TO_RATE}" if self_selected else ""
+    label = f"; {given}" if given else ""
     method = f"O/E on the agent's own picks, held-out users, rows weighted by 1 / item exposure{label}"
     events, n = int(rows.y.sum()), len(rows.y)
     if events < FEWEST_EVENTS:
@@ -175,16 +184,16 @@ def picks_from_rows(rows: PickedRows, *, self_selected: bool, level: float = 0.9
             f"needs {FEWEST_EVENTS}; more held-out users would help"
         )
         estimate = Estimate.withhold(method, why, n=len(np.unique(rows.user)), level=level)
-        return Picks(estimate, events, rows, None, None, None, self_selected)
+        return Picks(estimate, events, rows, None, None, None, given)
     estimate = observed_over_expected(rows.p, rows.y, rows.user, weight=rows.weight, level=level, method=method)
     if estimate.value is None:
-        return Picks(estimate, events, rows, None, None, None, self_selected)
+        return Picks(estimate, events, rows, None, None, None, given)
     estimate = replace(estimate, diagnostics={"events": events, "rows": n})
     low, high = estimate.low, estimate.high
     assert low is not None
     assert high is not None
     shift, shift_low, shift_high = (logit_shift(rows.p, rows.weight, x) for x in (estimate.value or 0.0, low, high))
-    return Picks(estimate, events, rows, shift, shift_low, shift_high, self_selected)
+    return Picks(estimate, events, rows, shift, shift_low, shift_high, given)
 
 
 def picks_difference(first: Picks, second: Picks, *, level: float = 0.95) -> Estimate:
@@ -240,7 +249,8 @@ def corrected(
         at_low: value flown with `picks.shift_low`.
         at_high: value flown with `picks.shift_high`.
     """
-    label = f", {CHOSE_TO_RATE}: printed, decides no gate" if picks.self_selected else ""
+    label = f", {picks.given}" if picks.given else ""
+    label += ": printed, decides no gate" if picks.given == CHOSE_TO_RATE else ""
     method = (
         f"flight with the appeal logit shifted until the picks' O/E is 1; scope: users like the held-out ones{label}"
     )

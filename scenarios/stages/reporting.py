@@ -39,6 +39,7 @@ def evaluate(
     """Compare, rank, correct, check for fairness and effect, and decide the gates."""
     from evaluators.findings import AgentFacts, Evidences, find
     from evaluators.for_whom import Population
+    from evaluators.picks import said_of
 
     log, scenario = data.log, setting.scenario
     users = worlds.judges[0].starts.user
@@ -86,7 +87,7 @@ def evaluate(
                     ).astype(np.float64),
                     categories=log.catalogue.item_categories,
                 ),
-                self_selected=log.self_selected,
+                given=said_of(log),
                 on_log=flown.on_log,
             ),
             evaluate=scenario.evaluate,

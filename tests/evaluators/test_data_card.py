@@ -212,6 +212,17 @@ def test_the_card_is_json_the_report_takes_it_and_the_page_and_the_text_show_it(
     report = report.model_copy(update={"data": report.data.model_copy(update={"holds": held})})
     page = render_page(report)
     assert "What the log can tell" in page
+    assert "No impressions are logged, no sessions, no positions, no propensities." in page
+    spread = content["rows_per_user"] | {"least": 0.0125, "most": 0.5}
+    more = {"impressions": 1200, "sessions": 340, "positions": 4, "propensity": spread, "random_rows": 56}
+    shown = DataCardModel.model_validate(json.loads(json.dumps(content | more)))
+    told = render_page(report.model_copy(update={"data": report.data.model_copy(update={"holds": shown})}))
+    for words in (
+        "1,200 impressions are logged, 340 sessions, positions from 1 to 5",
+        "propensities from 0.0125 to 0.5",
+        "56 rows are of items drawn uniformly at random",
+    ):
+        assert words in told
     assert "popular against rare items" in page
     assert "side: &lt;b&gt;a" in page
     assert "no &lt;i&gt;times&lt;/i&gt;" in page

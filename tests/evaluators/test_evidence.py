@@ -18,7 +18,7 @@ from evaluators.evidence import Corrections, GroupGaps, SimulatedEvidence
 from evaluators.flights import Flights
 from evaluators.gates import GateSettings, Term, decide_gates
 from evaluators.intervals import t_quantile
-from evaluators.picks import CHOSE_TO_RATE, PickedRows, Picks, picks_from_rows
+from evaluators.picks import CHOSE_TO_RATE, GIVEN_WHAT_WAS_SHOWN, PickedRows, Picks, picks_from_rows
 
 USERS = 120
 METRICS = ("reward", "coverage")
@@ -105,13 +105,23 @@ def test_what_was_shown_needs_no_correction() -> None:
 
 
 def test_on_a_self_selected_log_no_mean_decides_and_a_difference_does() -> None:
-    evidence = evidence_of(answers=Answers(gap=3.0), self_selected=True)
+    evidence = evidence_of(answers=Answers(gap=3.0), given=CHOSE_TO_RATE)
     said, reason = verdict(evidence, "mean(reward) > 1")
     assert said == "undecided"
     assert CHOSE_TO_RATE in reason
     said, reason = verdict(evidence, "difference(reward, vs=base) > 0")
     assert said == "pass"
     assert CHOSE_TO_RATE in reason
+
+
+def test_where_an_unlogged_policy_chose_numbers_decide_given_what_it_showed() -> None:
+    """Only what users did depends on it: what an agent shows is known without a log."""
+    evidence = evidence_of(answers=Answers(value=7.0, gap=0.05, gap_half=0.08), given=GIVEN_WHAT_WAS_SHOWN)
+    for rule in ("mean(reward) > 1", "difference(reward, vs=base) > -9", "rank(reward) <= 2"):
+        said, reason = verdict(evidence, rule)
+        assert said == "pass"
+        assert "given what was shown" in reason
+    assert "given what was shown" not in verdict(evidence, "mean(coverage) > 1")[1]
 
 
 # ----------------------------------------------------------------------------------------------------- differences
@@ -259,7 +269,7 @@ def picks_of(ratio: float) -> Picks:
     p = rng.uniform(0.2, 0.4, 2_000)
     y = (rng.random(2_000) < ratio * p).astype(np.float64)
     rows = PickedRows(p, y, np.repeat(np.arange(200), 10), np.ones(2_000))
-    return picks_from_rows(rows, self_selected=False)
+    return picks_from_rows(rows)
 
 
 def corrections_of(shifted: tuple[float, float, float] = (2.5, 2.2, 2.8)) -> Corrections:
@@ -305,7 +315,7 @@ def test_nothing_is_corrected_without_picks_or_flights_that_were_shifted() -> No
     assert "base was not checked" in (corrections.picks_difference("mine", "base", 0.95).withheld or "")
     unflown = replace(corrections, shifted={})
     assert "did not fly" in (unflown.corrected(TWO, "mine", "reward", 0.95).withheld or "")
-    few = picks_from_rows(PickedRows(np.full(40, 0.3), np.zeros(40), np.arange(40), np.ones(40)), self_selected=False)
+    few = picks_from_rows(PickedRows(np.full(40, 0.3), np.zeros(40), np.arange(40), np.ones(40)))
     assert "25" in (replace(corrections, picks={"mine": few}).corrected(TWO, "mine", "reward", 0.95).withheld or "")
     no_limit = replace(corrections, shifted={"mine": (*corrections.shifted["mine"][:2], None)})
     assert "no appeal reaches a limit" in (no_limit.corrected(TWO, "mine", "reward", 0.95).withheld or "")

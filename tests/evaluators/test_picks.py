@@ -9,6 +9,7 @@ import pytest
 
 from evaluators.estimate import Estimate
 from evaluators.picks import (
+    CHOSE_TO_RATE,
     PickedRows,
     ShiftedFlights,
     corrected,
@@ -19,6 +20,7 @@ from evaluators.picks import (
     picks_difference,
     picks_from_rows,
     picks_of,
+    said_of,
     times_picked,
 )
 from simulator.log import HELD_OUT, split_users
@@ -79,11 +81,15 @@ def test_picked_rows_are_weighted_by_one_over_item_exposure(rng: np.random.Gener
     assert "chose to rate" not in found.estimate.method
     rated = picks_of([slates], users, replace(log, self_selected=True), rows, p)
     assert "given that the user chose to rate" in rated.estimate.method
+    unlogged = replace(log, self_selected=False, exposure="unlogged policy", propensity=None)
+    assert said_of(unlogged) == "given what was shown"
+    assert said_of(replace(unlogged, propensity=np.ones(len(log)))) == ""
+    assert said_of(replace(unlogged, exposure="uniformly random")) == ""
 
 
 def test_picks_under_25_events_are_withheld(rng: np.random.Generator) -> None:
     rows = picked(rng, n=40)
-    found = picks_from_rows(rows, self_selected=False)
+    found = picks_from_rows(rows)
     assert found.events < 25
     assert found.estimate.value is None
     assert found.shift is None
@@ -93,12 +99,12 @@ def test_picks_under_25_events_are_withheld(rng: np.random.Generator) -> None:
 
 def test_the_shift_makes_the_picks_right(rng: np.random.Generator) -> None:
     rows = picked(rng, n=4000, bias=0.7)
-    found = picks_from_rows(rows, self_selected=False)
+    found = picks_from_rows(rows)
     assert found.check.verdict == "fail"
     assert found.shift_low < found.shift < found.shift_high
     assert found.shift == pytest.approx(0.7, abs=0.15)
     shifted = 1 / (1 + np.exp(-(np.log(rows.p / (1 - rows.p)) + found.shift)))
-    again = picks_from_rows(replace(rows, p=shifted), self_selected=False)
+    again = picks_from_rows(replace(rows, p=shifted))
     assert again.estimate.value == pytest.approx(1.0)
     assert again.shift == pytest.approx(0.0, abs=1e-9)
 
@@ -111,21 +117,21 @@ def test_no_shift_reaches_more_events_than_rows() -> None:
 
 
 def test_two_agents_with_one_set_of_picks_are_flattered_alike(rng: np.random.Generator) -> None:
-    first = picks_from_rows(picked(rng, bias=0.4), self_selected=False)
+    first = picks_from_rows(picked(rng, bias=0.4))
     same = picks_difference(first, first)
     assert same.value == 0
     assert same.high == pytest.approx(0.0, abs=1e-12)
-    other = picks_from_rows(picked(rng, n=3000, bias=-0.4), self_selected=False)
+    other = picks_from_rows(picked(rng, n=3000, bias=-0.4))
     gap = picks_difference(first, other)
     expected = np.log(first.estimate.value) - np.log(other.estimate.value)
     assert gap.value == pytest.approx(expected)
     assert gap.low > 0
-    withheld = picks_from_rows(picked(rng, n=40), self_selected=False)
+    withheld = picks_from_rows(picked(rng, n=40))
     assert picks_difference(first, withheld).value is None
 
 
 def test_the_corrected_value_is_the_shifted_flight_with_both_half_widths_in_squares(rng: np.random.Generator) -> None:
-    found = picks_from_rows(picked(rng, bias=0.4), self_selected=False)
+    found = picks_from_rows(picked(rng, bias=0.4))
     simulated = Estimate(2.0, 1.7, 2.3, 0.95, 100, "simulated")
     value = corrected(simulated, found, 2.6, 2.2, 3.0)
     assert value.value == 2.6
@@ -133,7 +139,7 @@ def test_the_corrected_value_is_the_shifted_flight_with_both_half_widths_in_squa
     assert "no gate" not in value.method
     assert corrected(simulated, found, 2.6, 2.2, None).withheld is not None
     assert corrected(Estimate.withhold("simulated", "failed"), found, 2.6, 2.2, 3.0).withheld == "failed"
-    rated = corrected(simulated, replace(found, self_selected=True), 2.6, 2.2, 3.0)
+    rated = corrected(simulated, replace(found, given=CHOSE_TO_RATE), 2.6, 2.2, 3.0)
     assert "decides no gate" in rated.method
     gap = corrected_difference(
         Estimate(0.5, 0.4, 0.6, 0.95, 100, "d"),

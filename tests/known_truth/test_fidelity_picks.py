@@ -102,7 +102,7 @@ def replicate(seed: int, *, users: int = 600, held_out: int = 400, rows: int = 4
 
 def corrected_value(flown: Flown, rows: PickedRows) -> Estimate:
     """One flight with the appeal shifted, as the product makes it, from the given picked rows."""
-    check = picks_from_rows(rows, self_selected=False)
+    check = picks_from_rows(rows)
     simulated = ratio_by_user(flown.judged, np.ones(len(flown.judged)), np.arange(len(flown.judged)), method="judged")
     at = [
         None if s is None else float(sigmoid(flown.logit_picks + s).mean())
@@ -128,7 +128,7 @@ def summary(seeds: range) -> dict[str, float]:
         note("undersells", flown.judged.mean() / flown.truth)
         note("optimism > 0", optimism(one_world(flown.claimed), one_world(flown.judged)).low > 0)
         note("optimism of A against itself", optimism(one_world(flown.claimed), one_world(flown.claimed)).low > 0)
-        check = picks_from_rows(flown.rows, self_selected=False)
+        check = picks_from_rows(flown.rows)
         note("O/E on picks", check.estimate.value)
         note("detected", check.estimate.low > 1)
         note("O/E on all rows", flown.all_rows.value)
