@@ -1,7 +1,7 @@
 """Agents made of agents: diversity against slow twins, the mixture's choice, rules that hold and rules refused.
 
 Sabotaged once, each seen red: likeness to the last chosen item only (MMR), the Cholesky column not divided (DPP), arms
-paid by the slate's first click, candidates of `never` not narrowed, the must item put over another must's.
+paid by another session's reward, candidates of `never` not narrowed, the must item put over another must's.
 """
 
 from __future__ import annotations

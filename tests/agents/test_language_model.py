@@ -1,7 +1,6 @@
 """A language model as an agent: a tiny random model in a folder, and a stub of an endpoint.
 
-Sabotaged once, each seen red: log-likelihoods shifted by a token, padding counted, the cache keyed without the prompt,
-numbers counted from 0, the budget of questions not kept.
+Sabotaged once, each seen red: log-likelihoods shifted by a token, numbers counted from 0, a question too many.
 """
 
 from __future__ import annotations
@@ -75,7 +74,9 @@ def made(world_and_log: tuple[World, InteractionLog], **params: Any) -> Language
 @pytest.mark.parametrize("name", ["causal", "seq2seq"])
 def test_likelihoods_are_those_of_one_text_at_a_time(name: str, models: dict[str, Path]) -> None:
     model = LocalModel(str(models[name]))
-    begin, texts = "Someone liked these : item 3 ; item 4 .", ["item 7", "item 8 , item 9", "item", "item 10 . item"]
+    begin, texts = "Someone liked these : item 3 ; item 4 .", [
+        "item 7", "item 8 , item 9", "item", "item 10 . item", *(f"item {k}" for k in range(20, 30)),
+    ]  # fmt: skip
 
     def alone(text: str) -> float:
         head, part = (model.tokenizer(t)["input_ids"] for t in (begin, text))
@@ -86,7 +87,7 @@ def test_likelihoods_are_those_of_one_text_at_a_time(name: str, models: dict[str
 
     expected = np.argsort([-alone(text) for text in texts])
     assert model.by_likelihood(begin, texts).order == tuple(expected.tolist())
-    assert model.by_likelihood(begin, texts[::-1]).order == tuple((3 - expected).tolist())
+    assert model.by_likelihood(begin, texts[::-1]).order == tuple((len(texts) - 1 - expected).tolist())
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The multimodal agent in a small generated world whose truth is known: what a modality is worth on items without rows.
 
-Items are liked for a hidden part that one modality shows. Half of the items are in no row of the log. Sabotaged once,
-each seen red: tokens not masked where missing, `id` kept for items without rows, the user's likes left out.
+Items are liked for a hidden part that one modality shows. Half of the items are in no row of the log.
+Sabotaged once, seen red: `id` kept for items without rows.
 """
 
 from __future__ import annotations

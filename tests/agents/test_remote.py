@@ -1,7 +1,6 @@
 """A ranking service as an agent, and a saved agent as a kind: served, refused in one line, and never trusted.
 
-Sabotaged once, each seen red: no second try, the limit of seconds dropped, ids taken as indices, excluded items not
-sent, a saved agent opened in this process, the catalogue not compared.
+Sabotaged once, each seen red: no second try, excluded items not sent, the catalogue not compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Numbers, pictures, sounds and vectors of items: read by name, encoded, NaN where there is none, refused in one line.
 
-Sabotaged once, each seen red: missing rows as zeros, vectors in the file's order, the cache keyed by the number of
-files, bands in hertz instead of mel, edges without direction.
+Sabotaged once, each seen red: missing rows as zeros, bands in hertz instead of mel, edges without direction.
 """
 
 from __future__ import annotations
