@@ -17,8 +17,7 @@ from agents.deep_rl import StateScale
 from agents.features import UserBlocks
 from agents.item_networks import layers_of
 from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length
-from agents.shortlist import MaskablePPOSettings, Shortlist, ShortlistPolicy, shortlist_scores
-from agents.slates import top_slates
+from agents.shortlist import MaskablePPOSettings, Shortlist, ShortlistPolicy, shortlist_slates
 from agents.train_world import Act, Lanes
 
 F32 = NDArray[np.float32]
@@ -168,7 +167,7 @@ def train_maskable_ppo(
 
         def act() -> Act:
             policy = arrays()
-            return lambda observation, rng: top_slates(shortlist_scores(shortlist, policy, observation), observation)
+            return lambda observation, rng: shortlist_slates(shortlist, policy, observation)
 
         learn(model, training, act, places=lanes.places, budget=budget)
         lanes.close()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.base import Observation, Training
 from agents.deep_rl import Layers, StateScale
 from agents.features import Features, UserBlocks, fit_features
-from agents.slates import greedy_probabilities, top_slates
+from agents.slates import top_slates
 
 F32 = NDArray[np.float32]
 
@@ -128,24 +128,24 @@ class MaskablePPO:
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The K shortlisted candidates of highest logit."""
-        return top_slates(self._scores(observation), observation)
+        assert self.shortlist is not None, "fit comes before act"
+        assert self.policy is not None, "fit comes before act"
+        return shortlist_slates(self.shortlist, self.policy, observation)
 
     def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
         """One for the shortlisted candidate of highest logit."""
-        return greedy_probabilities(self._scores(observation), observation)
-
-    def _scores(self, observation: Observation) -> F32:
         assert self.shortlist is not None, "fit comes before act"
-        assert self.policy is not None, "fit comes before act"
-        return shortlist_scores(self.shortlist, self.policy, observation)
+        first = self.act(observation, np.random.default_rng(0))[:, 0]
+        chance = np.zeros((len(observation), self.shortlist.features.n_items))
+        there = np.flatnonzero(first >= 0)
+        chance[there, first[there]] = 1.0
+        return chance
 
 
-def shortlist_scores(shortlist: Shortlist, policy: ShortlistPolicy, observation: Observation) -> F32:
-    """[n, I] logits of the shortlisted items, -inf for all others."""
+def shortlist_slates(shortlist: Shortlist, policy: ShortlistPolicy, observation: Observation) -> NDArray[np.int64]:
+    """[n, K] the shortlisted items of highest logit, equal ones by prediction; -1 where there are no more."""
     users = shortlist.features.users(observation)
     items = shortlist.items(users, observation)
-    logits = policy.logits(users, shortlist.inputs(users, items))
-    scores = np.full((len(observation), shortlist.features.n_items), -np.inf, np.float32)
-    rows, places = np.nonzero(items >= 0)
-    scores[rows, items[rows, places]] = logits[rows, places]
-    return scores
+    logits = np.where(items >= 0, policy.logits(users, shortlist.inputs(users, items)), -np.inf)
+    best = np.argsort(-logits, axis=1, kind="stable")[:, : observation.slate_size]
+    return np.take_along_axis(items, best, axis=1)
