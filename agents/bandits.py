@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.base import AgentError, Feedback, Observation, Training
 from agents.features import PAIR_NAMES, USER_NAMES, Features, UserBlocks, fit_features
 from agents.slates import greedy_probabilities, top_slates, uniform_probabilities
-from agents.train_world import Curve, Lanes
+from agents.train_world import Curve, Lanes, Step
 
 F32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -80,6 +80,7 @@ class LinearBandit:
         budget = DEFAULT_STEPS if training.budget is None else training.budget
         self._features = fit_features(training, content_size=self.settings.content_size)
         size = 1 + self._features.item_features().shape[1] + len(PAIR_NAMES) + len(USER_NAMES) + 1
+        size += self.prepare(training)
         self._gram, self._right = np.eye(size) * self.settings.reg, np.zeros(size)
         self._theta = np.zeros(size, np.float32)
         curve = Curve(training, budget)
@@ -90,11 +91,19 @@ class LinearBandit:
             users = self._features.users(observation)
             slates = self.explore(users, observation, training.rng)
             step = lanes.step(slates)
-            self._take_in(users, slates, step.clicks)
+            self._take_in(users, slates, self.returns(step))
             observation = step.observation
             curve.measure(self._seen, self.act, last=self._seen >= budget)
         lanes.close()
         curve.close()
+
+    def prepare(self, training: Training) -> int:
+        """Ready what a bandit has beside the tables of features; returns how many features it adds to them."""
+        return 0
+
+    def returns(self, step: Step) -> F32:
+        """[n, K] what each place of a slate is learned to bring: its click."""
+        return step.clicks
 
     @property
     def online(self) -> bool:

@@ -96,6 +96,11 @@ class QSettings(BaseModel):
 class DQNSettings(QSettings):
     """Parameters of DQN."""
 
+    double: bool = Field(
+        default=False, description="the learned network names the next item, the target network values it"
+    )
+    n_steps: int = Field(default=1, ge=1, description="slates whose clicks are summed before the target is asked")
+
 
 class QRDQNSettings(QSettings):
     """Parameters of QR-DQN."""
@@ -185,7 +190,11 @@ class QAgent:
 
 
 class DQN(QAgent):
-    """Deep Q-network (Mnih et al., 2015) of SB3."""
+    """Deep Q-network (Mnih et al., 2015) of SB3.
+
+    Options: double DQN (van Hasselt, Guez and Silver, 2016) and n-step returns. The state's value is an output of its
+    own beside what items add, as in a duelling network (Wang et al., 2016), though the latter are not centred.
+    """
 
     def __init__(self, settings: DQNSettings) -> None:
         super().__init__(settings)

@@ -15,7 +15,8 @@ class Kind:
         agent: "module:Class" of the agent; it is built from its settings model.
         settings: "module:Class" of that model: the known `params`.
         about: one line for people.
-        family: for grouping in lists: bound, baseline, bandit, deep_rl, recbole, causal, fair, multimodal, ensemble.
+        family: for grouping in lists: bound, baseline, bandit, value_rl, deep_rl, recbole, causal, fair, multimodal,
+            ensemble.
         learns: training depends on draws, so it is repeated with several seeds.
         fits: it reads the train rows (all that learn do).
         needs: what the log must hold beside users, items and the primary behaviour; empty: nothing.
@@ -166,6 +167,39 @@ KINDS: dict[str, Kind] = {
         learns=True,
         paper="Zong et al. 2016",
         online=True,
+    ),
+    "neural_linear": Kind(
+        "agents.neural_linear:NeuralLinear",
+        "agents.neural_linear:NeuralLinearSettings",
+        "linear Thompson sampling with features that a network finds in state and item",
+        "bandit",
+        learns=True,
+        paper="Riquelme et al. 2018",
+        online=True,
+    ),
+    "q_learning": Kind(
+        "agents.q_learning:QLearning",
+        "agents.q_learning:TabularSettings",
+        "table of which group of items to show next, by part of the session and clicks on the user's favourites",
+        "value_rl",
+        learns=True,
+        paper="Watkins & Dayan 1992",
+    ),
+    "sarsa": Kind(
+        "agents.q_learning:Sarsa",
+        "agents.q_learning:TabularSettings",
+        "the same table, with the value of what is really done next",
+        "value_rl",
+        learns=True,
+        paper="Rummery & Niranjan 1994",
+    ),
+    "linear_q": Kind(
+        "agents.q_learning:LinearQ",
+        "agents.q_learning:LinearQSettings",
+        "Q linear in features of user and item, by least squares on the click and what may follow",
+        "value_rl",
+        learns=True,
+        paper="Ernst et al. 2005",
     ),
     "recbole:MODEL": Kind(
         "agents.recbole:RecBole",

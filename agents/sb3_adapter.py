@@ -25,7 +25,7 @@ from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from agents.base import Observation, Training
 from agents.contract import rows_of
-from agents.deep_rl import ItemQ, QRDQNSettings, QSettings, StateScale
+from agents.deep_rl import DQNSettings, ItemQ, QRDQNSettings, QSettings, StateScale
 from agents.features import Features, UserBlocks
 from agents.item_networks import FactoredScores, ItemHeads
 from agents.slates import top_slates
@@ -223,6 +223,24 @@ class SlateQRDQNPolicy(QRDQNPolicy):
         return fill_places(self._lanes[0], self.quantile_net.items, obs)
 
 
+class DoubleDQN(sb3.DQN):
+    """SB3's DQN with the targets of double DQN (van Hasselt, Guez and Silver, 2016)."""
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """Gradient steps in which the best next item is named by the learned network and valued by the target."""
+        target, learned = self.q_net_target, self.q_net
+
+        def named_by_the_learned(seen: Any) -> torch.Tensor:
+            """[n, 1]: SB3 takes the maximum of what it gets."""
+            return target(seen).gather(1, learned(seen).argmax(dim=1, keepdim=True))
+
+        self.q_net_target = named_by_the_learned  # type: ignore[assignment]
+        try:
+            super().train(gradient_steps, batch_size)
+        finally:
+            self.q_net_target = target
+
+
 def train_q(training: Training, settings: QSettings, features: Features, scale: StateScale, *, budget: int) -> ItemQ:
     """DQN or QR-DQN in the train world for `budget` user-steps; each place of a slate is one of SB3's environments."""
     places = training.slate_size
@@ -279,7 +297,9 @@ def train_q(training: Training, settings: QSettings, features: Features, scale: 
             policy["n_quantiles"] = settings.n_quantiles
             model = QRDQN(SlateQRDQNPolicy, lanes, policy_kwargs=policy, **common)
         else:
-            model = sb3.DQN(SlateDQNPolicy, lanes, policy_kwargs=policy, **common)
+            assert isinstance(settings, DQNSettings)
+            kind = DoubleDQN if settings.double else sb3.DQN
+            model = kind(SlateDQNPolicy, lanes, policy_kwargs=policy, n_steps=settings.n_steps, **common)
 
         def arrays() -> ItemQ:
             # The running average, which moves less by the luck of the last batches.

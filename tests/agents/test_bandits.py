@@ -26,6 +26,7 @@ from agents.bandits import (
 from agents.base import AgentError, learns_online
 from agents.features import PAIR_NAMES, USER_NAMES
 from agents.item_bandits import OWN, SHARED, HybridLinUCB, HybridLinUCBSettings
+from agents.neural_linear import NeuralLinear, NeuralLinearSettings
 from evaluators.rollout import fly
 from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
 
@@ -136,3 +137,36 @@ def test_a_bandit_that_learns_online_serves_later_users_better_and_its_next_flig
     assert later[0] > 1.15 * later[1]
     with pytest.raises(AgentError, match="learns while it is judged"):
         online.action_probabilities(observed(world))
+
+
+def test_neural_linear_is_ridge_regression_on_what_its_network_found_in_the_same_rows(rng: np.random.Generator) -> None:
+    """Clicks are an exclusive or of a user's and an item's sign, which no linear feature of either tells."""
+    world, _ = taught_world()
+    agent = started(
+        NeuralLinear(NeuralLinearSettings(reg=2.0, retrain_every=600, gradient_steps=300, embedding_size=4))
+    )
+    assert isinstance(agent, NeuralLinear)
+    assert agent._features is not None
+    agent._memory = []
+    users = agent._features.users(observed(world, 60))
+    of_user = users.user_features()[:, 1] > np.median(users.user_features()[:, 1])
+    of_item = agent._features.like_rate > np.median(agent._features.like_rate)
+    batches = []
+    for _ in range(10):  # the tenth trains the network
+        slates = np.argsort(rng.random((60, ITEMS)), axis=1)[:, :8]
+        clicks = (of_user[:, None] ^ of_item[slates]).astype(np.float32)
+        batches.append((slates, clicks))
+        agent._take_in(users, slates, clicks)
+    rows, places = np.repeat(np.arange(60), 8), np.tile(np.arange(8), 60)
+    design = np.concatenate([agent._design(users, rows, places, slates.reshape(-1)) for slates, _ in batches])
+    clicks = np.concatenate([clicks.reshape(-1) for _, clicks in batches])
+    information = design.T @ design + 2.0 * np.eye(design.shape[1])
+    assert agent._gram == pytest.approx(information, rel=1e-3, abs=1e-2)
+    assert agent._theta == pytest.approx(np.linalg.solve(information, design.T @ clicks), abs=1e-3)
+
+    known = design[:, :-4]
+    linear = known @ np.linalg.lstsq(known, clicks, rcond=None)[0]
+    assert np.corrcoef(design @ agent._theta, clicks)[0, 1] ** 2 > 0.3 + np.corrcoef(linear, clicks)[0, 1] ** 2
+    first = agent._design(users, np.arange(60), np.zeros(60, np.int64), np.arange(60)) @ agent._theta
+    same_for_all = agent._theta[0] + users.user_features() @ agent._theta[-5 - len(USER_NAMES) : -5]
+    assert agent.mean(users)[np.arange(60), np.arange(60)] + same_for_all == pytest.approx(first, abs=1e-3)

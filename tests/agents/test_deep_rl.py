@@ -161,3 +161,31 @@ def test_settings_are_readable_without_torch(settings: type) -> None:
 
     code = f"import sys; from {settings.__module__} import {settings.__name__}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("double", "value"), [(True, 3.0), (False, 5.0)])
+def test_double_dqn_values_the_item_that_the_learned_network_names(
+    double: bool, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learned network prefers action 1 (2 to 1), which the target values at 3; the target's own best is 5."""
+    import stable_baselines3 as sb3
+    import torch
+    from stable_baselines3.common.logger import configure
+    from stable_baselines3.dqn import dqn
+
+    from agents.sb3_adapter import DoubleDQN
+
+    kind = DoubleDQN if double else sb3.DQN
+    model = kind("MlpPolicy", "CartPole-v1", gamma=0.5, policy_kwargs={"net_arch": []}, buffer_size=8, device="cpu")
+    model.set_logger(configure(None, []))
+    with torch.no_grad():
+        for network, biases in ((model.q_net, (1.0, 2.0)), (model.q_net_target, (5.0, 3.0))):
+            network.q_net[0].weight.zero_()
+            network.q_net[0].bias.copy_(torch.tensor(biases))
+    seen = np.zeros((1, 4), np.float32)
+    model.replay_buffer.add(seen, seen, np.zeros((1, 1), np.int64), np.array([0.25]), np.zeros(1), [{}])
+    targets, loss = [], dqn.F.smooth_l1_loss
+    monkeypatch.setattr(dqn.F, "smooth_l1_loss", lambda now, then: targets.append(then) or loss(now, then))
+    model.train(1, 4)
+    assert targets[0].numpy() == pytest.approx(0.25 + 0.5 * value)
+    assert isinstance(model.q_net_target, torch.nn.Module)  # it is put back
