@@ -16,7 +16,7 @@ class Kind:
         settings: "module:Class" of that model: the known `params`.
         about: one line for people.
         family: for grouping in lists: bound, baseline, bandit, value_rl, deep_rl, recbole, causal, fair, multimodal,
-            ensemble.
+            ensemble, meta.
         learns: training depends on draws, so it is repeated with several seeds.
         fits: it reads the train rows (all that learn do).
         needs: what the log must hold beside users, items and the primary behaviour; empty: nothing.
@@ -311,6 +311,62 @@ KINDS: dict[str, Kind] = {
         "agents.rules:RulesSettings",
         "any other agent under rules of what is never, only or always shown to whom",
         "ensemble",
+    ),
+    "maml": Kind(
+        "agents.meta:MAML",
+        "agents.meta:MetaSettings",
+        "a start from which a few gradient steps on a user's history go far, by second-order gradients",
+        "meta",
+        learns=True,
+        paper="Finn et al. 2017, Lee et al. 2019",
+    ),
+    "anil": Kind(
+        "agents.meta:ANIL",
+        "agents.meta:MetaSettings",
+        "the same, of which a user's steps change the last layer alone",
+        "meta",
+        learns=True,
+        paper="Raghu et al. 2020",
+    ),
+    "meta_sgd": Kind(
+        "agents.meta:MetaSGD",
+        "agents.meta:MetaSettings",
+        "the same with a learned step for every parameter",
+        "meta",
+        learns=True,
+        paper="Li et al. 2017",
+    ),
+    "reptile": Kind(
+        "agents.meta:Reptile",
+        "agents.meta:MetaSettings",
+        "the same start moved to where the users' steps end, without second-order gradients",
+        "meta",
+        learns=True,
+        paper="Nichol et al. 2018",
+    ),
+    "prototypical": Kind(
+        "agents.meta:Prototypical",
+        "agents.meta:MetaSettings",
+        "items nearer to the mean of what a user liked than of what he did not, in a learned space",
+        "meta",
+        learns=True,
+        paper="Snell et al. 2017",
+    ),
+    "fine_tuned": Kind(
+        "agents.meta:FineTuned",
+        "agents.meta:MetaSettings",
+        "the network of `maml` fitted to everyone's rows, then fine-tuned to a user's history",
+        "meta",
+        learns=True,
+        paper="Lee et al. 2019",
+    ),
+    "from_scratch": Kind(
+        "agents.meta:FromScratch",
+        "agents.meta:MetaSettings",
+        "the network of `maml` with random weights, trained on a user's history alone",
+        "meta",
+        learns=True,
+        paper="Lee et al. 2019",
     ),
     "uplift": Kind(
         "agents.uplift:Uplift",

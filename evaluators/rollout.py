@@ -163,7 +163,7 @@ def _visit(agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: 
     active = np.flatnonzero(here)
     for step in range(horizon):
         seen = users.observe()
-        observation = _observation(seen, active, slate_size, privileged=privileged)
+        observation = observation_of(seen, active, slate_size, privileged=privileged)
         chosen = check_slate(agent.act(observation, rng), observation)
         slate = np.full((n, slate_size), -1, np.int64)
         slate[active] = chosen
@@ -183,7 +183,7 @@ def _visit(agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: 
     return _Visit(shown, clicks, reward, length, left, after)
 
 
-def _observation(seen: ObservedUsers, rows: NDArray[np.int64], slate_size: int, *, privileged: bool) -> Observation:
+def observation_of(seen: ObservedUsers, rows: NDArray[np.int64], slate_size: int, *, privileged: bool) -> Observation:
     """What the agent may see of the users who are still there."""
     return Observation(
         user_features=seen.user_features[rows],

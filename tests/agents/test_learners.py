@@ -30,7 +30,10 @@ BANDITS = ("linucb", "epsilon_greedy", "linear_thompson", "logistic_thompson", "
            "hybrid_linucb", "neural_linear")  # fmt: skip
 VALUE_BASED = ("q_learning", "sarsa", "linear_q")
 DEEP = ("dqn", "qr_dqn", "ppo", "a2c", "sac", "td3", "maskable_ppo", "reinforce")
+META = ("maml", "anil", "meta_sgd", "reptile", "prototypical", "fine_tuned", "from_scratch")
 BUDGET = {
+    **dict.fromkeys(META, 320),
+    "maml": 1_920,
     **dict.fromkeys((*BANDITS, *VALUE_BASED), 2_400),
     "uplift": 2_400,
     "rerank:linucb": 2_400,
@@ -57,8 +60,8 @@ SMALL: dict[str, dict[str, object]] = {
     "recbole:BPR": {"epochs": 60, "options": {"train_batch_size": 256}},
 }
 EVERY = ("random", "popularity", "recent", "segment_popularity", "cooccurrence", "content", "logged", "oracle",
-         *BANDITS, *VALUE_BASED, *DEEP, "recbole:EASE", "recbole:BPR", "uplift", "debiased", "rerank:linucb",
-         "multimodal", "mmr", "dpp", "mixture", "rules")  # fmt: skip
+         *BANDITS, *VALUE_BASED, *DEEP, *META, "recbole:EASE", "recbole:BPR", "uplift", "debiased",
+         "rerank:linucb", "multimodal", "mmr", "dpp", "mixture", "rules")  # fmt: skip
 ELSEWHERE = {"http": "test_remote.py", "language_model": "test_language_model.py"}
 """Kinds that need a service or a model of the test's own."""
 
@@ -212,6 +215,7 @@ def test_learners_that_read_the_log_alone_beat_random(
         "recbole:BPR",
         "uplift",
         "debiased",
+        "maml",
         "rerank:linucb",
         "multimodal",
         "mmr",

@@ -1,0 +1,356 @@
+"""Training of the meta-learned agents by torch.func: tasks from the train rows, gradients through gradient steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.func import grad, vmap
+from torch.nn.functional import binary_cross_entropy_with_logits as log_loss
+
+from agents.base import Training
+from agents.features import fit_features
+from agents.meta import LOCAL, Learned, MetaLearner, MetaSettings, Support, score
+from agents.slates import top_slates
+from agents.train_world import Act, Curve
+from simulator.log import InteractionLog
+
+F32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Tensors = dict[str, torch.Tensor]
+
+DEFAULT_TASKS = 9_600
+SHOTS = (0, 1, 2, 5, 10, 20, 50)
+"""Interactions that a task is adapted to, each as often as the others: histories in a session are short and long."""
+QUERY = 32
+"""Interactions after those, at most, whose loss is what the start is learned for."""
+STEPS, RATES, DECAYS = (1, 3, 10, 30), (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), (0.01, 0.3, 3.0)
+"""Gradient steps, their sizes and the weight decay that are tried where steps are not part of what is learned."""
+CHOSEN_ON = 512
+"""Tasks of users left out on which they are tried."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, so that sums do not depend on the machine; as before afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """B users as tasks: some interactions to adapt to, and those that came next.
+
+    Attributes:
+        support: [B, H] of them.
+        items: [B, Q]; liked: [B, Q]; there: [B, Q] float32, 0 for an empty place.
+    """
+
+    support: Support
+    items: Ints
+    liked: F32
+    there: F32
+
+
+def draw_tasks(log: InteractionLog, users: Ints, n: int, rng: np.random.Generator) -> Tasks:
+    """Tasks: a user, a place in his rows, the interactions right before it (SHOTS) and right after it (QUERY)."""
+    starts = log.row_starts()
+    user = rng.choice(users, n)
+    first, length = starts[user], starts[user + 1] - starts[user]
+    shots = np.minimum(rng.choice(SHOTS, n), length - 1)
+    place = first + shots + np.floor(rng.random(n) * (length - shots)).astype(np.int64)  # first row of the query
+    before = place[:, None] - np.arange(max(SHOTS), 0, -1)
+    weight = (before >= (place - shots)[:, None]).astype(np.float32)
+    before = np.maximum(before, 0)
+    after = place[:, None] + np.arange(QUERY)
+    there = (after < (first + length)[:, None]).astype(np.float32)
+    after = np.minimum(after, len(log) - 1)
+    return Tasks(
+        Support(
+            log.item[before],
+            (log.primary[before] * weight).astype(np.float32),
+            weight,
+            log.catalogue.user_features[user].astype(np.float32),
+        ),
+        log.item[after],
+        log.primary[after].astype(np.float32),
+        there,
+    )
+
+
+class Network(torch.nn.Module):
+    """The item tower, shared by all users, and the start of the decision layers.
+
+    Args:
+        inputs: [I, p] what is known of the items, of unit spread.
+        n_features: f, public features of a user.
+        rng: draws the first weights.
+    """
+
+    def __init__(
+        self, inputs: F32, n_features: int, settings: MetaSettings, kind: type[MetaLearner], rng: np.random.Generator
+    ) -> None:
+        super().__init__()
+        p, e, h, m = inputs.shape[1], settings.embedding_size, settings.hidden_size, settings.layer_size
+
+        def drawn(*shape: int, scale: float) -> torch.nn.Parameter:
+            return torch.nn.Parameter(torch.as_tensor(scale * rng.standard_normal(shape), dtype=torch.float32))
+
+        def zeros(*shape: int) -> torch.nn.Parameter:
+            return torch.nn.Parameter(torch.zeros(shape))
+
+        self.inputs: torch.Tensor
+        self.register_buffer("inputs", torch.as_tensor(inputs))
+        self.direct = drawn(p, e, scale=p**-0.5)
+        self.first, self.first_bias = drawn(p, h, scale=(2 / p) ** 0.5), zeros(h)
+        self.second = drawn(h, e, scale=0.3 * h**-0.5)
+        self.bias_direct, self.bias_hidden = zeros(p), zeros(h)
+        self.local = torch.nn.ParameterDict(
+            {
+                "layer": drawn(e, m, scale=e**-0.5),
+                "head": drawn(m, scale=0.1 * m**-0.5),
+                "level": zeros(1),
+                "of_features": zeros(n_features, m),
+            }
+        )
+        shape = {name: self.local[name].shape if kind.learns_rates else () for name in LOCAL}
+        self.rates = torch.nn.ParameterDict(
+            {name: torch.full(shape[name], float(settings.inner_rate)) for name in kind.adapts}
+        )
+        self.rates.requires_grad_(kind.learns_rates)
+        self.prototypes = drawn(2, e, scale=0.1 * e**-0.5)
+
+    def tower(self, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [..., e] and logits for anyone [...] of the items [...]."""
+        x = self.inputs[items]
+        hidden = torch.relu(x @ self.first + self.first_bias)
+        return x @ self.direct + hidden @ self.second, x @ self.bias_direct + hidden @ self.bias_hidden
+
+    def learned(self, kind: type[MetaLearner], settings: MetaSettings) -> Learned:
+        """What acting needs, as arrays."""
+        with torch.no_grad():
+            vectors, bias = self.tower(torch.arange(len(self.inputs)))
+        return Learned(
+            vectors=vectors.numpy().copy(),
+            bias=bias.numpy().copy(),
+            start={name: self.local[name].detach().numpy().copy() for name in LOCAL},
+            rate={
+                name: _rate(self.rates[name], settings, kind) if name in kind.adapts else np.zeros((), np.float32)
+                for name in LOCAL
+            },
+            prototypes=self.prototypes.detach().numpy().copy() if kind.by_prototypes else None,
+            steps=settings.inner_steps,
+            prior_rows=settings.prior_rows,
+        )
+
+
+def _rate(learned: torch.Tensor, settings: MetaSettings, kind: type[MetaLearner]) -> F32:
+    return learned.detach().numpy().copy() if kind.learns_rates else np.full((), settings.inner_rate, np.float32)
+
+
+def logits(local: Tensors, phi: torch.Tensor, bias: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """[H] logits of one user for items of vectors phi [H, e], given features [f]."""
+    head = local["head"] + features @ local["of_features"]
+    return phi @ (local["layer"] @ head) + local["level"] + bias
+
+
+def adapted(
+    local: Tensors,
+    rates: Tensors,
+    phi: torch.Tensor,
+    bias: torch.Tensor,
+    liked: torch.Tensor,
+    weight: torch.Tensor,
+    features: torch.Tensor,
+    *,
+    steps: int,
+    prior_rows: float,
+    second_order: bool,
+) -> Tensors:
+    """The decision layers of one user after gradient steps on [H] interactions; as `Learned.adapt` does for many."""
+
+    def loss(some: Tensors) -> torch.Tensor:
+        each = log_loss(logits({**local, **some}, phi, bias, features), liked, weight, reduction="sum")
+        return each / (prior_rows + weight.sum()).clamp(min=1e-9)
+
+    now = {name: local[name] for name in rates}
+    for _ in range(steps):
+        gradient = grad(loss)(now)
+        if not second_order:
+            gradient = {name: value.detach() for name, value in gradient.items()}
+        now = {name: now[name] - rates[name] * gradient[name] for name in now}
+    return {**local, **now}
+
+
+def by_prototypes(
+    network: Network, phi: torch.Tensor, liked: torch.Tensor, weight: torch.Tensor, query: torch.Tensor, prior: float
+) -> torch.Tensor:
+    """[B, Q] logits of queries [B, Q, e] by the nearer of two prototypes of the support phi [B, H, e]."""
+    distance = []
+    for wanted in (0, 1):
+        of_class = weight * (liked == wanted)
+        total = torch.einsum("bh,bhe->be", of_class, phi) + prior * network.prototypes[wanted]
+        mean = total / (of_class.sum(1, keepdim=True) + prior)
+        distance.append(((query - mean[:, None]) ** 2).sum(2))
+    return distance[0] - distance[1] + network.local["level"]
+
+
+def train_meta(training: Training, settings: MetaSettings, kind: type[MetaLearner]) -> Learned:
+    """Learn in the way of this kind of meta-learner, for `budget` tasks."""
+    users = np.unique(training.log.user)
+    budget = DEFAULT_TASKS if training.budget is None else training.budget
+    inputs, rng = item_inputs(training), training.rng
+    n_features = training.catalogue.user_features.shape[1]
+    with one_thread():
+        acting, learning = settings, settings
+        if kind.chooses_steps:
+            apart = users[rng.permutation(len(users)) < len(users) / 5]
+            rest = replace(training, log=_without(training.log, apart))  # features too know nothing of those left out
+            start = Network(item_inputs(rest), n_features, settings, kind, rng)
+            tasks = draw_tasks(training.log, apart, CHOSEN_ON, rng)
+            tried = []
+            for decay in DECAYS if kind.trains else (settings.weight_decay,):
+                first, wanted = deepcopy(start), settings.model_copy(update={"weight_decay": decay})
+                if kind.trains:
+                    _learn(first, rest, wanted, kind, budget)
+                tried.append(_best_order(first.learned(kind, wanted), tasks, wanted))
+            acting = max(tried, key=lambda one: one[0])[1]
+            learning = settings.model_copy(update={"weight_decay": acting.weight_decay})
+        made = Network(inputs, n_features, settings, kind, rng)
+        curve = Curve(training, budget)
+        curve.measure(0, _act(made.learned(kind, acting)))
+
+        def watch(tasks: int) -> bool:
+            if curve.due(tasks) or tasks >= budget:
+                curve.measure(tasks, _act(made.learned(kind, acting)), last=tasks >= budget)
+            return curve.out_of_time()
+
+        if kind.trains:
+            _learn(made, training, learning, kind, budget, watch)
+        curve.close()
+        return made.learned(kind, acting)
+
+
+def item_inputs(training: Training) -> F32:
+    """[I, p] what the tower reads of the items: features of the train rows and of the catalogue, standardised."""
+    features = fit_features(training)
+    inputs = np.concatenate([features.item_features(), features.vectors], axis=1)
+    spread = np.maximum(inputs.std(axis=0), 1e-6)
+    return np.asarray((inputs - inputs.mean(axis=0)) / spread, np.float32)
+
+
+def _without(log: InteractionLog, users: Ints) -> InteractionLog:
+    """The rows of all but these users."""
+    kept = ~np.isin(log.user, users)
+    return InteractionLog(log.user[kept], log.item[kept], log.time[kept], log.primary[kept], log.catalogue, log.source)
+
+
+def _act(learned: Learned) -> Act:
+    return lambda observation, rng: top_slates(score(learned, observation), observation)
+
+
+def _learn(
+    network: Network,
+    training: Training,
+    settings: MetaSettings,
+    kind: type[MetaLearner],
+    budget: int,
+    watch: Callable[[int], bool] = lambda tasks: False,
+) -> None:
+    """Meta-learn from `budget` tasks, until `watch` says that it is enough."""
+    users = np.unique(training.log.user)
+    # The start is where users differ from: shrunk to nothing, no gradient step would leave it.
+    start = [*network.local.parameters(), *network.rates.parameters()]
+    tower = [one for name, one in network.named_parameters() if name.partition(".")[0] not in ("local", "rates")]
+    optimiser = torch.optim.AdamW(
+        [{"params": tower, "weight_decay": settings.weight_decay}, {"params": start, "weight_decay": 0.0}],
+        lr=settings.learning_rate,
+    )
+    tasks = 0
+    while tasks < budget and not watch(tasks):
+        drawn = draw_tasks(training.log, users, settings.meta_batch_size, training.rng)
+        for group in optimiser.param_groups:  # to a tenth, so that the last batches decide little
+            group["lr"] = settings.learning_rate * (1 - 0.9 * tasks / budget)
+        optimiser.zero_grad()
+        _loss(network, drawn, settings, kind).backward()
+        optimiser.step()
+        tasks += settings.meta_batch_size
+    watch(tasks)
+
+
+def _loss(network: Network, tasks: Tasks, settings: MetaSettings, kind: type[MetaLearner]) -> torch.Tensor:
+    """Mean log-loss of what came after the support, for users adapted to it."""
+    support = tasks.support
+    query, query_bias = network.tower(torch.as_tensor(tasks.items))
+    liked, there = torch.as_tensor(tasks.liked), torch.as_tensor(tasks.there)
+    features = torch.as_tensor(support.user_features)
+    local: Tensors = dict(network.local.items())
+    if kind.pools:
+        local = {name: value.expand(len(query), *value.shape) for name, value in local.items()}
+    else:
+        phi, bias = network.tower(torch.as_tensor(support.items))
+        weight, support_liked = torch.as_tensor(support.weight), torch.as_tensor(support.liked)
+        if kind.by_prototypes:
+            value = by_prototypes(network, phi, support_liked, weight, query, settings.prior_rows)
+            return _mean(log_loss(value + query_bias, liked, there, reduction="none"), there)
+        if kind.moves:  # what is adapted to is all that the task has, and no gradient goes through it
+            phi, bias = torch.cat([phi, query], 1).detach(), torch.cat([bias, query_bias], 1).detach()
+            weight = torch.cat([weight, there], 1)
+            support_liked = torch.cat([support_liked, liked], 1)
+
+        def one(phi: torch.Tensor, bias: torch.Tensor, *rest: torch.Tensor) -> Tensors:
+            return adapted(
+                start,
+                rates,
+                phi,
+                bias,
+                *rest,
+                steps=settings.inner_steps,
+                prior_rows=settings.prior_rows,
+                second_order=kind.second_order,
+            )
+
+        start = {name: value.detach() for name, value in local.items()} if kind.moves else local
+        rates: Tensors = dict(network.rates.items())
+        local = vmap(one)(phi, bias, support_liked, weight, features)
+    value = vmap(logits)(local, query, query_bias, features)
+    loss = _mean(log_loss(value, liked, there, reduction="none"), there)
+    if kind.moves:
+        # A loss whose gradient with respect to the start is the start less where the users' steps end.
+        for name, where in network.local.items():
+            loss = loss + (where * (where - local[name].mean(0)).detach()).sum()
+    return loss
+
+
+def _mean(loss: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """Mean over tasks of their mean over interactions."""
+    return (loss.sum(1) / there.sum(1)).mean()
+
+
+def _best_order(learned: Learned, tasks: Tasks, settings: MetaSettings) -> tuple[float, MetaSettings]:
+    """Best AUC within users after adaptation, and the settings with the number and size of steps that give it."""
+    pairs = (tasks.liked * tasks.there)[:, :, None] * ((1 - tasks.liked) * tasks.there)[:, None, :]  # [B, Q, Q]
+    share = pairs / np.maximum(pairs.sum(axis=(1, 2), keepdims=True), 1)
+
+    def auc(steps: int, rate: float) -> float:
+        tried = replace(learned, steps=steps, rate={name: np.full((), rate, np.float32) for name in LOCAL})
+        with np.errstate(over="ignore", invalid="ignore"):  # steps too large run away
+            vector, _ = tried.adapt(tasks.support)
+            value = np.einsum("be,bqe->bq", vector, learned.vectors[tasks.items]) + learned.bias[tasks.items]
+        if not np.isfinite(value).all():
+            return -1.0
+        ahead = np.sign(value[:, :, None] - value[:, None, :])
+        return float((share * (1 + ahead) / 2).sum() / max((share.sum(axis=(1, 2)) > 0).sum(), 1))
+
+    best, steps, rate = max((auc(steps, rate), -steps, rate) for steps, rate in product(STEPS, RATES))
+    return best, settings.model_copy(update={"inner_steps": -steps, "inner_rate": rate})

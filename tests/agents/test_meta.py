@@ -1,0 +1,202 @@
+"""Meta-learners: they act as they trained, and adapt to a few interactions of users whom they never met."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from agents import meta
+from agents.meta import LOCAL, Learned, MetaLearner, MetaSettings, Support
+from evaluators.adaptation import later_rows_ordered
+from simulator.log import InteractionLog, Split
+from simulator.world import World
+from tests.agents.task_world import held_out, task_world, taught
+from tests.agents.taught_world import training_in
+
+SIZES = {"embedding_size": 5, "hidden_size": 6, "layer_size": 3}
+
+
+def network_of(kind: type[MetaLearner], seed: int = 0):
+    from agents.meta_trainer import Network
+
+    rng = np.random.default_rng(seed)
+    settings = MetaSettings(**SIZES, inner_rate=0.7)
+    network = Network(rng.standard_normal((9, 4)).astype(np.float32), 2, settings, kind, rng)
+    for parameter in network.local.parameters():
+        parameter.data += 0.5 * np.random.default_rng(1).standard_normal(parameter.shape).astype(np.float32)
+    return network, settings
+
+
+def support(seed: int = 2, n: int = 6) -> Support:
+    rng = np.random.default_rng(seed)
+    return Support(
+        items=rng.integers(0, 9, (n, 7)),
+        liked=(rng.random((n, 7)) < 0.5).astype(np.float32),
+        weight=(rng.random((n, 7)) * (rng.random((n, 7)) < 0.7)).astype(np.float32),
+        user_features=rng.standard_normal((n, 2)).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("kind", [meta.MAML, meta.ANIL, meta.MetaSGD])
+def test_the_arrays_that_act_take_the_gradient_steps_of_torch(kind: type[MetaLearner]) -> None:
+    import torch
+
+    from agents.meta_trainer import adapted
+
+    network, settings = network_of(kind)
+    for rate in network.rates.values():
+        rate.data *= torch.rand(rate.shape, generator=torch.Generator().manual_seed(1))
+        settings = settings if kind.learns_rates else settings.model_copy(update={"inner_rate": 0.7})
+        if not kind.learns_rates:
+            rate.data.fill_(0.7)
+    learned, seen = network.learned(kind, settings), support()
+    vector, level = learned.adapt(seen)
+    for row in range(len(vector)):
+        phi, bias = network.tower(torch.as_tensor(seen.items[row]))
+        rest = (torch.as_tensor(x[row]) for x in (seen.liked, seen.weight, seen.user_features))
+        local = adapted(
+            dict(network.local.items()),
+            dict(network.rates.items()),
+            phi,
+            bias,
+            *rest,
+            steps=settings.inner_steps,
+            prior_rows=settings.prior_rows,
+            second_order=True,
+        )
+        head = local["head"] + torch.as_tensor(seen.user_features[row]) @ local["of_features"]
+        assert np.allclose(vector[row], (local["layer"] @ head).detach().numpy(), rtol=1e-4, atol=1e-5)
+        assert np.allclose(level[row], local["level"].item(), rtol=1e-4, atol=1e-5)
+    assert np.abs(vector - vector[0]).max() > 0.01
+
+
+def test_the_prototypes_that_act_are_those_that_trained() -> None:
+    import torch
+
+    from agents.meta_trainer import by_prototypes
+
+    network, settings = network_of(meta.Prototypical)
+    learned, seen = network.learned(meta.Prototypical, settings), support()
+    vector, level = learned.adapt(seen)
+    everything = np.tile(np.arange(9), (len(vector), 1))
+    phi, query = (network.tower(torch.as_tensor(items))[0] for items in (seen.items, everything))
+    theirs = by_prototypes(
+        network, phi, torch.as_tensor(seen.liked), torch.as_tensor(seen.weight), query, settings.prior_rows
+    )
+    ours = vector @ learned.vectors.T + level[:, None]
+    assert np.allclose(ours, theirs.detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_user_without_history_is_the_start() -> None:
+    network, settings = network_of(meta.MAML)
+    learned: Learned = network.learned(meta.MAML, settings)
+    nothing = support()
+    nothing = Support(nothing.items, nothing.liked, np.zeros_like(nothing.weight), np.zeros_like(nothing.user_features))
+    vector, level = learned.adapt(nothing)
+    assert np.allclose(vector, learned.start["layer"] @ learned.start["head"], atol=1e-6)
+    assert np.allclose(level, learned.start["level"])
+
+
+def test_second_order_gradients_are_those_of_differences_and_first_order_ones_are_not() -> None:
+    import torch
+
+    from agents.meta_trainer import Tasks, _loss
+
+    class FirstOrder(meta.MAML):
+        second_order = False
+
+    rng = np.random.default_rng(3)
+    query = rng.integers(0, 9, (6, 4))
+    tasks = Tasks(support(), query, (rng.random((6, 4)) < 0.5).astype(np.float32), np.ones((6, 4), np.float32))
+    settings = MetaSettings(**SIZES, inner_rate=2.0, prior_rows=1.0)
+    slopes = {}
+    for kind in (meta.MAML, FirstOrder):
+        network, _ = network_of(kind)
+        network = network.double()
+        network.rates["layer"].data.fill_(2.0)
+        tasks64 = Tasks(
+            Support(
+                tasks.support.items, *(x.astype(np.float64) for x in (tasks.support.liked, tasks.support.weight)),
+                tasks.support.user_features.astype(np.float64),
+            ),
+            query, tasks.liked.astype(np.float64), tasks.there.astype(np.float64),
+        )  # fmt: skip
+        _loss(network, tasks64, settings, kind).backward()
+        slopes[kind] = float(network.local["layer"].grad[0, 0])
+        if kind is meta.MAML:
+            values = []
+            with torch.no_grad():
+                for step in (1e-5, -2e-5):
+                    network.local["layer"][0, 0] += step
+                    values.append(float(_loss(network, tasks64, settings, kind)))
+            differences = (values[0] - values[1]) / 2e-5
+    assert slopes[meta.MAML] == pytest.approx(differences, rel=1e-4, abs=1e-8)
+    assert abs(slopes[FirstOrder] / differences - 1) > 0.01
+
+
+def test_a_task_is_adapted_to_what_came_right_before_its_query() -> None:
+    from agents.meta_trainer import draw_tasks
+
+    _, log, _ = task_world()
+    place = {(int(u), int(i)): row for row, (u, i) in enumerate(zip(log.user, log.item, strict=True))}
+    users = np.arange(10)
+    tasks = draw_tasks(log, users, 64, np.random.default_rng(0))
+    of_item = [{int(i): r for (u, i), r in place.items() if u == user} for user in users]
+    shots = tasks.support.weight.sum(axis=1).astype(int)
+    assert set(shots) >= {0, 1, 2, 5, 10}
+    for row in range(64):
+        query = tasks.items[row][tasks.there[row] > 0]
+        seen = tasks.support.items[row][tasks.support.weight[row] > 0]
+        owner = next(o for o in of_item if all(int(i) in o for i in (*seen, *query)))
+        rows = [owner[int(i)] for i in (*seen, *query)]
+        assert rows == list(range(rows[0], rows[0] + len(rows)))
+
+
+def test_meta_sgd_learns_a_step_for_every_parameter(tasks: tuple[World, InteractionLog, Split]) -> None:
+    world, log, split = tasks
+    agent = meta.MetaSGD(MetaSettings())
+    agent.fit(training_in(world, taught(log, split), budget=320))
+    assert agent.learned is not None
+    assert agent.learned.rate["layer"].shape == agent.learned.start["layer"].shape
+    assert agent.learned.rate["layer"].std() > 0.001
+
+
+@pytest.fixture(scope="module")
+def tasks() -> tuple[World, InteractionLog, Split]:
+    return task_world()
+
+
+@pytest.mark.slow
+def test_maml_beats_fine_tuning_and_training_from_scratch_after_one_to_five_interactions(
+    tasks: tuple[World, InteractionLog, Split],
+) -> None:
+    """On held-out users; the two others choose steps and their size on train users left out."""
+    world, log, split = tasks
+    agents = {}
+    for kind in (meta.MAML, meta.FineTuned, meta.FromScratch):
+        agent = kind(MetaSettings())
+        agent.fit(training_in(world, taught(log, split), budget=2_400))
+        agents[kind.__name__] = [agent]
+    measured = later_rows_ordered(agents, log, split, held_out(split), feature_names=(), history_length=50)
+    for other in ("FineTuned", "FromScratch"):
+        for k in (1, 2, 5):
+            gain = measured.difference("MAML", other, k)
+            assert gain.low is not None
+            assert gain.low > 0, (other, k, gain)
+    assert measured.estimate("FineTuned", 20).value > 0.6  # the others are no straw men: they adapt
+    assert measured.estimate("FromScratch", 20).value > 0.6
+
+
+@pytest.mark.slow
+def test_where_users_are_alike_there_is_nothing_to_adapt_to() -> None:
+    world, log, split = task_world(taste=0.0)
+    agents = {}
+    for kind in (meta.MAML, meta.FineTuned):
+        agent = kind(MetaSettings())
+        agent.fit(training_in(world, taught(log, split), budget=640))
+        agents[kind.__name__] = [agent]
+    measured = later_rows_ordered(agents, log, split, held_out(split), feature_names=(), history_length=50)
+    gain = measured.difference("MAML", "FineTuned", 5)
+    assert gain.low is not None
+    assert gain.low < 0.02
+    assert set(LOCAL) == set(agents["MAML"][0].learned.start)
