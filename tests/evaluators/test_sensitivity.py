@@ -1,7 +1,7 @@
 """Rosenbaum's bounds: published values, a closed form, a hidden confounder of known strength, and who is a pair.
 
-Sabotaged once, each seen red: ranks without the pairs that do not differ, gamma in place of gamma / (1 + gamma), a row
-used for two pairs, the caliper left out.
+Sabotaged once, each seen red: ranks without the pairs that do not differ, a row used for two pairs, the caliper left
+out, gamma in place of gamma / (1 + gamma).
 """
 
 from __future__ import annotations
