@@ -75,11 +75,8 @@ class Problem:
 
     def second_half(
         self, members: Sequence[Member]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
-        """The second half of every fitting user's rows, predicted from their first half.
-
-        Mean logit, outcome, the item's popularity to others, and weight of each row.
-        """
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32] | None]:
+        """Mean logit, outcome and weight of the second half of every fitting user's rows, from their first half."""
         past = self.histories
         length = np.diff(past.start)
         user = np.repeat(np.arange(len(past)), length)
@@ -92,8 +89,7 @@ class Problem:
             theta = member.fold_in(half, self.features)
             inner = np.einsum("kd,kd->k", theta[who, 1:], member.item_vectors[item])
             logit += (inner.astype(np.float64) + theta[who, 0] + member.item_offset[item]) / len(members)
-        weight = None if self.weight is None else self.weight[~first]
-        return logit, past.primary[~first], self.popularity_fitted[item], weight
+        return logit, past.primary[~first], None if self.weight is None else self.weight[~first]
 
     def tuning_loss(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
         """[T] summed (weighted) log-loss of each tuning user's target rows."""

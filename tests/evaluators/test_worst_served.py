@@ -9,6 +9,7 @@ from evaluators.comparison import AgentValues
 from evaluators.evidence import SimulatedEvidence
 from evaluators.flights import Flights
 from evaluators.gates import GateSettings, Term, comparisons_of, decide_gates, parse_rule
+from evaluators.picks import CHOSE_TO_RATE
 from simulator.errors import InputError
 
 
@@ -66,7 +67,7 @@ def test_a_gate_on_it_is_decided_as_one_on_a_mean() -> None:
     gate = GateSettings(name="tail", rule="cvar(novelty, 0.25) >= 3", agents=("mine",))
     (passed,) = decide_gates([gate], [], novelty)
     assert passed.verdict == "pass"
-    reward = SimulatedEvidence(flown(rng.normal(5, 1, (1, 5, 400))), self_selected=True)
+    reward = SimulatedEvidence(flown(rng.normal(5, 1, (1, 5, 400))), given=CHOSE_TO_RATE)
     (blocked,) = decide_gates([gate.model_copy(update={"rule": "cvar(reward, 0.25) >= 3"})], [], reward)
     assert blocked.verdict == "undecided"
     assert "self-selected" in blocked.reason
