@@ -88,7 +88,7 @@ def run(
         flown = check_flights(setting, data, worlds, trained, keys, judged, failed)
         if candidate is not None and CANDIDATE in flown.failed:
             raise InputError(f"--policy: '{candidate.policy}' failed: {flown.failed[CANDIDATE]}")
-        findings = evaluate(setting, data, worlds, believed, specs, trained, flown, tuned)
+        findings = evaluate(setting, data, worlds, believed, specs, trained, flown, keys, tuned)
         setting.progress.seconds["total"] = time.monotonic() - began
         report = assemble(setting, data, worlds, believed, findings)
         with setting.progress.stage("report"):

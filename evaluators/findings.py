@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -135,6 +135,15 @@ class Findings:
         return {name: getattr(self, name) for name in own}
 
 
+Served = Callable[[ForWhom, Sequence[str]], Mapping[str, Mapping[str, Any]]]
+"""From the agents' names to the fields of their sections that say for whom they were better."""
+
+
+def sections_of(whom: ForWhom, names: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+    """Sections of these agents, worked out here and now."""
+    return {name: whom.section(name) for name in names}
+
+
 def find(
     facts: Sequence[AgentFacts],
     evidence: Evidences,
@@ -144,6 +153,7 @@ def find(
     assumptions: Sequence[Assumption],
     fidelity: Fidelity,
     root: np.random.SeedSequence,
+    served: Served = sections_of,
 ) -> Findings:
     """Everything that may be said of the agents.
 
@@ -155,6 +165,7 @@ def find(
         assumptions: parameters of the behaviour model.
         fidelity: what was checked of the simulator before any agent flew.
         root: root of the scenario's streams.
+        served: works out for whom each of the agents was better; a caller may keep what it finds.
     """
     learners = {one.name for one in facts if one.learns}
     oracle = next((one.name for one in facts if one.bound), None)
@@ -197,8 +208,11 @@ def find(
     first = next((name for name in evaluate.baseline if name in flights.agents), None)
     kinds = {one.name: one.kind for one in facts}
     whom = ForWhom(evidence.population, evidence.judged, flights, evaluate, first, gaps, kinds, root)
+    sections = served(whom, [one.name for one in facts if one.failed is None and one.barred is None])
     return Findings(
-        agents=[_agent(one, flights, claimed, evidence, evaluate, corrections, whom) for one in facts],
+        agents=[
+            _agent(one, flights, claimed, evidence, evaluate, corrections, sections.get(one.name, {})) for one in facts
+        ],
         assumptions=[_assumption(a, swept, flights, evaluate.metrics) for a in assumptions],
         comparisons=[
             ComparisonSection(
@@ -335,7 +349,7 @@ def _agent(
     evidence: Evidences,
     evaluate: EvaluateSettings,
     corrections: Corrections,
-    whom: ForWhom,
+    served: Mapping[str, Any],
 ) -> AgentSection:
     role = "bound" if one.bound else "baseline" if one.name in (*evaluate.baseline, *BASELINES) else "policy"
     section: dict[str, Any] = {
@@ -381,7 +395,7 @@ def _agent(
             estimator: OffPolicyCheck(estimate=EstimateModel.of(found), truth=EstimateModel.of(logged.truth))
             for estimator, found in logged.estimates.items()
         }
-    section |= whom.section(name)
+    section |= served
     return AgentSection(**section)
 
 

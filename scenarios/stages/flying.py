@@ -100,7 +100,7 @@ def _flips(setting: Setting, data: Data, worlds: Worlds) -> Mapping[str, Flip]:
     return found
 
 
-def _where(setting: Setting, data: Data, worlds: Worlds) -> tuple[Any, ...]:
+def where_of(setting: Setting, data: Data, worlds: Worlds) -> tuple[Any, ...]:
     """What every flight depends on beside the agent."""
     # What was measured on-line is compared with the flights, and changes none of them.
     evaluated = setting.scenario.evaluate.model_copy(update={"known": ()})
@@ -163,7 +163,7 @@ def _fly(
 ) -> tuple[dict[str, list[Judged]], dict[str, str]]:
     """Every trained agent on the whole course, and why agents failed."""
     root = setting.root
-    course, where = plan_course(setting, data, worlds), _where(setting, data, worlds)
+    course, where = plan_course(setting, data, worlds), where_of(setting, data, worlds)
     failed = {name: one.why for name, all_ in trained.items() for one in all_ if isinstance(one, Failure)}
     ready = {name: all_ for name, all_ in trained.items() if name not in failed}
     tasks, owners = [], []
@@ -197,7 +197,7 @@ def check_flights(
     from evaluators.picks import picks_of
 
     scenario, log, split, root = setting.scenario, data.log, data.split, setting.root
-    course, where = plan_course(setting, data, worlds), _where(setting, data, worlds)
+    course, where = plan_course(setting, data, worlds), where_of(setting, data, worlds)
     with setting.progress.stage("picks"):
         users = split.users(HELD_OUT)
         rows = split.rows(log, users, late=True)

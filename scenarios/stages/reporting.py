@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,19 @@ import numpy as np
 
 from scenarios.loading import digest, kind_without_folder, resolved, without_folders, world_digest
 from scenarios.schema import Scenario
-from scenarios.stages.flying import Flown
+from scenarios.stages.flying import Flown, where_of
 from scenarios.stages.setting import Setting
 from scenarios.stages.training import Failure, save_agents
 from scenarios.stages.worlds import Data, Worlds, save_models
 from simulator.cache import PROJECT, library_versions
+from simulator.engine import Engine, Task
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split
 
 if TYPE_CHECKING:
     from agents.loading import AgentSpec, Trained
     from agents.tuning import Tuned
     from evaluators.fidelity import Fidelity
+    from evaluators.for_whom import ForWhom
     from evaluators.report import Report
 
 
@@ -34,6 +36,7 @@ def evaluate(
     specs: Sequence[AgentSpec],
     trained: Mapping[str, list[Trained | Failure]],
     flown: Flown,
+    keys: Mapping[str, Any],
     tuned: Mapping[str, Tuned | str] = MappingProxyType({}),
 ) -> Any:
     """Compare, rank, correct, check for fairness and effect, and decide the gates."""
@@ -69,7 +72,18 @@ def evaluate(
     rows = np.diff(starts.seen.start)
     liked = np.add.reduceat(np.append(starts.seen.primary, 0.0), starts.seen.start[:-1]) * (rows > 0)
     features = np.column_stack([log.catalogue.user_features[users], np.log1p(rows), liked / np.maximum(rows, 1)])
-    with setting.progress.stage("evaluate"):
+    code = ("simulator", "agents", "evaluators")
+    depends = (where_of(setting, data, worlds), keys, [(one.name, one.failed, one.barred, one.learns) for one in facts])
+
+    def served(whom: ForWhom, names: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        # In this process: what they share, every agent's flights, is too large to be handed to others.
+        tasks = [Task("for whom", name, _section, (whom, name), (depends, name), code) for name in names]
+        done = Engine(setting.engine.cache, 1).map(tasks, show)
+        new = [(task, one) for task, one in zip(tasks, done, strict=True) if not one.cached]
+        setting.cpu.update({f"evaluate/{task.name} (cpu)": one.cpu_seconds for task, one in new})
+        return dict(zip(names, (one.result for one in done), strict=True))
+
+    with setting.progress.stage("evaluate") as show:
         return find(
             facts,
             Evidences(
@@ -93,9 +107,14 @@ def evaluate(
             evaluate=scenario.evaluate,
             gates=scenario.gates,
             assumptions=worlds.judges[0].assumptions,
+            served=served,
             fidelity=fidelity_found,
             root=setting.root,
         )
+
+
+def _section(whom: ForWhom, name: str, *, report: Callable[[float, str], None]) -> dict[str, Any]:
+    return whom.section(name)
 
 
 def _trained_on(spec: AgentSpec) -> str:

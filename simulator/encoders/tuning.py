@@ -143,7 +143,7 @@ class TunableEncoder:
         """Put weights of an encoder that was adapted in the same way in the place of these."""
         with torch.no_grad():
             for mine, other in zip(self.adapted.parameters(), weights, strict=True):
-                mine.copy_(torch.from_numpy(other))
+                mine.copy_(torch.tensor(other))
         self.adapted.trained.eval()
 
     def reworded(self, part: NDArray[np.int64], share: float, rng: np.random.Generator) -> list[list[int]]:

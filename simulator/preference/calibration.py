@@ -12,8 +12,8 @@ from simulator.errors import InputError
 
 SLOPE_SD, INTERCEPT_SD, POPULARITY_SD = 0.03, 0.05, 0.1
 """Prior standard deviations about 1, about the drift and about 0. Forty tuning users leave the slope uncertain by .13,
-the intercept by .14, the effect of popularity by .09 (clustered by user); taken as they come they did more harm than good
-on unseen users, see docs."""
+the intercept by .14, the effect of popularity by .09 (clustered by user); taken as they come they did more harm than
+good on unseen users, see docs."""
 WEAK = 1.0
 FEWEST_CLUSTERS = 10
 LEAST_SLOPE = 0.05
