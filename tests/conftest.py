@@ -15,6 +15,14 @@ os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_
 os.environ.setdefault("WINDTUNNEL_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of one kind of agent go to one worker, so that it is trained once."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "trained" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(str(item.callspec.params.get("kind", "trained"))))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing is read from or left in the user's own cache."""

@@ -65,18 +65,17 @@ def coverage(
     return {e: (a, b) for e, (a, b) in count.items()}
 
 
-CELLS = [("logn", 1.0, 0.05), ("logn", 0.3, 0.5), ("det", 0.3, 0.05), ("det", 1.0, 0.5)]
+CELLS = [("logn", 1.0, 0.05), ("det", 0.3, 0.05), ("det", 1.0, 0.5)]
 
 
 @pytest.mark.parametrize(("family", "f", "p"), CELLS)
 def test_02_default_intervals_cover_as_often_as_they_claim(family: str, f: float, p: float) -> None:
-    """[.90, .99]; 400 logs where a log is cheap, 200 where many go through the bootstrap of door 3."""
-    heavy = family == "logn" and f < 1
-    runs = 200 if heavy else 400
+    """[.90, .99] over 400 logs; the cells that go through the bootstrap of door 3 are in the slow suite alone."""
+    runs = 400
     names = ["ips", "snips", "dr", "sndr"]
     found = coverage(runs, names, name=f"2 {family} {f} {p}", users=1000, f=f, p=p, family=family)
     for name, (published, covered) in found.items():
-        assert published >= (0.7 if heavy else 0.95) * runs, name
+        assert published >= 0.95 * runs, name
         assert 0.90 <= covered / published <= 0.99, (name, covered / published)
 
 
