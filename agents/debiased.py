@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 
 from agents.base import Observation, Training
 from agents.baselines import Ranking
-from agents.features import fold_in
+from agents.features import attention, fold_in
 
 Floats = NDArray[np.float64]
 
@@ -88,22 +88,17 @@ class Debiased(Ranking):
     def scores(self, observation: Observation) -> NDArray[np.floating]:
         """[n, I] expected like of every item."""
         out = np.empty((len(observation), len(self._bias)), np.float32)
+        looked = np.where(observation.history_feedback == 0, attention(observation), 1.0)
         for low in range(0, len(observation), MOST_USERS):
             rows = slice(low, low + MOST_USERS)
-            out[rows] = self._bias + self._taste(observation, rows) @ self._vectors.T
+            out[rows] = self._bias + self._taste(observation, looked[rows], rows) @ self._vectors.T
         return out
 
-    def _taste(self, observation: Observation, rows: slice) -> Floats:
+    def _taste(self, observation: Observation, looked: Floats, rows: slice) -> Floats:
         items = observation.history_items[rows]
         there = items >= 0
         safe = np.where(there, items, 0)
         surprise = observation.history_feedback[rows] - self._mean - self._bias[safe]
-        # A place far down a slate was perhaps never looked at: not clicked there says less.
-        length = items.shape[1]
-        back = np.arange(length)[::-1]
-        place = observation.slate_size - 1 - back % observation.slate_size
-        in_session = back[None, :] < (observation.step[rows] * observation.slate_size)[:, None]
-        looked = np.where(in_session & (observation.history_feedback[rows] == 0), 1 / np.log2(2 + place), 1.0)
         trust = self._weight[safe] * there * looked
         precision = np.full(1 + self._vectors.shape[1], self.settings.reg)
         _, taste = fold_in(

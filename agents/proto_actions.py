@@ -155,17 +155,11 @@ class PPO(ProtoAgent):
 
     default_steps = 200_000
 
-    def __init__(self, settings: PPOSettings) -> None:
-        super().__init__(settings)
-
 
 class A2C(ProtoAgent):
     """Synchronous advantage actor-critic (Mnih et al., 2016) of SB3 with a continuous proto-action."""
 
     default_steps = 200_000
-
-    def __init__(self, settings: A2CSettings) -> None:
-        super().__init__(settings)
 
 
 class SAC(ProtoAgent):
@@ -176,14 +170,8 @@ class SAC(ProtoAgent):
 
     default_steps = 24_000
 
-    def __init__(self, settings: SACSettings) -> None:
-        super().__init__(settings)
-
 
 class TD3(ProtoAgent):
     """Twin delayed deep deterministic policy gradient (Fujimoto et al., 2018) of SB3 with a continuous proto-action."""
 
     default_steps = 24_000
-
-    def __init__(self, settings: TD3Settings) -> None:
-        super().__init__(settings)

@@ -130,14 +130,8 @@ def _sac(settings: SACSettings, lanes: VecEnv, budget: int, **common: Any) -> sb
     model = sb3.SAC(
         "MlpPolicy",
         lanes,
-        buffer_size=settings.buffer_size,
-        learning_starts=_warm_up(settings.num_envs, budget),
-        batch_size=settings.batch_size,
-        train_freq=(1, "step"),
-        gradient_steps=settings.gradient_steps,
-        tau=settings.tau,
         ent_coef="auto_0.1" if settings.ent_coef is None else settings.ent_coef,
-        policy_kwargs={"net_arch": [settings.hidden_size] * 2},
+        **_from_a_buffer(settings, budget),
         **common,
     )
     _without_preference(model.actor.mu)
@@ -151,16 +145,10 @@ def _td3(settings: TD3Settings, lanes: VecEnv, budget: int, **common: Any) -> sb
     model = sb3.TD3(
         "MlpPolicy",
         lanes,
-        buffer_size=settings.buffer_size,
-        learning_starts=_warm_up(settings.num_envs, budget),
-        batch_size=settings.batch_size,
-        train_freq=(1, "step"),
-        gradient_steps=settings.gradient_steps,
-        tau=settings.tau,
         action_noise=VectorizedActionNoise(noise, settings.num_envs),
         policy_delay=settings.policy_delay,
         target_policy_noise=settings.target_policy_noise,
-        policy_kwargs={"net_arch": [settings.hidden_size] * 2},
+        **_from_a_buffer(settings, budget),
         **common,
     )
     _without_preference(model.actor.mu[-2])
@@ -168,16 +156,24 @@ def _td3(settings: TD3Settings, lanes: VecEnv, budget: int, **common: Any) -> sb
     return model
 
 
+def _from_a_buffer(settings: OffPolicySettings, budget: int) -> dict[str, Any]:
+    """What SAC and TD3 share: a round of gradient steps for each step of all environments, once the buffer is warm."""
+    return {
+        "buffer_size": settings.buffer_size,
+        "learning_starts": min(10 * settings.num_envs, budget // 10),  # user-steps with actions at random before
+        "batch_size": settings.batch_size,
+        "train_freq": (1, "step"),
+        "gradient_steps": settings.gradient_steps,
+        "tau": settings.tau,
+        "policy_kwargs": {"net_arch": [settings.hidden_size] * 2},
+    }
+
+
 def _without_preference(last: Any) -> None:
     """Zero the layer that gives the mean action: untrained, all items are equally near."""
     with torch.no_grad():
         last.weight.zero_()
         last.bias.zero_()
-
-
-def _warm_up(num_envs: int, budget: int) -> int:
-    """User-steps with actions at random before the first gradient step."""
-    return min(10 * num_envs, budget // 10)
 
 
 _BUILDERS: dict[type[ProtoSettings], Callable[..., BaseAlgorithm]] = {

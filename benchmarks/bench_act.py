@@ -102,24 +102,14 @@ def world_and_training(items: int) -> tuple[Any, Any]:
 
 def observed(world: Any, users: int) -> Any:
     """So many users after two slates."""
-    from agents.base import Observation
+    from evaluators.rollout import observation_of
     from simulator.users import SimulatedUsers
 
     simulated = SimulatedUsers(world, users, seed=4)
     simulated.start(np.arange(users))
     for _ in range(2):
         simulated.step(np.argsort(~simulated.candidates(), axis=1, kind="stable")[:, :SLATE])
-    seen = simulated.observe()
-    return Observation(
-        user_features=seen.user_features.copy(),
-        history_items=seen.history_items.copy(),
-        history_feedback=seen.history_feedback.copy(),
-        context=seen.context,
-        candidates=seen.candidates(),
-        step=seen.step.copy(),
-        slate_size=SLATE,
-        appeal=seen.appeal(),
-    )
+    return observation_of(simulated.observe(), np.arange(users), SLATE, privileged=True)
 
 
 def measure(kind: str, world: Any, training: Any, users: int, sender: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def evaluate(
     trained: Mapping[str, list[Trained | Failure]],
     flown: Flown,
     keys: Mapping[str, Any],
-    tuned: Mapping[str, Tuned | str] = MappingProxyType({}),
+    tuned: Mapping[str, Tuned | str],
 ) -> Any:
     """Compare, rank, correct, check for fairness and effect, and decide the gates."""
     from evaluators.findings import AgentFacts, Evidences, find

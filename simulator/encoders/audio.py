@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.encoders.media import STATISTICS, encode_files, model_key, pooled, pretrained
-from simulator.encoders.text import model_folder
+from simulator.encoders.media import MEND, STATISTICS, encode_files, model_key, pooled
+from simulator.encoders.text import model_folder, pretrained
 from simulator.errors import InputError, LogError
 
 F32 = NDArray[np.float32]
@@ -54,7 +54,7 @@ def encode_clips(
 
     def encode(at: int, file: bytes) -> F32:
         if not loaded:
-            loaded.append(pretrained(path, "AutoFeatureExtractor", field))
+            loaded.append(pretrained(path, "AutoFeatureExtractor", field, MEND))
         processor, model = loaded[0]
         return pooled(model, processor(_samples(at, file, field, names), sampling_rate=RATE, return_tensors="pt"))[0]
 

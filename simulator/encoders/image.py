@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.encoders.media import STATISTICS, encode_files, model_key, pooled, pretrained
-from simulator.encoders.text import model_folder
+from simulator.encoders.media import MEND, STATISTICS, encode_files, model_key, pooled
+from simulator.encoders.text import model_folder, pretrained
 from simulator.errors import LogError
 
 F32 = NDArray[np.float32]
@@ -51,7 +51,7 @@ def encode_images(
 
     def encode(at: int, file: bytes) -> F32:
         if not loaded:
-            loaded.append(pretrained(path, "AutoImageProcessor", field))
+            loaded.append(pretrained(path, "AutoImageProcessor", field, MEND))
         processor, model = loaded[0]
         inputs = processor(images=_opened(at, file, field, names), return_tensors="pt")  # type: ignore[operator]
         return pooled(model, inputs)[0]

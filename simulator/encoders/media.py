@@ -1,4 +1,4 @@
-"""What encoders of pictures and of sounds share: each distinct file once, kept by content, and pretrained models."""
+"""What encoders of pictures and of sounds share: each distinct file once, kept by content, and models' vectors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from simulator.cache import default_cache_folder, write_atomically
 from simulator.encoders.text import encoder_digest
-from simulator.errors import InputError
 
 F32 = NDArray[np.float32]
 STATISTICS = "statistics"
 """Name of the encoder that needs no weights."""
+MEND = "name a folder that transformers' AutoModel reads, with its preprocessor_config.json"
+"""What to do where a folder cannot be loaded."""
 
 
 def encode_files(files: Sequence[bytes | None], encode: Callable[[int, bytes], F32], key: str) -> F32:
@@ -56,35 +57,6 @@ def encode_files(files: Sequence[bytes | None], encode: Callable[[int, bytes], F
         if digest is not None:
             out[at] = vectors[row[digest]]
     return out
-
-
-def pretrained(path: str, processor: str, field: str) -> tuple[Any, Any]:
-    """Processor (by the name of its class) and model (evaluation mode, float32) of a folder, by transformers.
-
-    Raises:
-        InputError: the library cannot load the folder.
-    """
-    import torch
-    import transformers
-    from transformers.utils import logging
-
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        reads = getattr(transformers, processor).from_pretrained(path, local_files_only=True)
-        model = transformers.AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        first = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise InputError(
-            f"{field}.encoder: '{Path(path).name}' cannot be loaded ({first[:160]}); name a folder "
-            "that transformers' AutoModel reads, with its preprocessor_config.json"
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
-    return reads, model.eval()
 
 
 def pooled(model: Any, inputs: Any) -> F32:

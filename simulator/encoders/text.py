@@ -161,27 +161,40 @@ def load_encoder(path: str) -> tuple[Any, Any]:
     Raises:
         InputError: the library cannot load the folder.
     """
+    mend = "name an encoder that transformers' AutoModel and AutoTokenizer read"
+    return pretrained(path, "AutoTokenizer", "preference", mend)
+
+
+def pretrained(path: str, processor: str, field: str, mend: str) -> tuple[Any, Any]:
+    """What prepares the inputs (by the name of its class) and model (evaluation mode, float32), by transformers.
+
+    Args:
+        path: folder, or name of one that the library holds.
+        processor: class of transformers that reads the inputs' preparation from the folder.
+        field: whose `encoder` it is, for the message.
+        mend: what the user can do, for the message.
+
+    Raises:
+        InputError: the library cannot load the folder.
+    """
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    import transformers
     from transformers.utils import logging
 
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
+        prepares = getattr(transformers, processor).from_pretrained(path, local_files_only=True)
+        model = transformers.AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         first = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise InputError(
-            f"preference.encoder: '{Path(path).name}' cannot be loaded ({first[:160]}); name an encoder that "
-            "transformers' AutoModel and AutoTokenizer read"
-        ) from error
+        raise InputError(f"{field}.encoder: '{Path(path).name}' cannot be loaded ({first[:160]}); {mend}") from error
     finally:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
-    return tokenizer, model.eval()
+    return prepares, model.eval()
 
 
 def tokenize(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:

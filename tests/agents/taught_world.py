@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from agents.base import Observation, Training
+from evaluators.rollout import observation_of
 from simulator.behaviour import SimulatorSettings
 from simulator.env import WindtunnelVectorEnv
 from simulator.log import Catalogue, InteractionLog, split_users
@@ -116,14 +117,4 @@ def observed(world: World, n: int = 24, *, privileged: bool = False) -> Observat
     """The first users of the world before their first slate."""
     users = SimulatedUsers(world, n, seed=4)
     users.start(np.arange(n))
-    seen = users.observe()
-    return Observation(
-        user_features=seen.user_features.copy(),
-        history_items=seen.history_items.copy(),
-        history_feedback=seen.history_feedback.copy(),
-        context=seen.context,
-        candidates=seen.candidates(),
-        step=seen.step.copy(),
-        slate_size=world.slate_size,
-        appeal=seen.appeal() if privileged else None,
-    )
+    return observation_of(users.observe(), np.arange(n), world.slate_size, privileged=privileged)
