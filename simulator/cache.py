@@ -121,6 +121,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
+def _lies_at(descriptor: int, place: Path) -> bool:
+    """Whether an open file is still the one at this path, which another process may remove at any moment."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(place))
+    except FileNotFoundError:
+        return False
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Holding:
     """What a stage has in the cache.
@@ -188,7 +196,7 @@ class StageCache:
             with place.open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 # The one who held it has removed the file: whoever comes next makes, and locks, another.
-                if not (place.exists() and os.fstat(file.fileno()).st_ino == place.stat().st_ino):
+                if not _lies_at(file.fileno(), place):
                     continue
                 try:
                     yield

@@ -91,3 +91,24 @@ def test_prune_takes_what_was_not_of_use_lately_and_nothing_while_a_run_lasts(tm
     assert cache.has("fit", "new")
     assert cache.prune(stage="train").count == 1
     assert (tmp_path / "agent-logs" / "mine.log").exists()
+
+
+def test_a_claim_let_go_while_others_wait_is_taken_over_without_a_failure(tmp_path: Path) -> None:
+    # A waiter finds its file removed between any two of its own calls: it must take another, not fail.
+    cache, taken, failed = StageCache(tmp_path), [], []
+
+    def take() -> None:
+        try:
+            for _ in range(200):
+                with cache.claim("fit", "k" * 64):
+                    taken.append(1)
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert len(taken) == 8 * 200
