@@ -11,9 +11,14 @@ from scipy.special import expit, stdtrit
 from simulator.errors import InputError
 
 SLOPE_SD, INTERCEPT_SD, POPULARITY_SD = 0.03, 0.05, 0.1
-"""Prior standard deviations about 1, about the drift and about 0. Forty tuning users leave the slope uncertain by .13,
-the intercept by .14, the effect of popularity by .09 (clustered by user); taken as they come they did more harm than
-good on unseen users, see docs."""
+"""Prior standard deviations about 1, 0 and 0. Forty tuning users leave the slope uncertain by .13, the intercept by
+.14, the effect of popularity by .09 (clustered by user); taken as they come they did more harm than good on unseen
+users, see docs."""
+REHEARSED_INTERCEPT_SD = 0.2
+"""The intercept's prior where a rehearsal says more: wide, for the rehearsal is shrunk by its own uncertainty."""
+TRANSFER_SD = (0.1, 0.03, 0.03)
+"""How much slope, intercept and effect of popularity of the model may differ from those of its rehearsal, which has a
+fifth fewer rows and one member."""
 WEAK = 1.0
 FEWEST_CLUSTERS = 10
 LEAST_SLOPE = 0.05
@@ -28,34 +33,68 @@ class Calibration:
     popularity: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """Later rows of the fitting users, as a fit without them predicts them.
+
+    Attributes:
+        logit: [h] uncalibrated logit.
+        outcome: [h] 0 or 1.
+        user: [h] cluster.
+        popularity: [h] centred log popularity of the row's item.
+        weight: [h] weight of each row; None where all weigh the same.
+        farther: what the intercept is multiplied by: how much farther off the rows lie that will be asked about.
+    """
+
+    logit: NDArray[np.float64]
+    outcome: NDArray[np.float32]
+    user: NDArray[np.int64]
+    popularity: NDArray[np.float32]
+    weight: NDArray[np.float32] | None = None
+    farther: float = 1.0
+
+    def says(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Slope, intercept and effect of popularity that the rows lack, for the model itself; their covariance."""
+        theta, covariance = regression(self.logit, self.outcome, self.user, None, self.weight, self.popularity)
+        scale = np.array([1.0, self.farther, 1.0])
+        return scale * theta, scale[:, None] * covariance * scale + np.diag(np.square(TRANSFER_SD))
+
+
 def calibrate(
     logit: NDArray[np.float64],
     outcome: NDArray[np.float32],
     user: NDArray[np.int64],
     *,
     popularity: NDArray[np.float32] | None = None,
-    drift: float = 0.0,
+    rehearsed: Rehearsed | None = None,
     weight: NDArray[np.float32] | None = None,
 ) -> Calibration:
     """Posterior mean of slope, intercept and effect of popularity on the logit (Platt, 2000, with users as clusters).
 
-    The likelihood is the normal one of the maximum-likelihood estimate with its covariance clustered by user, so that
-    many tuning users overrule the prior and few do not.
+    Each likelihood is the normal one of the maximum-likelihood estimate with its covariance clustered by user, so that
+    many users overrule the prior and few do not.
 
     Args:
         logit: [k] uncalibrated logit of the tuning users' late rows.
         outcome: [k] 0 or 1.
         user: [k] tuning user of each row.
         popularity: [k] centred log popularity of each row's item; without it the logit alone is calibrated.
-        drift: centre of the intercept's prior, from `drift_of`; popularity's is 0.
+        rehearsed: what the fitting users' own later rows say; needs `popularity`.
         weight: [k] weight of each row; all the same where left out.
     """
     columns = 2 if popularity is None else 3
-    centre = np.array([1.0, drift, 0.0])[:columns]
-    theta, covariance = regression(logit, outcome, user, centre, weight, popularity)
-    precision = np.linalg.inv(covariance + 1e-12 * np.eye(columns))
-    prior = np.diag([1 / SLOPE_SD**2, 1 / INTERCEPT_SD**2, 1 / POPULARITY_SD**2][:columns])
-    found = np.linalg.solve(precision + prior, precision @ theta + prior @ centre)
+    centre = np.array([1.0, 0.0, 0.0])[:columns]
+    level = INTERCEPT_SD if rehearsed is None else REHEARSED_INTERCEPT_SD
+    precision = np.diag([1 / SLOPE_SD**2, 1 / level**2, 1 / POPULARITY_SD**2][:columns])
+    pull = precision @ centre
+    said = [regression(logit, outcome, user, centre, weight, popularity)]
+    if rehearsed is not None:
+        said.append(rehearsed.says())
+    for theta, covariance in said:
+        information = np.linalg.inv(covariance + 1e-12 * np.eye(columns))
+        precision = precision + information
+        pull = pull + information @ theta
+    found = np.linalg.solve(precision, pull)
     # A model that ranks the wrong way round on the tuning users is not turned over.
     return Calibration(float(max(found[0], LEAST_SLOPE)), *(float(one) for one in found[1:]))
 
@@ -111,24 +150,3 @@ def regression(
     bread = np.linalg.inv(curvature)
     bread_meat: NDArray[np.float64] = bread @ meat @ bread
     return theta, bread_meat
-
-
-def drift_of(
-    logit: NDArray[np.float64], outcome: NDArray[np.float32], weight: NDArray[np.float32] | None = None
-) -> float:
-    """Intercept by which predictions made in time order are off, from the fitting users themselves.
-
-    Training hides rows at random, but later rows are liked less (or more) than earlier ones say. The second half of
-    every fitting user's early rows, predicted from the first half, shows by how much; 0 where there are no such rows.
-    """
-    shift = 0.0
-    each = np.ones(len(logit)) if weight is None else weight.astype(np.float64)
-    for _ in range(25):
-        if len(logit) == 0:
-            break
-        p = expit(logit + shift)
-        step = float(np.sum(each * (outcome - p)) / (np.sum(each * p * (1 - p)) + 1 / WEAK**2))
-        shift += step
-        if abs(step) < 1e-9:
-            break
-    return shift

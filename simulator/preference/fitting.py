@@ -14,12 +14,13 @@ from simulator.encoders.text import encoder_for
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Catalogue, InteractionLog, Split
 from simulator.preference.architectures import ARCHITECTURES, WITHOUT_TEXT, Fit, Progress, Start
-from simulator.preference.calibration import calibrate, drift_of, platt
+from simulator.preference.calibration import calibrate, platt
 from simulator.preference.continual import SavedModel
 from simulator.preference.debiasing import weigh
 from simulator.preference.labels import with_few_labels
 from simulator.preference.model import Member, PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem, build_problem
+from simulator.preference.rehearsal import rehearse
 from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream, stream_word
 
@@ -341,24 +342,15 @@ def fit_with_pairs(
     count = settings.members if bootstrap is None else min(settings.members, settings.refit_members)
     features = np.concatenate(item_features(tower.vectors, log.catalogue, settings), axis=1)
     labels: dict[str, Any] = {}
+
+    def one_member(of: Problem, form: str, *what: str | int) -> Member:
+        few = Fit(of, features, settings, root, (*name, *what), 1, None, log.catalogue, cache, folder, _silent)
+        return ARCHITECTURES[form](few).members[0]
+
     if settings.label_budget is not None:
 
         def quick(few: Problem, number: int) -> Member:
-            return ARCHITECTURES["two_tower"](
-                Fit(
-                    few,
-                    features,
-                    settings,
-                    root,
-                    (*name, "labels", number),
-                    1,
-                    None,
-                    log.catalogue,
-                    cache,
-                    folder,
-                    _silent,
-                )
-            ).members[0]
+            return one_member(few, "two_tower", "labels", number)
 
         problem, labels = with_few_labels(problem, settings, quick, stream(root, *name, "labels"))
     start = None
@@ -369,14 +361,23 @@ def fit_with_pairs(
     made = ARCHITECTURES[architecture](fit)
     members = made.members
     logit = np.mean([problem.tuning_logit(member) for member in members], axis=0)
-    drift = drift_of(*problem.second_half(members))
-    ranked = architecture == "two_tower" and settings.loss != "cross_entropy"
-    if ranked:
-        calibration = platt(logit, problem.target, problem.target_user, loss=settings.loss)
+    if architecture == "two_tower" and settings.loss != "cross_entropy":
+        calibration, rehearsed = platt(logit, problem.target, problem.target_user, loss=settings.loss), None
     else:
-        popularity, weight = problem.popularity[problem.target_item], problem.target_weight
+        # A pair encoder takes minutes, and what it taught has the form of a two-tower model.
+        form = "two_tower" if made.pairs is not None else architecture
+
+        def again(left: Problem) -> Member:
+            return one_member(left, form, "rehearsal")
+
+        rehearsed = rehearse(problem, log, again, stream(root, *name, "rehearsal"))
         calibration = calibrate(
-            logit, problem.target, problem.target_user, popularity=popularity, drift=drift, weight=weight
+            logit,
+            problem.target,
+            problem.target_user,
+            popularity=problem.popularity[problem.target_item],
+            rehearsed=rehearsed,
+            weight=problem.target_weight,
         )
     fitted = np.zeros(log.catalogue.n_users, bool)
     fitted[problem.fitted_users] = True
@@ -397,8 +398,8 @@ def fit_with_pairs(
             "encoder": None if architecture in WITHOUT_TEXT else tower.chosen,
             "rows_fitted": len(problem.histories.item),
             "tuning_log_loss": float(problem.tuning_loss(logit).sum() / len(problem.target)),
-            "drift": drift,
             "popularity": calibration.popularity,
+            "rows_rehearsed": 0 if rehearsed is None else len(rehearsed.outcome),
             **labels,
             **made.measures,
         },

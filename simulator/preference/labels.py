@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from simulator.log import Histories
 from simulator.preference.model import Member
-from simulator.preference.problem import Problem
+from simulator.preference.problem import Problem, only
 from simulator.preference.settings import PreferenceSettings
 
 ROUNDS = 4
@@ -80,20 +80,6 @@ def _information(problem: Problem, labelled: NDArray[np.bool_], p: NDArray[np.fl
     of_item = np.bincount(history.item, each * labelled, minlength=problem.n_items) + PRIOR
     of_user = np.bincount(user, each * labelled, minlength=len(history)) + PRIOR
     return np.asarray(each * (1 / of_item[history.item] + 1 / of_user[user]))
-
-
-def only(problem: Problem, keep: NDArray[np.bool_]) -> Problem:
-    """The problem with these of its rows [m] alone."""
-    history = problem.histories
-    user = np.repeat(np.arange(len(history)), np.diff(history.start))
-    start = np.concatenate([[0], np.cumsum(np.bincount(user[keep], minlength=len(history)))])
-    return replace(
-        problem,
-        histories=Histories(start, history.item[keep], history.primary[keep]),
-        rows=problem.rows[keep],
-        distinct_rows=len(np.unique(problem.rows[keep])),
-        weight=None if problem.weight is None else problem.weight[keep],
-    )
 
 
 def predict_rows(problem: Problem, labelled: NDArray[np.bool_], member: Member) -> NDArray[np.float64]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,30 +72,26 @@ class Problem:
         inner = np.einsum("kd,kd->k", theta[self.target_user, 1:], member.item_vectors[self.target_item])
         return inner.astype(np.float64) + theta[self.target_user, 0] + member.item_offset[self.target_item]
 
-    def second_half(
-        self, members: Sequence[Member]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32] | None]:
-        """Mean logit, outcome and weight of the second half of every fitting user's rows, from their first half."""
-        past = self.histories
-        length = np.diff(past.start)
-        user = np.repeat(np.arange(len(past)), length)
-        first = np.arange(len(user)) - past.start[user] < np.maximum(1, length // 2)[user]
-        start = np.concatenate([[0], np.cumsum(np.bincount(user[first], minlength=len(past)))])
-        half = Histories(start, past.item[first], past.primary[first])
-        who, item = user[~first], past.item[~first]
-        logit = np.zeros(len(who), np.float64)
-        for member in members:
-            theta = member.fold_in(half, self.features)
-            inner = np.einsum("kd,kd->k", theta[who, 1:], member.item_vectors[item])
-            logit += (inner.astype(np.float64) + theta[who, 0] + member.item_offset[item]) / len(members)
-        return logit, past.primary[~first], None if self.weight is None else self.weight[~first]
-
     def tuning_loss(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
         """[T] summed (weighted) log-loss of each tuning user's target rows."""
         loss = log_loss(logit, self.target)
         if self.target_weight is not None:
             loss = loss * self.target_weight
         return np.bincount(self.target_user, loss, minlength=len(self.tuning_users)).astype(np.float64)
+
+
+def only(problem: Problem, keep: NDArray[np.bool_]) -> Problem:
+    """The problem with these of its rows [m] alone."""
+    history = problem.histories
+    user = np.repeat(np.arange(len(history)), np.diff(history.start))
+    start = np.concatenate([[0], np.cumsum(np.bincount(user[keep], minlength=len(history)))])
+    return replace(
+        problem,
+        histories=Histories(start, history.item[keep], history.primary[keep]),
+        rows=problem.rows[keep],
+        distinct_rows=len(np.unique(problem.rows[keep])),
+        weight=None if problem.weight is None else problem.weight[keep],
+    )
 
 
 def popularity_of(

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from simulator.errors import InputError, SeenRowsError
 from simulator.log import Catalogue, Histories, InteractionLog, Split
 from simulator.preference import Member, PreferenceModel, map_head, row_hashes
-from simulator.preference.calibration import calibrate, drift_of
+from simulator.preference.calibration import Rehearsed, calibrate
 from simulator.preference.fitting import crossed_difference
 
 N_ITEMS, DIM = 12, 3
@@ -231,20 +231,48 @@ def test_calibration_counts_users_and_not_rows(rng: np.random.Generator) -> None
     found = calibrate(*calibration_log(rng, 30, 400))
     assert -0.2 < found.intercept < 0
     z, outcome, user = calibration_log(rng, 2, 400)
-    assert abs(calibrate(z, outcome, user, drift=-0.1).intercept + 0.1) < 0.05
+    assert abs(calibrate(z, outcome, user).intercept) < 0.05
 
 
 def test_calibration_on_a_handful_of_rows_stays_with_the_model() -> None:
-    found = calibrate(np.array([3.0, -3.0, 2.0]), np.array([0, 1, 0], np.float32), np.array([0, 0, 1]), drift=-0.05)
+    found = calibrate(np.array([3.0, -3.0, 2.0]), np.array([0, 1, 0], np.float32), np.array([0, 0, 1]))
     assert found.slope == pytest.approx(1, abs=0.02)
-    assert found.intercept == pytest.approx(-0.05, abs=0.02)
+    assert found.intercept == pytest.approx(0, abs=0.02)
 
 
-def test_drift_is_the_intercept_that_the_fitting_users_lack(rng: np.random.Generator) -> None:
-    z = rng.normal(size=50_000)
-    outcome = (rng.random(len(z)) < 1 / (1 + np.exp(-(z - 0.3)))).astype(np.float32)
-    assert drift_of(z, outcome) == pytest.approx(-0.3, abs=0.04)
-    assert drift_of(np.zeros(0), np.zeros(0, np.float32)) == 0
+def rehearsed_log(rng: np.random.Generator, n_users: int, rows: int = 20, **what: float) -> Rehearsed:
+    """Later rows whose true logit is z - .3 + .2 popularity."""
+    user = np.repeat(np.arange(n_users), rows)
+    z, popularity = rng.normal(size=(2, len(user)))
+    outcome = (rng.random(len(z)) < 1 / (1 + np.exp(-(z - 0.3 + 0.2 * popularity)))).astype(np.float32)
+    return Rehearsed(z, outcome, user, popularity.astype(np.float32), **what)
+
+
+def test_what_the_fitting_users_later_rows_lack_is_what_a_few_tuning_users_cannot_tell(
+    rng: np.random.Generator,
+) -> None:
+    """340 fitting users know the level to .03; 38 tuning users without it stay near 0 (and their own luck)."""
+    z, outcome, user = calibration_log(rng, 10, 20)
+    popularity = rng.normal(size=len(z)).astype(np.float32)
+    rehearsed = rehearsed_log(rng, 2_000)
+    alone = calibrate(z, outcome, user, popularity=popularity)
+    both = calibrate(z, outcome, user, popularity=popularity, rehearsed=rehearsed)
+    assert (both.intercept, both.popularity) == pytest.approx((-0.3, 0.2), abs=0.07)
+    assert abs(alone.intercept) < 0.1
+    # The slope of a weaker model on fewer rows says little of the model's own.
+    assert abs(both.slope - alone.slope) < 0.01
+    farther = calibrate(z, outcome, user, popularity=popularity, rehearsed=replace(rehearsed, farther=1.25))
+    assert farther.intercept == pytest.approx(1.25 * both.intercept, abs=0.02)
+
+
+def test_a_rehearsal_is_shrunk_by_how_little_its_users_say(rng: np.random.Generator) -> None:
+    z, outcome, user = calibration_log(rng, 10, 20)
+    popularity = rng.normal(size=len(z)).astype(np.float32)
+    found = [
+        abs(calibrate(z, outcome, user, popularity=popularity, rehearsed=rehearsed_log(rng, n, 4)).intercept)
+        for n in (5, 2_000)
+    ]
+    assert found[0] < 0.15 < 0.22 < found[1]
 
 
 def test_what_rows_of_rare_items_lack_is_read_off_many_tuning_users_and_not_off_a_few(
