@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from scenarios.loading import CANDIDATE, Candidate, load_scenario
 from scenarios.schema import Scenario
+from scenarios.stages.adapting import measure_adaptation, references
 from scenarios.stages.believing import check_fidelity, scored_users
 from scenarios.stages.curves import write_tensorboard
 from scenarios.stages.flying import check_flights, fly_users
@@ -79,18 +80,21 @@ def run(
         worlds = fit_worlds(setting, data)
         believed = check_fidelity(setting, data, worlds)
         specs, tuned = tune_agents(setting, data, worlds, prepared.specs)
-        trained = train_agents(setting, data, worlds, specs)
+        beside = references(setting, specs)
+        trained = train_agents(setting, data, worlds, [*specs, *beside])
         if tensorboard is not None:
             curves = write_tensorboard(tensorboard, trained)
             setting.progress.say(f"{curves} learning curves in {tensorboard}")
-        keys = {spec.settings.name: (spec.settings, worlds.a.digest, source_of(spec)) for spec in specs}
+        keys = {one.settings.name: (one.settings, worlds.a.digest, source_of(one)) for one in (*specs, *beside)}
+        adapted = measure_adaptation(setting, data, worlds, [*specs, *beside], trained, keys)
+        trained = {spec.settings.name: trained[spec.settings.name] for spec in specs}
         worlds, judged, failed = fly_users(setting, data, worlds, specs, trained, keys)
         flown = check_flights(setting, data, worlds, trained, keys, judged, failed)
         if candidate is not None and CANDIDATE in flown.failed:
             raise InputError(f"--policy: '{candidate.policy}' failed: {flown.failed[CANDIDATE]}")
         findings = evaluate(setting, data, worlds, believed, specs, trained, flown, keys, tuned)
         setting.progress.seconds["total"] = time.monotonic() - began
-        report = assemble(setting, data, worlds, believed, findings)
+        report = assemble(setting, data, worlds, believed, findings, adapted)
         with setting.progress.stage("report"):
             write(report, out, flown, data, worlds, specs, trained)
         setting.progress.say(

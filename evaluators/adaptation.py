@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from evaluators.comparison import AgentValues, SeedPool, cross, paired_differenc
 from evaluators.estimate import Estimate
 from evaluators.intervals import MIN_USERS
 from evaluators.picks import held_out_observation
+from evaluators.report import AdaptationPoint, AdaptationSection, EstimateModel, estimates
 from evaluators.rollout import observation_of
+from evaluators.settings import AdaptationSettings
 from simulator.log import InteractionLog, Split
 from simulator.streams import stream
 from simulator.users import SimulatedUsers
@@ -30,9 +32,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-INTERACTIONS = (0, 1, 2, 5, 10, 20)
-"""Newest interactions of the history that an agent is shown."""
-
+INTERACTIONS = AdaptationSettings().interactions
 MOST_ROWS = 50
 """Later rows of a user that are put in order: the first ones."""
 
@@ -51,17 +51,29 @@ class Adaptation:
         scope: what the users and rows are, for the estimates' method.
     """
 
-    measure: str
+    measure: Literal["auc", "reward"]
     interactions: tuple[int, ...]
     values: Mapping[str, tuple[AgentValues, ...]]
     scope: str
+
+    @classmethod
+    def together(cls, parts: Sequence[Adaptation]) -> Adaptation:
+        """The same measure of all agents of several parts, which measured different agents on the same users."""
+        first = parts[0]
+        assert all((one.measure, one.interactions, one.scope) == (first.measure, first.interactions, first.scope)
+                   for one in parts)  # fmt: skip
+        return replace(first, values={name: of for one in parts for name, of in one.values.items()})
 
     def estimate(self, agent: str, interactions: int, *, level: float = 0.95) -> Estimate:
         """Mean over users, users crossed with training seeds."""
         values = self._at(agent, interactions)
         method = f"{self.scope}, history cut to {interactions}; users x {values.n_seeds} training seeds"
         if values.n_users < MIN_USERS:
-            why = f"W3: {values.n_users} users, needs {MIN_USERS}; more held-out users would help"
+            most = max(self.interactions)
+            why = (
+                f"W3: {values.n_users} users with {most} interactions and later rows of both kinds, needs {MIN_USERS}; "
+                "fewer evaluate.adaptation.interactions would help"
+            )
             return Estimate.withhold(method, why, n=values.n_users, level=level)
         crossed = cross(values, None, self._pool(interactions))
         half = crossed.half_width(level)
@@ -78,6 +90,31 @@ class Adaptation:
 
     def _pool(self, interactions: int) -> SeedPool:
         return SeedPool.of(self._at(agent, interactions) for agent in self.values)
+
+
+def sections(found: Adaptation, references: Sequence[str]) -> list[AdaptationSection]:
+    """Every agent's part of the report, with its differences to those references that were measured too."""
+    return [
+        AdaptationSection(
+            agent=name,
+            measure=found.measure,
+            points=[
+                AdaptationPoint(
+                    interactions=k,
+                    value=EstimateModel.of(found.estimate(name, k)),
+                    differences=estimates(
+                        {
+                            other: found.difference(name, other, k)
+                            for other in references
+                            if other in found.values and other != name
+                        }
+                    ),
+                )
+                for k in found.interactions
+            ],
+        )
+        for name in found.values
+    ]
 
 
 def later_rows_ordered(

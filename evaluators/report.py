@@ -501,6 +501,26 @@ class ProfileSection(_Part):
     points: list[tuple[float, float, float, float]]
 
 
+class AdaptationPoint(_Part):
+    """Worth of an agent that has seen so many of a user's interactions."""
+
+    interactions: int = Field(description="newest interactions of the history that it was shown")
+    value: EstimateModel
+    differences: dict[str, EstimateModel] = Field(
+        default_factory=dict, description="minus another agent that has seen as many, by its name"
+    )
+
+
+class AdaptationSection(_Part):
+    """How fast an agent adapts to users whom it never met, by one measure."""
+
+    agent: str
+    measure: Literal["auc", "reward"] = Field(
+        description="auc: order of the users' own later rows; reward: first slate in judge worlds"
+    )
+    points: list[AdaptationPoint]
+
+
 class Report(_Part):
     """What a run found. `report.json` is this model; times stand in `seconds` and nowhere else."""
 
@@ -528,6 +548,7 @@ class Report(_Part):
         default_factory=list, description="each off-policy estimator by the agents that it would test; of one log"
     )
     profiles: list[ProfileSection] = Field(default_factory=list)
+    adaptation: list[AdaptationSection] = Field(default_factory=list)
 
     @property
     def exit_code(self) -> int:

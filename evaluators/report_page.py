@@ -39,6 +39,7 @@ SCENARIO_ORDER = ("name", "seed", "task", "data", "preference", "simulator", "ag
 TASKS = {"recommend": "Recommendation on ", "search": "Search on ", "support": "Customer support on "}
 COUNTED = {"users", "rows", "items", "interactions"}
 """Keys of the data card that count things and read better behind their number."""
+ADAPTATION = {"auc": "Order of later rows, AUC", "reward": "Reward of the first slate"}
 BAND = re.compile(r"\[(?P<low>[-+\d.e]+), (?P<high>[-+\d.e]+)\]")
 BOUND = re.compile(r"(?P<side>lower|upper) (?P<sign>[<>]=?) (?P<limit>[-+\d.e]+)")
 
@@ -141,7 +142,7 @@ class CheckTable:
 
 @dataclass(frozen=True, slots=True)
 class SweepTable:
-    """What the swept values of one assumption do to each agent."""
+    """Each agent at several values of something: of an assumption, of how much it has seen."""
 
     title: str
     parameter: str
@@ -241,6 +242,7 @@ def render_page(report: Report) -> str:
         "reference_panels": _reference_panels(report),
         "sweep_tables": _sweep_tables(report),
         "learning_charts": _learning_charts(report),
+        "adaptation_tables": _adaptation_tables(report),
         "profile_charts": _profile_charts(report),
         "off_policy_notes": _shared_reasons(report),
         "off_policy_panels": _off_policy_panels(report),
@@ -299,6 +301,7 @@ def _sections(report: Report, content: Mapping[str, Any]) -> list[tuple[str, str
         ("fidelity", "Fidelity", True),
         ("assumptions", "Assumptions", report.assumptions),
         ("learning", "Learning", content["learning_charts"]),
+        ("adaptation", "Adaptation", report.adaptation),
         ("off-policy", "Off-policy", off_policy),
         ("fairness", "Fairness", groups),
         ("data", "Data", True),
@@ -533,6 +536,38 @@ def _sweep_tables(report: Report) -> list[SweepTable]:
                 line,
             )
         )
+    return tables
+
+
+def _adaptation_tables(report: Report) -> list[SweepTable]:
+    """One table a measure, and one for each agent that the others are held against."""
+    tables = []
+    for measure in dict.fromkeys(section.measure for section in report.adaptation):
+        of = [section for section in report.adaptation if section.measure == measure]
+        beside = dict.fromkeys(name for section in of for point in section.points for name in point.differences)
+        for other in (None, *beside):
+            rows = tuple(
+                (
+                    section.agent,
+                    tuple(point.value if other is None else point.differences.get(other) for point in section.points),
+                )
+                for section in of
+                if section.agent != other
+            )
+            found = [cell for _, cells in rows for cell in cells]
+            line = None if other is None else 0.0
+            tables.append(
+                SweepTable(
+                    ADAPTATION[measure] + ("" if other is None else f", minus {other}"),
+                    "interactions",
+                    tuple(float(point.interactions) for point in of[0].points),
+                    rows,
+                    charts.axis_over(found, () if line is None else (line,)),
+                    wording.column_decimals(found),
+                    other is not None,
+                    line,
+                )
+            )
     return tables
 
 

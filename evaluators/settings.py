@@ -72,6 +72,30 @@ class KnownValue(BaseModel):
         return self
 
 
+class AdaptationSettings(BaseModel):
+    """Whose worth is measured by the number of a user's interactions that it has seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    agents: Names | None = Field(
+        default=None,
+        description="agents that are measured, beside the first baseline and the same network fine-tuned and trained "
+        "from scratch; empty: the meta-learned ones; []: none",
+    )
+    interactions: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(
+        default=(0, 1, 2, 5, 10, 20),
+        min_length=1,
+        description="newest interactions of a history that are shown, ascending; simulator.history_length at most, "
+        "count",
+    )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> AdaptationSettings:
+        if list(self.interactions) != sorted(set(self.interactions)):
+            raise ValueError(f"interactions: {list(self.interactions)} must ascend, none twice")
+        return self
+
+
 class EvaluateSettings(BaseModel):
     """How agents are judged."""
 
@@ -109,6 +133,9 @@ class EvaluateSettings(BaseModel):
         "half-width, in the primary metric's unit, or `users` are flown; empty: `users` are flown at once",
     )
     fairness: FairnessSettings = Field(default=FairnessSettings(), description="groups of users to compare")
+    adaptation: AdaptationSettings = Field(
+        default=AdaptationSettings(), description="worth against the number of interactions seen"
+    )
     known: tuple[KnownValue, ...] = Field(default=(), description="values measured on-line before, if any")
 
     @model_validator(mode="after")

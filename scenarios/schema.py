@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, mo
 
 from agents.settings import AgentSettings
 from evaluators.gates import GateSettings, check_rule
-from evaluators.settings import EvaluateSettings
+from evaluators.settings import AdaptationSettings, EvaluateSettings
 from simulator.behaviour import SimulatorSettings
 from simulator.datasets import DataSettings
 from simulator.errors import InputError, did_you_mean
@@ -85,6 +85,7 @@ def cross_check(parts: Mapping[str, Any], agent_names: Sequence[str | None] | No
     mistakes += _same_names("gates", [None if gate is None else gate.name for gate in gates])
     if evaluate is not None:
         mistakes += _check_evaluate(evaluate, names, parts.get("data"))
+        mistakes += _check_adaptation(evaluate.adaptation, names, parts.get("simulator"))
         for at, gate in enumerate(gates):
             if gate is None or names is None:
                 continue
@@ -141,6 +142,20 @@ def _check_evaluate(evaluate: EvaluateSettings, agents: Sequence[str] | None, da
         if value.metric in METRICS and value.metric not in evaluate.metrics:
             mistakes.append(f"{where}.metric: '{value.metric}' is not among evaluate.metrics; add it there")
         mistakes += _unknown_names(f"{where}.policy", [value.policy], agents, _AN_AGENT)
+    return mistakes
+
+
+def _check_adaptation(
+    adaptation: AdaptationSettings, agents: Sequence[str] | None, simulator: SimulatorSettings | None
+) -> list[str]:
+    mistakes = _unknown_names("evaluate.adaptation.agents", adaptation.agents or (), agents, _AN_AGENT)
+    most = adaptation.interactions[-1]
+    asked = "interactions" in adaptation.model_fields_set
+    if asked and simulator is not None and most > simulator.history_length:
+        mistakes.append(
+            f"evaluate.adaptation.interactions: {most} are more than agents are shown; {simulator.history_length} at "
+            "most, or raise simulator.history_length"
+        )
     return mistakes
 
 

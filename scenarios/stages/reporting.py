@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agents.tuning import Tuned
     from evaluators.fidelity import Fidelity
     from evaluators.for_whom import ForWhom
-    from evaluators.report import Report
+    from evaluators.report import AdaptationSection, Report
 
 
 def evaluate(
@@ -146,7 +146,14 @@ def _may_have_seen(spec: AgentSpec, log: InteractionLog, split: Split) -> str | 
     return None
 
 
-def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidelity, findings: Any = None) -> Report:
+def assemble(
+    setting: Setting,
+    data: Data,
+    worlds: Worlds,
+    fidelity_found: Fidelity,
+    findings: Any = None,
+    adapted: Sequence[AdaptationSection] = (),
+) -> Report:
     """The report of a run, or of the fidelity stages alone."""
     from evaluators.data_card import data_card
     from evaluators.report import DataCardModel, DataSection, FidelitySection, PreferenceSection, Report
@@ -198,6 +205,7 @@ def assemble(setting: Setting, data: Data, worlds: Worlds, fidelity_found: Fidel
         preference=PreferenceSection.model_validate(_preference(setting, worlds, block)),
         scenario=without_folders(scenario),
         metrics=list(scenario.evaluate.metrics),
+        adaptation=list(adapted),
         **({"verdict": "undecided"} if findings is None else findings.sections()),
     )
 
