@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agents.base import Agent, AgentError, Observation, Training
 from agents.settings import AgentSettings
-from agents.wrapping import best_of, fit_wrapped
+from agents.wrapping import Wrapping, best_of
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -39,7 +39,7 @@ class DiversitySettings(BaseModel):
         return (AgentSettings(name="wrapped", kind=self.agent, params=self.params),)
 
 
-class Diversified:
+class Diversified(Wrapping):
     """Chooses greedily among the wrapped agent's best items, by their rank there and their likeness to those chosen.
 
     Relevance of an item is 1 / log2(1 + rank) in the wrapped agent's order, for agents of different kinds share no
@@ -47,9 +47,9 @@ class Diversified:
     """
 
     def __init__(self, settings: DiversitySettings, wrapped: Sequence[Agent]) -> None:
+        super().__init__(wrapped)
         self.settings = settings
         self.agent = wrapped[0]
-        self.privileged = bool(getattr(self.agent, "privileged", False))
         self._content = np.zeros((0, 0), np.float32)  # [I, d] unit length
 
     def fit(self, training: Training) -> None:
@@ -58,7 +58,7 @@ class Diversified:
         Raises:
             AgentError: the items have no content vectors.
         """
-        fit_wrapped([self.agent], training)
+        self.fit_wrapped(training)
         content = training.catalogue.content
         if content is None:
             raise AgentError("diversity needs content vectors; name data.item_text or data.item_categories")

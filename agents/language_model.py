@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from agents.base import Agent, AgentError, AgentLimitError, Observation, Training
 from agents.remote import post_json
 from agents.settings import AgentSettings
-from agents.wrapping import best_of, fit_wrapped
+from agents.wrapping import Wrapping, best_of
 from simulator.cache import default_cache_folder, write_atomically
 
 Ints = NDArray[np.int64]
@@ -126,7 +126,7 @@ class Usage:
     cost: float = 0.0
 
 
-class LanguageModel:
+class LanguageModel(Wrapping):
     """Orders the shortlist of another agent as a language model would.
 
     The prompt names the texts of a user's newest likes. likelihood: each shortlisted text is scored by its mean
@@ -139,9 +139,9 @@ class LanguageModel:
     """
 
     def __init__(self, settings: LanguageModelSettings, wrapped: Sequence[Agent]) -> None:
+        super().__init__(wrapped)
         self.settings = settings
         self.agent = wrapped[0]
-        self.privileged = bool(getattr(self.agent, "privileged", False))
         self.usage = Usage()
         self._text: tuple[str, ...] = ()
         self._local: Any = None
@@ -159,7 +159,7 @@ class LanguageModel:
         """
         if not any(text.strip() for text in training.catalogue.item_text):
             raise AgentError("language_model: the items have no text; name data.item_text")
-        fit_wrapped([self.agent], training)
+        self.fit_wrapped(training)
         self._text = training.catalogue.item_text
         if self.settings.endpoint is None:
             from simulator.encoders.text import encoder_digest

@@ -14,7 +14,7 @@ from agents.contract import rows_of
 from agents.features import Features, fit_features
 from agents.settings import AgentSettings
 from agents.train_world import Curve, Lanes
-from agents.wrapping import fit_wrapped
+from agents.wrapping import Wrapping
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -56,7 +56,7 @@ class MixtureSettings(BaseModel):
         return tuple(AgentSettings(name=f"arm {k}", kind=a.kind, params=a.params) for k, a in enumerate(self.agents))
 
 
-class Mixture:
+class Mixture(Wrapping):
     """Serves each user by one of several agents.
 
     An arm is dealt for a whole session and paid by the session's reward, so that what an agent does to later slates
@@ -67,10 +67,9 @@ class Mixture:
     """
 
     def __init__(self, settings: MixtureSettings, wrapped: Sequence[Agent]) -> None:
+        super().__init__(wrapped)
         self.settings = settings
-        self.arms = list(wrapped)
-        self.privileged = any(getattr(agent, "privileged", False) for agent in wrapped)
-        size, count = 4, len(self.arms)
+        size, count = 4, len(self.wrapped)
         self._features: Features | None = None
         self._gram = np.tile(np.eye(size), (count, 1, 1))  # [a, 4, 4]
         self._right = np.zeros((count, size))
@@ -87,7 +86,7 @@ class Mixture:
         if self.privileged:
             raise AgentError("a bound reads the judge world's appeal, which the train world has not; mix policies")
         budget = DEFAULT_STEPS if training.budget is None else training.budget
-        fit_wrapped(self.arms, training)
+        self.fit_wrapped(training)
         self._features = fit_features(training)
         curve = Curve(training, budget)
         curve.measure(0, self.act)
@@ -114,7 +113,7 @@ class Mixture:
         if self.settings.algorithm == "thompson" and self._sessions:
             arm = np.asarray(self._mean(self._known(observation)).argmax(axis=1))
         else:
-            arm = rng.choice(len(self.arms), len(observation), p=self._distribution())
+            arm = rng.choice(len(self.wrapped), len(observation), p=self._distribution())
         return self._served(observation, arm, rng)
 
     def shares(self, observation: Observation) -> Floats:
@@ -122,7 +121,7 @@ class Mixture:
         if self.settings.algorithm == "exp3":
             return self._distribution()
         best = self._mean(self._known(observation)).argmax(axis=1)
-        return np.bincount(best, minlength=len(self.arms)) / len(observation)
+        return np.bincount(best, minlength=len(self.wrapped)) / len(observation)
 
     def _known(self, observation: Observation) -> Floats:
         """[n, 4] what decides between the arms: a constant, level, share of likes, length of history."""
@@ -135,7 +134,7 @@ class Mixture:
         return np.asarray(known @ theta.T)
 
     def _distribution(self) -> Floats:
-        count = len(self.arms)
+        count = len(self.wrapped)
         if self.settings.algorithm == "thompson" or not self._sessions:
             return np.full(count, 1 / count)
         rate = self.settings.exploration / count
@@ -146,7 +145,7 @@ class Mixture:
 
     def _deal(self, known: Floats, rng: np.random.Generator) -> tuple[Ints, Floats]:
         """An arm for each session [n], and the chance that it had (exp3)."""
-        n, count = len(known), len(self.arms)
+        n, count = len(known), len(self.wrapped)
         if self.settings.algorithm == "exp3" or not self._sessions:
             chance = self._distribution()
             arm = rng.choice(count, n, p=chance)
@@ -166,10 +165,10 @@ class Mixture:
         if self.settings.algorithm == "exp3":
             most = training.horizon * training.slate_size  # a session's reward in [0, 1]
             gain = np.clip(total / most, 0, 1) / chance
-            self._gains += np.bincount(arm, gain, len(self.arms))
+            self._gains += np.bincount(arm, gain, len(self.wrapped))
             return
         value = (total - self._scale[0]) / self._scale[1]
-        for k in range(len(self.arms)):
+        for k in range(len(self.wrapped)):
             mine = known[arm == k]
             self._gram[k] += mine.T @ mine
             self._right[k] += mine.T @ value[arm == k]
@@ -177,7 +176,7 @@ class Mixture:
     def _served(self, observation: Observation, arm: Ints, rng: np.random.Generator) -> Ints:
         """[n, K] slates of each user's arm."""
         out = np.full((len(observation), observation.slate_size), -1, np.int64)
-        for k, agent in enumerate(self.arms):
+        for k, agent in enumerate(self.wrapped):
             rows = np.flatnonzero(arm == k)
             if len(rows):
                 out[rows] = agent.act(rows_of(observation, rows), rng)

@@ -19,7 +19,7 @@ from agents.base import Agent, AgentError, Observation, Training
 from agents.features import SHRINK
 from agents.settings import AgentSettings
 from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Lanes
-from agents.wrapping import best_of, fit_wrapped
+from agents.wrapping import Wrapping, best_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,7 +62,7 @@ class RerankSettings(BaseModel):
         return (AgentSettings(name="wrapped", kind=self.agent, params=self.params),)
 
 
-class Rerank:
+class Rerank(Wrapping):
     """Shows the wrapped agent's slates, changed as little as the constraint asks.
 
     exposure_parity follows Singh and Joachims (2018), calibration Steck (2018), reduction the exponentiated-gradient
@@ -72,9 +72,9 @@ class Rerank:
     """
 
     def __init__(self, settings: RerankSettings, wrapped: Sequence[Agent]) -> None:
+        super().__init__(wrapped)
         self.settings = settings
         self.agent = wrapped[0]
-        self.privileged = bool(getattr(self.agent, "privileged", False))
         self._group = np.zeros(0, np.int64)  # [I] HEAD or TAIL
         self._categories = np.zeros((0, 0))  # [I, C] rows sum to 1
         self._tail_share = 0.0
@@ -84,7 +84,7 @@ class Rerank:
 
     def fit(self, training: Training) -> None:
         """Fit the wrapped agent, then what the constraint needs: groups, merit and the agent's own exposure."""
-        fit_wrapped([self.agent], training)
+        self.fit_wrapped(training)
         log = training.log
         n_items = log.catalogue.n_items
         likes: Floats = np.bincount(log.item, weights=log.primary, minlength=n_items).astype(np.float64)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agents.base import Agent, AgentError, Observation, Training
 from agents.settings import AgentSettings
-from agents.wrapping import fit_wrapped
+from agents.wrapping import Wrapping
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Catalogue
 
@@ -110,7 +110,7 @@ class RulesSettings(BaseModel):
         return self
 
 
-class Rules:
+class Rules(Wrapping):
     """Shows the wrapped agent's slates among the items that the rules allow each user.
 
     never and only narrow the candidates that the wrapped agent is asked with, so its own order stands. A must takes the
@@ -119,9 +119,9 @@ class Rules:
     """
 
     def __init__(self, settings: RulesSettings, wrapped: Sequence[Agent]) -> None:
+        super().__init__(wrapped)
         self.settings = settings
         self.agent = wrapped[0]
-        self.privileged = bool(getattr(self.agent, "privileged", False))
         self._items: list[Bools] = []  # of each rule, [I] the items that it names
         self._users: list[UserTest] = []
         self._n_items = 0
@@ -138,7 +138,7 @@ class Rules:
             self._items.append(_items_of(getattr(rule, which), training.catalogue, f"rules[{at}].{which}"))
             self._users.append(UserTest.of(rule.when, training.catalogue, f"rules[{at}].when"))
         self._n_items = training.catalogue.n_items
-        fit_wrapped([self.agent], training)
+        self.fit_wrapped(training)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Ints:
         """[n, K] slates that keep the rules.

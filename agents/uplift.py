@@ -18,7 +18,7 @@ from agents.contract import rows_of
 from agents.features import Features, fit_features
 from agents.settings import AgentSettings
 from agents.train_world import Curve, Lanes
-from agents.wrapping import fit_wrapped
+from agents.wrapping import Wrapping
 from simulator.causal_models import EffectModel, fit_effect_learner
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ class UpliftSettings(BaseModel):
         )
 
 
-class Uplift:
+class Uplift(Wrapping):
     """Shows the treatment's slate where its estimated effect on the slate's clicks exceeds `cost`, else the control's.
 
     The effect is that of one slate on its own clicks, given the state; what it does to later slates is not counted. A
@@ -55,6 +55,7 @@ class Uplift:
     """
 
     def __init__(self, settings: UpliftSettings, wrapped: Sequence[Agent]) -> None:
+        super().__init__(wrapped)
         self.settings = settings
         self.treatment, self.control = wrapped
         self._features: Features | None = None
@@ -62,7 +63,7 @@ class Uplift:
 
     def fit(self, training: Training) -> None:
         """Fit both agents, deal their slates at random, and learn who is moved."""
-        fit_wrapped((self.treatment, self.control), training)
+        self.fit_wrapped(training)
         self._features = fit_features(training)
         rng = np.random.default_rng(training.seed)
         curve = Curve(training, self.settings.trial_steps, points=1)

@@ -1,24 +1,47 @@
-"""What agents that are made of other agents share: fitting these, and asking them for more than a slate."""
+"""What agents that are made of other agents share: fitting and telling these, and asking for more than a slate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Agent, Observation, Training
+from agents.base import Agent, Feedback, Observation, Training, learns_online
 
 Ints = NDArray[np.int64]
 
 
-def fit_wrapped(agents: Iterable[Agent], training: Training) -> None:
-    """Let those that learn learn."""
-    for agent in agents:
-        fit = getattr(agent, "fit", None)
-        if fit is not None:
-            fit(training)
+class Wrapping:
+    """An agent that is made of others: it reads and learns what they do.
+
+    Attributes:
+        wrapped: the agents that it is made of.
+        privileged: one of them reads the judge world's appeal.
+    """
+
+    def __init__(self, wrapped: Sequence[Agent]) -> None:
+        self.wrapped = tuple(wrapped)
+        self.privileged = any(getattr(agent, "privileged", False) for agent in wrapped)
+
+    def fit_wrapped(self, training: Training) -> None:
+        """Let those that learn learn."""
+        for agent in self.wrapped:
+            fit = getattr(agent, "fit", None)
+            if fit is not None:
+                fit(training)
+
+    @property
+    def online(self) -> bool:
+        """Whether one of them goes on learning while it is judged."""
+        return any(learns_online(agent) for agent in self.wrapped)
+
+    def observe(self, feedback: Feedback) -> None:
+        """Tell those that learn online what came of the slates that were shown, whoever chose them."""
+        for agent in self.wrapped:
+            if learns_online(agent):
+                agent.observe(feedback)  # type: ignore[attr-defined]
 
 
 def best_of(agent: Agent, observation: Observation, rng: np.random.Generator, n_items: int, slates: int) -> Ints:

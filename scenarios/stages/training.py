@@ -59,9 +59,22 @@ class Failure:
         return cls(failure_line(error), isinstance(error, AgentLimitError))
 
 
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What a search of parameters found.
+
+    Attributes:
+        found: the trials and the best, or why there is none.
+        by_limit: a trial came up against a limit on time or memory.
+    """
+
+    found: Tuned | str
+    by_limit: bool = False
+
+
 def failed_by_limit(result: Any) -> bool:
-    """Whether a task failed by a limit: its result is passing, and is not kept."""
-    return isinstance(result, Failure) and result.by_limit
+    """Whether a task failed by a limit, wholly or in part: its result is passing, and is not kept."""
+    return isinstance(result, Failure | Searched) and result.by_limit
 
 
 def _train(
@@ -147,8 +160,8 @@ def _search(
     seed: int,
     *,
     report: Callable[[float, str], None],
-) -> Tuned | str:
-    from agents.loading import failure_line, own_params, train, with_params
+) -> Searched:
+    from agents.loading import own_params, train, with_params
     from agents.tuning import search
 
     tune = spec.settings.tune
@@ -162,8 +175,15 @@ def _search(
         done = train(with_params(spec, params, folder), training, folder, log_file=log_file)
         return valuation(done.agent, spec.settings.name)
 
+    failures: list[Failure] = []
+
+    def failure(error: Exception) -> str:
+        failures.append(Failure.of(error))
+        return failures[-1].why
+
     start = {name: own[name] for name in tune.space}
-    return search(tune, start, value, seed=seed, failure=failure_line, report=report)
+    found = search(tune, start, value, seed=seed, failure=failure, report=report)
+    return Searched(found, any(one.by_limit for one in failures))
 
 
 def tune_agents(
@@ -194,8 +214,9 @@ def tune_agents(
                    source_of(spec))  # fmt: skip
         inputs = (spec, training, valued, setting.folder, log_file, stream_word(root, "tune", name, "search", bits=31))
         code = ("simulator", "agents", "evaluators/rollout.py", "evaluators/sessions.py", "evaluators/metrics.py")
-        tasks.append(Task("tune", name, _search, inputs, depends, code))
-    found = dict(zip((spec.settings.name for spec in asking), setting.map("tune", tasks), strict=True))
+        tasks.append(Task("tune", name, _search, inputs, depends, code, failed_by_limit))
+    done = setting.map("tune", tasks)
+    found = {spec.settings.name: one.found for spec, one in zip(asking, done, strict=True)}
     chosen = []
     for spec in specs:
         one = found.get(spec.settings.name)

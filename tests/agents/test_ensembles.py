@@ -6,6 +6,7 @@ paid by another session's reward, candidates of `never` not narrowed, the must i
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.base import AgentError, Observation, Training
+from agents.base import AgentError, Observation, Training, learns_online
 from agents.contract import check_agent
 from agents.diversity import DPP, MMR, Diversified, DiversitySettings
 from agents.loading import resolve_kind, train
+from agents.mixture import Mixture, MixtureSettings
 from agents.settings import AgentSettings
+from evaluators.rollout import fly
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -131,7 +134,7 @@ def test_an_untrained_mixture_serves_by_any_agent(world_and_log: tuple[World, In
     observation = observed(world_and_log[0], 60)
     check_agent(mixture, observation, ITEMS)
     shown = slates(mixture, observation)
-    like = [np.mean((shown == slates(arm, observation)).all(axis=1)) for arm in mixture.arms]
+    like = [np.mean((shown == slates(arm, observation)).all(axis=1)) for arm in mixture.wrapped]
     assert all(0.25 < share < 0.75 for share in like), like
 
 
@@ -250,3 +253,24 @@ def test_rules_of_a_file_are_read_from_the_scenarios_folder_and_belong_to_what_t
     agent = train(spec, training_in(*world_and_log), tmp_path).agent
     forbidden = world_and_log[1].catalogue.item_categories[:, :2].any(axis=1)
     assert not forbidden[slates(agent, observed(world_and_log[0]))].any()
+
+
+def test_an_agent_made_of_one_that_learns_online_learns_online_and_its_next_flight_starts_afresh(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    world, _ = world_and_log
+    few = replace(training_in(*world_and_log), budget=1)  # what it knows it learns while it is judged
+    params = {"epsilon": 0.05, "online": True}
+    learner = made(world_and_log, "mmr", few, agent="epsilon_greedy", params=params, strength=0.0)
+    deaf = deepcopy(learner)
+    deaf.wrapped = ()  # explores as much, and is told nothing
+    assert (learns_online(learner), learns_online(deaf)) == (True, False)
+    arms = [{"kind": "popularity"}, {"kind": "epsilon_greedy", "params": {"online": True}}]
+    assert learns_online(
+        Mixture(MixtureSettings.model_validate({"agents": arms}), [made(world_and_log, "popularity"), learner])
+    )
+    flown = {"name": "one", "world_number": 1, "seed": 5, "training_seed": 0}
+    first, again, never = (fly(agent, world, **flown) for agent in (learner, learner, deaf))
+    np.testing.assert_array_equal(first.slate, again.slate)
+    np.testing.assert_array_equal(first.slate[:, 0], never.slate[:, 0])
+    assert (first.slate[:, 1:] != never.slate[:, 1:]).any(axis=(1, 2)).mean() > 0.5
