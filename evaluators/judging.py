@@ -13,7 +13,7 @@ from agents.base import Agent, Observation
 from agents.contract import check_slate
 from evaluators.fairness.counterfactual import FlippedAgent
 from evaluators.flights import Flight, measure
-from evaluators.metrics import Reference
+from evaluators.metrics import Reference, graded
 from evaluators.rollout import fly, fly_visits
 from evaluators.sessions import Sessions
 from simulator.streams import stream
@@ -95,13 +95,14 @@ def fly_course(
     """
     total = len(course.worlds) + len(course.sweeps) + 1
     done = 0
+    relevances = graded(course.metrics)
 
     def everywhere(world: World, number: int, words: str) -> tuple[tuple[Flight, ...], Sessions]:
         nonlocal done
         flown = [
             flight
             for seed in course.seeds
-            for flight in fly_all(agent, world, course.sessions, (name, number, seed, training_seed))
+            for flight in fly_all(agent, world, course.sessions, (name, number, seed, training_seed), graded=relevances)
         ]
         done += 1
         report(done / total, words)
@@ -130,7 +131,9 @@ def fly_course(
     if training_seed == 0:
 
         def once(flown: Agent, world: World) -> Sessions:
-            return fly(flown, world, name=name, world_number=1, seed=course.seeds[0], training_seed=0)
+            return fly(
+                flown, world, name=name, world_number=1, seed=course.seeds[0], training_seed=0, graded=relevances
+            )
 
         staying = once(agent, course.worlds[0].without_leaving())
         for attribute, (flip, other) in course.flips.items():
@@ -141,7 +144,9 @@ def fly_course(
     return Judged(tuple(flights), claimed, swept, slates, first, staying, flipped)
 
 
-def fly_all(agent: Agent, world: World, sessions: int, which: tuple[str, int, int, int]) -> tuple[Sessions, ...]:
+def fly_all(
+    agent: Agent, world: World, sessions: int, which: tuple[str, int, int, int], *, graded: bool
+) -> tuple[Sessions, ...]:
     """All sessions of a world's users: repeats from the log, or one flight of sessions that follow each other.
 
     Args:
@@ -149,16 +154,33 @@ def fly_all(agent: Agent, world: World, sessions: int, which: tuple[str, int, in
         world: the world.
         sessions: of each user.
         which: name of the agent, number of the world, simulation seed, training seed.
+        graded: record relevances.
     """
     name, number, seed, training = which
     if sessions > 1 and (world.returns or world.item_clicks is not None):
         return (
             fly_visits(
-                agent, world, name=name, world_number=number, seed=seed, training_seed=training, sessions=sessions
+                agent,
+                world,
+                name=name,
+                world_number=number,
+                seed=seed,
+                training_seed=training,
+                sessions=sessions,
+                graded=graded,
             ),
         )
     return tuple(
-        fly(agent, world, name=name, world_number=number, seed=seed, training_seed=training, session=session)
+        fly(
+            agent,
+            world,
+            name=name,
+            world_number=number,
+            seed=seed,
+            training_seed=training,
+            session=session,
+            graded=graded,
+        )
         for session in range(sessions)
     )
 
@@ -181,7 +203,9 @@ def fly_shifted(
         flown = [
             flight
             for seed in course.seeds
-            for flight in fly_all(agent, world, course.sessions, (name, 1, seed, training_seed))
+            for flight in fly_all(
+                agent, world, course.sessions, (name, 1, seed, training_seed), graded=graded(course.metrics)
+            )
         ]
         out.append(tuple(measure(sessions, course.reference, course.metrics) for sessions in flown))
     return tuple(out)

@@ -7,7 +7,7 @@ worlds are treated by one code for all metrics, and users stay the unit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,6 +52,7 @@ class Metric:
             only says what was shown.
         rate: True for a share of yes/no events among the shown positions.
         needs: says why the metric is undefined on these sessions, or None.
+        graded: whether it reads the relevance of what was shown, which a flight has to record.
     """
 
     about: str
@@ -62,6 +63,7 @@ class Metric:
     behaviour: bool = True
     rate: bool = False
     needs: Callable[[Sessions, Reference], str | None] = lambda sessions, reference: None
+    graded: bool = False
 
 
 def user_metric(name: str, sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
@@ -78,6 +80,11 @@ def user_metric(name: str, sessions: Sessions, reference: Reference) -> NDArray[
 def why_undefined(name: str, sessions: Sessions, reference: Reference) -> str | None:
     """Why a metric has no value on these sessions, in words; None where it has."""
     return metric_named(name).needs(sessions, reference)
+
+
+def graded(metrics: Iterable[str]) -> bool:
+    """Whether one of the metrics reads relevances."""
+    return any(metric_named(name).graded for name in metrics)
 
 
 def metric_named(name: str) -> Metric:
@@ -171,11 +178,45 @@ def _return_rate(sessions: Sessions, reference: Reference) -> NDArray[np.float64
     return np.asarray(np.bincount(place, sessions.followed, len(users)) / could)
 
 
+def _mean_of_slates(of_slate: Any, sessions: Sessions) -> NDArray[np.float64]:
+    """Mean over the slates [U, T] that showed something, then over the rows of each real user."""
+    there = sessions.shown.any(axis=2)
+    return _by_user((of_slate * there).sum(axis=1, dtype=np.float64) / there.sum(axis=1), sessions)
+
+
+def _gain(relevance: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[U, T] discounted gain of each slate [U, T, K]: 2^grade - 1 over log2(1 + place), places from 1."""
+    return np.asarray(np.expm1(np.log(2.0) * relevance) @ (1 / np.log2(2 + np.arange(relevance.shape[2]))))
+
+
+def _ndcg(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
+    assert sessions.relevance is not None
+    assert sessions.best_relevance is not None
+    best = _gain(sessions.best_relevance)
+    return _mean_of_slates(_gain(sessions.relevance) / np.where(best > 0, best, 1.0), sessions)
+
+
+def _err(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
+    assert sessions.relevance is not None
+    relevance = sessions.relevance.astype(np.float64)
+    not_yet = np.cumprod(1 - relevance, axis=2)
+    not_yet = np.concatenate([np.ones_like(not_yet[:, :, :1]), not_yet[:, :, :-1]], axis=2)
+    return _mean_of_slates((not_yet * relevance) @ (1 / np.arange(1, relevance.shape[2] + 1)), sessions)
+
+
+def _mrr(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
+    clicked = sessions.clicks > 0
+    first = np.where(clicked.any(axis=2), 1 / (1 + clicked.argmax(axis=2)), 0.0)
+    return _mean_of_slates(first, sessions)
+
+
+def _abandonment(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
+    return _mean_of_slates(1.0 - (sessions.clicks > 0).any(axis=2), sessions)
+
+
 def _diversity(sessions: Sessions, reference: Reference) -> NDArray[np.float64]:
     assert reference.content is not None
-    from evaluators.slate_distance import (
-        mean_slate_distance,
-    )  # numba is slow to import, and most readers need no metric
+    from evaluators.slate_distance import mean_slate_distance  # numba is slow to import, and most need no metric
 
     return _by_user(mean_slate_distance(sessions.slate, reference.content), sessions)
 
@@ -291,6 +332,12 @@ def _needs_returns(sessions: Sessions, reference: Reference) -> str | None:
     return None if sessions.could_follow.any() else "sessions: 1 a user, needs 2; raise evaluate.sessions_per_user"
 
 
+def _needs_relevance(sessions: Sessions, reference: Reference) -> str | None:
+    if sessions.relevance is None:
+        return "relevance: users of one's own class have no probability that could be asked for; use mrr or click_rate"
+    return _needs_shown(sessions, reference)
+
+
 def _needs_content(sessions: Sessions, reference: Reference) -> str | None:
     if reference.content is None:
         return "content vectors: the items have none; name data.item_text"
@@ -328,6 +375,39 @@ METRICS: dict[str, Metric] = {
         "user",
         _return_rate,
         needs=_needs_returns,
+    ),
+    "ndcg": Metric(
+        "discounted gain of a slate over that of the best candidates in the best order, mean over slates; gain 2^grade "
+        "- 1, discount log2, grade: the judge world's own probability of the primary behaviour",
+        "0 to 1, the best slate",
+        "user",
+        _ndcg,
+        needs=_needs_relevance,
+        graded=True,
+    ),
+    "err": Metric(
+        "expected 1 / place at which a user who reads down a slate is first satisfied, by the judge world's own "
+        "probabilities, mean over slates",
+        "0 to 1",
+        "user",
+        _err,
+        needs=_needs_relevance,
+        graded=True,
+    ),
+    "mrr": Metric(
+        "1 / place of the first primary behaviour in a slate, 0 where there is none, mean over slates",
+        "0 to 1",
+        "user",
+        _mrr,
+        needs=_needs_shown,
+    ),
+    "abandonment": Metric(
+        "share of slates without a primary behaviour",
+        "share of slates",
+        "user",
+        _abandonment,
+        higher_is_better=False,
+        needs=_needs_shown,
     ),
     "diversity": Metric(
         "mean over slates of the mean pairwise cosine distance of content vectors",

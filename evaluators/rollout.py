@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from agents.base import Agent, Feedback, Observation, learns_online
 from agents.contract import check_slate
-from evaluators.sessions import Sessions
+from evaluators.sessions import BY_ROW, Sessions
 from simulator.streams import stream
+from simulator.top_items import best_of_scores
 from simulator.users import ObservedUsers, SimulatedUsers
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def fly(
     training_seed: int,
     start_rows: NDArray[np.int64] | None = None,
     session: int = 0,
+    graded: bool = False,
 ) -> Sessions:
     """One session of every start user with an agent, all users in lock-step.
 
@@ -50,6 +53,7 @@ def fly(
         training_seed: which training this agent is, 0 where it does not learn.
         start_rows: [n] rows of `world.starts` to fly; default all.
         session: number of the session, where several are flown for each user.
+        graded: record the relevance of what is shown, and of the best that could be: a matrix product a step.
 
     Raises:
         AgentError: the agent returned a slate that is not one.
@@ -58,7 +62,7 @@ def fly(
     users = SimulatedUsers(world, len(rows), seed=seed)
     users.start(rows, session=session)
     rng = stream(np.random.SeedSequence(seed), "agent", name, training_seed, world_number, session)
-    visit = _visit(_for_flight(agent), users, rng, np.ones(len(rows), bool))
+    visit = _visit(_for_flight(agent), users, rng, np.ones(len(rows), bool), graded=graded)
     who = world.starts.user[rows]
     return visit.as_sessions(name, world_number, seed, training_seed, who, session, world)
 
@@ -72,6 +76,7 @@ def fly_visits(
     seed: int,
     training_seed: int,
     sessions: int,
+    graded: bool = False,
 ) -> Sessions:
     """Sessions that follow each other: users come back, or do not, and popularity feeds back between the sessions.
 
@@ -86,6 +91,7 @@ def fly_visits(
         seed: simulation seed.
         training_seed: which training this agent is.
         sessions: at most so many for each user.
+        graded: as in `fly`.
 
     Raises:
         AgentError: the agent returned a slate that is not one.
@@ -99,7 +105,7 @@ def fly_visits(
     parts: list[Sessions] = []
     for session in range(sessions):
         rng = stream(np.random.SeedSequence(seed), "agent", name, training_seed, world_number, session)
-        visit = _visit(agent, users, rng, here)
+        visit = _visit(agent, users, rng, here, graded=graded)
         took = np.flatnonzero(here)
         one = visit.cut(took).as_sessions(name, world_number, seed, training_seed, world.starts.user[took], 0, world)
         if clicks is not None:
@@ -113,7 +119,8 @@ def fly_visits(
             break
     together: dict[str, Any] = {
         field: np.concatenate([getattr(part, field) for part in parts])
-        for field in ("user", "slate", "clicks", "length", "left", "reward", "followed", "could_follow")
+        for field in BY_ROW
+        if getattr(parts[0], field) is not None
     }
     after = {kind: np.concatenate([part.after[kind] for part in parts]) for kind in parts[0].after}
     whole = replace(parts[0], **together, after=after)
@@ -130,9 +137,14 @@ class _Visit:
     length: NDArray[np.int64]
     left: NDArray[np.bool_]
     after: NDArray[np.float32]
+    relevance: NDArray[np.float32] | None
+    best_relevance: NDArray[np.float32] | None
 
     def cut(self, lanes: NDArray[np.int64]) -> _Visit:
-        return _Visit(*(getattr(self, name)[lanes] for name in self.__slots__))
+        def of_lanes(array: Any) -> Any:
+            return None if array is None else array[lanes]
+
+        return _Visit(*(of_lanes(getattr(self, name)) for name in self.__slots__))
 
     def as_sessions(
         self, name: str, number: int, seed: int, training: int, user: NDArray[np.int64], session: int, world: World
@@ -140,7 +152,7 @@ class _Visit:
         after: dict[str, NDArray[np.float32]] = {head.kind: self.after[..., at] for at, head in enumerate(world.heads)}
         return Sessions(
             name, number, seed, training, user, self.slate, self.clicks, self.length, self.left, self.reward, session,
-            after,
+            after, relevance=self.relevance, best_relevance=self.best_relevance,
         )  # fmt: skip
 
 
@@ -149,7 +161,9 @@ def _for_flight(agent: Agent) -> Agent:
     return copy.deepcopy(agent) if learns_online(agent) else agent
 
 
-def _visit(agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: NDArray[np.bool_]) -> _Visit:
+def _visit(
+    agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: NDArray[np.bool_], *, graded: bool
+) -> _Visit:
     """Fly the session that was begun in these lanes to its end."""
     world, n = users.world, users.n
     slate_size, horizon = world.slate_size, world.horizon
@@ -160,10 +174,16 @@ def _visit(agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: 
     after = np.zeros((n, horizon, slate_size, len(world.heads)), np.float32)
     length = np.zeros(n, np.int64)
     left = np.zeros(n, bool)
+    graded &= world.own is None
+    relevance, best = (np.zeros(shown.shape, np.float32) if graded else None for _ in range(2))
     active = np.flatnonzero(here)
     for step in range(horizon):
         seen = users.observe()
         observation = observation_of(seen, active, slate_size, privileged=privileged)
+        appeal = None
+        if relevance is not None and best is not None:  # before the agent, which may write where it should not
+            appeal = users.appeal()[active] - _nothing(world)
+            best[active, step] = _chance(appeal, _best_of(appeal, observation, slate_size))
         chosen = check_slate(agent.act(observation, rng), observation)
         slate = np.full((n, slate_size), -1, np.int64)
         slate[active] = chosen
@@ -172,6 +192,8 @@ def _visit(agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: 
         clicks[active, step] = outcome.clicks[active]
         reward[active, step] = outcome.reward[active]
         after[active, step] = outcome.after[active]
+        if relevance is not None and appeal is not None:
+            relevance[active, step] = _chance(appeal, outcome.shown[active])
         length[active] += 1
         left[active] = outcome.left[active]
         if learns_online(agent):
@@ -180,7 +202,26 @@ def _visit(agent: Agent, users: SimulatedUsers, rng: np.random.Generator, here: 
         active = active[~outcome.done[active]]
         if not len(active):
             break
-    return _Visit(shown, clicks, reward, length, left, after)
+    return _Visit(shown, clicks, reward, length, left, after, relevance, best)
+
+
+def _nothing(world: World) -> np.float32:
+    """Logit that choosing nothing has, where a user chooses one thing of all."""
+    return np.float32(0.0 if world.choice == "independent" else world.value("choice", "no_choice"))
+
+
+def _chance(appeal: NDArray[np.float32], items: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    """[m, K] logistic of the items' appeal [m, I]; 0 for no item."""
+    there = np.take_along_axis(appeal, np.maximum(items, 0).astype(np.int64), axis=1)
+    return np.where(items >= 0, expit(there), np.float32(0)).astype(np.float32)
+
+
+def _best_of(appeal: NDArray[np.float32], observation: Observation, slate_size: int) -> NDArray[np.int64]:
+    """[m, K] candidates of highest appeal."""
+    out = np.empty((len(appeal), slate_size), np.int64)
+    assert observation.candidates is not None
+    best_of_scores(appeal, observation.candidates, np.empty(out.shape, np.float32), out)
+    return out
 
 
 def observation_of(seen: ObservedUsers, rows: NDArray[np.int64], slate_size: int, *, privileged: bool) -> Observation:

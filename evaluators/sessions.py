@@ -8,6 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+BY_ROW = ("user", "slate", "clicks", "length", "left", "reward", "followed", "could_follow", "relevance",
+          "best_relevance")  # fmt: skip
+"""Arrays of `Sessions` that have a row for each session, beside those in `after`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
@@ -29,6 +33,10 @@ class Sessions:
         after: like, purchase, dwell (seconds) or rating -> [U, T, K] float32 what followed each click, 0 elsewhere.
         followed: [U] bool the user came back for another session; None where users do not come back.
         could_follow: [U] bool another session was to be flown, had the user come back; None likewise.
+        relevance: [U, T, K] float32 the world's own probability of the primary behaviour on each shown item, were it
+            looked at alone at that moment; 0 where nothing was shown. None: not asked for, or a user's own class
+            decides.
+        best_relevance: [U, T, K] float32 the same of the K candidates of highest relevance, best first; None likewise.
     """
 
     agent: str
@@ -45,6 +53,8 @@ class Sessions:
     after: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     followed: NDArray[np.bool_] | None = None
     could_follow: NDArray[np.bool_] | None = None
+    relevance: NDArray[np.float32] | None = None
+    best_relevance: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -53,11 +63,7 @@ class Sessions:
         """The first n sessions: of users who come back, those of the first visit."""
         if n == len(self):
             return self
-        arrays = {
-            name: value[:n]
-            for name in ("user", "slate", "clicks", "length", "left", "reward", "followed", "could_follow")
-            if (value := getattr(self, name)) is not None
-        }
+        arrays = {name: value[:n] for name in BY_ROW if (value := getattr(self, name)) is not None}
         return replace(self, **arrays, after={kind: values[:n] for kind, values in self.after.items()})
 
     @property

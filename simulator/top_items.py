@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from simulator._compiled import F32, I64, PLAIN, U64
+from simulator._compiled import F32, I64, PLAIN, U64, Flags
 from simulator._vector import above16, fill16, load16, lowest_bit, mad16, max16, store16
 
 _0, _1 = np.uint64(0), np.uint64(1)
@@ -152,3 +153,36 @@ def top_items(users: F32, table: F32, bias: F32, blocked: U64, scores: F32, best
                     _keep_best(
                         scores, user - first, start, end, blocked, min(user, blocked.shape[0] - 1), best, out, user
                     )
+
+
+@njit(nogil=True, **PLAIN)
+def best_of_scores(scores: NDArray[np.floating], candidates: Flags, best: NDArray[np.floating], out: I64) -> None:
+    """The K candidates of highest score for each user: out [n, K], best first, ties to the smaller number.
+
+    Out is -1 where too few candidates have a score above -inf, and in all of a row that gives a candidate NaN or inf:
+    such a row has no order.
+
+    scores: [n, I], or [1, I] for all users; candidates: [n, I], or [0, I] where all may be shown; best: [n, K] scratch.
+    """
+    n_users, k = out.shape
+    n_items = scores.shape[1]
+    best[:, :] = -np.inf
+    out[:, :] = -1
+    for user in range(n_users):
+        row = user if scores.shape[0] > 1 else 0
+        limit = best[user, k - 1]
+        for item in range(n_items):
+            score = scores[row, item]
+            if score <= limit or (candidates.shape[0] and not candidates[user, item]):
+                continue
+            if not score < np.inf:
+                out[user, :] = -1
+                break
+            place = k - 1
+            while place > 0 and score > best[user, place - 1]:
+                best[user, place] = best[user, place - 1]
+                out[user, place] = out[user, place - 1]
+                place -= 1
+            best[user, place] = score
+            out[user, place] = item
+            limit = best[user, k - 1]

@@ -171,19 +171,29 @@ def test_slates_are_the_best_candidates_best_first_ties_by_number(scores: np.nda
     slates = top_slates(scores, observation)
     for user in range(USERS):
         order = sorted(np.flatnonzero(mask[user]), key=lambda item: (-scores[user, item], item))
-        there = [int(item) for item in slates[user] if item >= 0]
-        assert [float(scores[user, item]) for item in there] == [float(scores[user, i]) for i in order[:PLACES]]
-        assert len(set(there)) == len(there) == min(PLACES, len(order))
-        assert mask[user, there].all()
+        assert slates[user].tolist() == (order + [-1] * PLACES)[:PLACES]
     check_slate(slates, observation)
+    one_for_all = top_slates(scores[0], observation)
+    assert np.array_equal(one_for_all, top_slates(np.tile(scores[0], (USERS, 1)), observation))
+
+
+def test_a_row_whose_scores_are_no_order_has_no_slate() -> None:
+    """NaN among the candidates of user 0 and infinity among those of user 1; user 2's NaN is no candidate."""
+    scores = np.tile(np.arange(ITEMS, dtype=np.float64), (USERS, 1))
+    scores[0, 3], scores[1, 4], scores[2, 5] = np.nan, np.inf, np.nan
+    mask = np.ones((USERS, ITEMS), bool)
+    mask[2, 5] = False
+    slates = top_slates(scores, replace(seen(), candidates=mask))
+    assert (slates[:2] == -1).all()
+    assert (slates[2:, 0] == ITEMS - 1).all()
 
 
 def test_slates_of_a_large_catalogue_are_those_of_a_full_sort(rng: np.random.Generator) -> None:
-    """Groups of items are passed over; the best must not stand in one, nor in what is left of the last group."""
+    """The best stand last, far apart, or first; one user has two candidates."""
     items = 64 * 120 + 13
     scores = rng.standard_normal((9, items)).astype(np.float32)
-    scores[0, -3:] = 9.0, 8.0, 7.0  # in what is left
-    scores[1, 5 : 5 + 3 * 120 : 120] = 9.0, 8.0, 7.0  # all in one group
+    scores[0, -3:] = 9.0, 8.0, 7.0
+    scores[1, 5 : 5 + 3 * 120 : 120] = 9.0, 8.0, 7.0
     mask = rng.random((9, items)) < 0.9
     mask[2] = False
     mask[2, [7, 4_000]] = True

@@ -1,10 +1,13 @@
 """Metrics: values worked out by hand, and scores of set metrics held to the jackknife that they stand for.
 
 Sabotaged once, each seen red: click rate pooled over users, coverage without the n - 1 of its scores, ranks of equal
-exposure by catalogue order, one unseen item counted as infinitely novel.
+exposure by catalogue order, one unseen item counted as infinitely novel, the gain without its power of 2, ndcg over the
+slate's own best order, the places of mrr from 0.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +72,34 @@ def without_row(sessions: Sessions, row: int) -> Sessions:
 )
 def test_a_metric_of_users_is_what_it_says(name: str, values: list[float]) -> None:
     np.testing.assert_allclose(user_metric(name, TWO_USERS, REFERENCE), values, rtol=1e-6)
+
+
+def test_metrics_of_ranked_results_are_what_they_say() -> None:
+    """User 0: relevance (0, 1) where (1, 0) is best, then (.5, 0) where (.5, .5) is; user 1: (.5, .5), the best."""
+    sessions = replace(
+        sessions_of(
+            [[[0, 1], [2, 3]], [[0, 4], [-1, -1]]],
+            [[[0, 1], [0, 0]], [[1, 1], [0, 0]]],
+        ),
+        relevance=np.array([[[0, 1], [0.5, 0]], [[0.5, 0.5], [0, 0]]], np.float32),
+        best_relevance=np.array([[[1, 0], [0.5, 0.5]], [[0.5, 0.5], [0, 0]]], np.float32),
+    )
+    second = 1 / np.log2(3)  # discount of the second place
+    values = {
+        "ndcg": [(second + 1 / (1 + second)) / 2, 1.0],
+        "err": [(1 / 2 + 0.5) / 2, 0.5 + 0.5 * 0.5 / 2],
+        "mrr": [(1 / 2 + 0) / 2, 1.0],
+        "abandonment": [1 / 2, 0.0],
+    }
+    for name, expected in values.items():
+        np.testing.assert_allclose(user_metric(name, sessions, REFERENCE), expected, rtol=1e-6, err_msg=name)
+    gain = np.sqrt(2) - 1  # 2^.5 - 1, not .5: of a slate (.5, 1) where (1, .5) is best
+    graded = replace(
+        sessions_of([[[0, 1]]], [[[0, 0]]]),
+        relevance=np.array([[[0.5, 1]]], np.float32),
+        best_relevance=np.array([[[1, 0.5]]], np.float32),
+    )
+    np.testing.assert_allclose(user_metric("ndcg", graded, REFERENCE), (gain + second) / (1 + gain * second), rtol=1e-6)
 
 
 def test_coverage_is_the_share_of_the_eligible_items_that_anyone_was_shown() -> None:
@@ -156,6 +187,8 @@ def test_users_who_were_shown_items_of_equal_exposure_have_equal_scores() -> Non
         ("exposure_gini", TWO_USERS, REFERENCE, "fly more users"),
         ("regret", TWO_USERS, REFERENCE, "agent of kind oracle"),
         ("click_rate", sessions_of([[[-1]], [[2]]], [[[0]], [[1]]]), REFERENCE, "1 users were shown nothing"),
+        ("mrr", sessions_of([[[-1]], [[2]]], [[[0]], [[1]]]), REFERENCE, "1 users were shown nothing"),
+        ("ndcg", TWO_USERS, REFERENCE, "users of one's own class"),
     ],
 )
 def test_an_undefined_metric_says_what_would_help(

@@ -18,7 +18,7 @@ from agents.base import AgentError, Feedback, Observation
 from evaluators.comparison import AgentValues
 from evaluators.flights import Flight, Flights, gather, measure
 from evaluators.intervals import clopper_pearson
-from evaluators.metrics import Reference
+from evaluators.metrics import Reference, user_metric
 from evaluators.rollout import fly
 from evaluators.sessions import Sessions
 from simulator.world import World
@@ -105,6 +105,37 @@ def test_nobody_is_shown_an_item_twice_or_one_of_the_logged_history(world: World
         assert len(set(items)) == len(items)
         seen = world.starts.seen
         assert not set(items) & set(seen.item[seen.start[row] : seen.start[row + 1]])
+
+
+class BestOfAll(FirstCandidates):
+    """Shows what the world itself likes best."""
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        assert observation.appeal is not None
+        order = np.argsort(-np.where(observation.candidates, observation.appeal, -np.inf), axis=1, kind="stable")
+        return order[:, : observation.slate_size]
+
+
+def test_relevance_is_the_probability_that_the_first_place_is_clicked() -> None:
+    """The first place is always looked at: over 4,000 sessions |z| is below 4; the oracle shows the best there is."""
+    world = small_world(2, users=400, horizon=3, slate_size=4)
+    flown = [flight_of(RandomCandidates(), world, seed=seed, graded=True) for seed in range(10)]
+    shown = np.concatenate([one.shown[:, :, 0] for one in flown])
+    click = np.concatenate([one.clicks[:, :, 0] for one in flown])[shown].astype(float)
+    p = np.concatenate([one.relevance[:, :, 0] for one in flown if one.relevance is not None])[shown].astype(float)
+    looked = float(world.examination_table(4)[0, 0])
+    assert abs((click - looked * p).sum()) < 4 * np.sqrt((looked * p * (1 - looked * p)).sum())
+    assert abs(np.corrcoef(click, p)[0, 1]) > 0.1
+    best = flight_of(BestOfAll(privileged=True), world, graded=True)
+    reference = Reference(np.ones(world.n_items, np.int64), np.ones(world.n_items, bool))
+    np.testing.assert_allclose(user_metric("ndcg", best, reference), 1.0)
+    below = user_metric("ndcg", flown[0], reference)
+    assert (below < 1).all()
+    assert (user_metric("err", best, reference) > user_metric("err", flown[0], reference)).all()
+    again = flight_of(Vandal(), world, graded=True)  # what an agent overwrites changes no relevance
+    plain = flight_of(FirstCandidates(), world, graded=True)
+    np.testing.assert_array_equal(again.best_relevance, plain.best_relevance)
+    assert same(again, flight_of(Vandal(), world))
 
 
 def test_the_agent_is_asked_for_the_users_who_are_still_there(world: World) -> None:
