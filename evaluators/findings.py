@@ -22,7 +22,7 @@ from evaluators.known import Simulated, agreement_with_known, order_on_log
 from evaluators.logged_check import LoggedCheck
 from evaluators.logged_rounds import OffPolicyEvidence
 from evaluators.metrics import METRICS
-from evaluators.off_policy import sharpe_ratio
+from evaluators.off_policy import sharpe_ratio_interval
 from evaluators.picks import CHOSE_TO_RATE, Picks
 from evaluators.precision import planned_users
 from evaluators.profiles import profiles
@@ -234,7 +234,9 @@ def find(
             PowerRow(**asdict(one)) for one in flights.power(c for c in comparisons if c.metric == evaluate.metrics[0])
         ],
         sweeps=_sweep_effects(swept, flights, evaluate.metrics[0], first),
-        portfolios=_portfolios({f.name for f in facts if not f.bound and f.name not in barred}, evidence, evaluate),
+        portfolios=_portfolios(
+            {f.name for f in facts if not f.bound and f.name not in barred}, evidence, evaluate, root
+        ),
         profiles=[
             ProfileSection(agent=one.agent, points=list(one.points)) for one in profiles(flights, evaluate.metrics[0])
         ],
@@ -247,20 +249,20 @@ PORTFOLIO = 3
 """Agents that an estimator would send to an on-line test, for SharpeRatio@k."""
 
 
-def _portfolios(agents: set[str], evidence: Evidences, evaluate: EvaluateSettings) -> list[PortfolioRow]:
+def _portfolios(
+    agents: set[str], evidence: Evidences, evaluate: EvaluateSettings, root: np.random.SeedSequence
+) -> list[PortfolioRow]:
     """Each estimator by what the agents that it ranks first are truly worth, on rounds logged in a judge world."""
     checks = {name: check for name, check in evidence.logged.items() if name in agents}
-    truth = {name: check.truth.value for name, check in checks.items() if check.truth.value is not None}
+    truth = {name: check.exact for name, check in checks.items()}
     rows = []
     for estimator in evaluate.off_policy:
-        estimated = {
-            name: found.value
-            for name in truth
-            if (found := checks[name].estimates.get(estimator)) is not None and found.value is not None
-        }
+        estimated = {name: check.sums[estimator] for name, check in checks.items() if estimator in check.sums}
         if len(estimated) < PORTFOLIO:
             continue  # an estimator that is withheld for most agents sends nobody
-        sent = sharpe_ratio(estimated, truth, logged=next(iter(checks.values())).logged, k=PORTFOLIO)
+        logged = next(iter(checks.values())).logged
+        rng = stream(root, "portfolio", estimator)
+        sent = sharpe_ratio_interval(estimated, truth, rng, logged=logged, k=PORTFOLIO)
         rows.append(PortfolioRow(estimator=estimator, **asdict(sent)))
     return rows
 

@@ -17,7 +17,10 @@ from agents.base import Agent, Observation
 from agents.contract import check_probabilities, check_slate
 from evaluators import off_policy
 from evaluators.estimate import Estimate
+from evaluators.intervals import Ratios
+from evaluators.off_policy.estimation import estimate_prepared
 from evaluators.off_policy.names import parse
+from evaluators.off_policy.prepared import Asked, prepare
 from evaluators.off_policy.reward_model import cross_fit_q
 from simulator.errors import InputError
 from simulator.log import InteractionLog
@@ -267,13 +270,16 @@ class LoggedCheck:
         estimates: name of the estimator as asked -> estimate.
         truth: exact value on the same contexts.
         how: where pi_e came from.
-        logged: exact value of the policy that logged the rounds.
+        sums: name of the estimator -> its user sums, of those that have a value; exact: those of the exact value.
+        logged: user sums of the exact value of the policy that logged the rounds.
     """
 
     estimates: Mapping[str, Estimate]
     truth: Estimate
     how: str
-    logged: float
+    sums: Mapping[str, Ratios]
+    exact: Ratios
+    logged: Ratios
 
 
 def _seed(root: np.random.SeedSequence) -> int:
@@ -292,11 +298,19 @@ def off_policy_check(
         root: root of the streams (folds, bootstrap).
         level: of the intervals.
     """
-    estimates = off_policy.estimate(
-        judge_log.rounds, policy.pi_e, estimators=estimators, level=level, seed=_seed(root), q_hat=judge_log.q_hat,
-        q_hat_source=judge_log.how_q,
-    )  # fmt: skip
-    noted = {name: estimate.note(f"pi_e: {policy.how}") for name, estimate in estimates.items()}
+    names = [parse(text, "bandit") for text in estimators]
+    asked = Asked(tuple(names), level=level, seed=_seed(root))
+    prepared = prepare(judge_log.rounds, policy.pi_e, asked, q_hat=judge_log.q_hat, q_hat_source=judge_log.how_q)
+    estimates = {name.asked: estimate_prepared(name, prepared).note(f"pi_e: {policy.how}") for name in names}
+    means = [name for name in names if name.info.family != "distribution"]
+    sums = {name.asked: prepared.sums(name)[0].ratios for name in means if estimates[name.asked].value is not None}
     assert judge_log.rounds.pi_b is not None
-    logged = float((judge_log.rounds.pi_b * judge_log.click).sum(1).mean())
-    return LoggedCheck(noted, judge_log.truth(policy.pi_e, level=level), policy.how, logged)
+    units = prepared.units
+    return LoggedCheck(
+        estimates,
+        judge_log.truth(policy.pi_e, level=level),
+        policy.how,
+        sums,
+        units.mean((policy.pi_e * judge_log.click).sum(1)),
+        units.mean((judge_log.rounds.pi_b * judge_log.click).sum(1)),
+    )

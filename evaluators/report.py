@@ -407,6 +407,8 @@ class PortfolioRow(_Part):
     ratio: float | None = Field(
         description="SharpeRatio@k: best less the logging policy, over the spread; null at spread 0"
     )
+    low: float | None = Field(default=None, description="lower limit of the ratio; null where there is none")
+    high: float | None = Field(default=None, description="upper limit of the ratio; null where there is none")
     regret: float = Field(description="true value of the best agent of all, less `best`")
 
 

@@ -9,7 +9,7 @@ from evaluators.off_policy.continuous import ContinuousRounds
 from evaluators.off_policy.estimation import difference, estimate, estimate_continuous
 from evaluators.off_policy.names import ESTIMATORS, about_estimators, parse
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
-from evaluators.off_policy.selection import select, sharpe_ratio
+from evaluators.off_policy.selection import select, sharpe_ratio, sharpe_ratio_interval
 
 __all__ = [
     "ESTIMATORS",
@@ -24,4 +24,5 @@ __all__ = [
     "parse",
     "select",
     "sharpe_ratio",
+    "sharpe_ratio_interval",
 ]

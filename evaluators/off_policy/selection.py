@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.estimate import Estimate
-from evaluators.intervals import Ratios, door_interval, find_door, t_interval
+from evaluators.intervals import Ratios, door_interval, find_door, percentile_interval, t_interval
 from evaluators.off_policy.bandit import bandit_terms
 from evaluators.off_policy.estimation import WITH_ESTIMATED, weight_reason
 from evaluators.off_policy.importance_fitting import PseudoExperiment
@@ -318,6 +318,7 @@ class Portfolio:
         best: true value of the best of them; spread: standard deviation of their true values.
         ratio: (best - logged) / spread, SharpeRatio@k; None where the k are worth the same.
         regret: true value of the best policy of all minus `best`.
+        low, high: limits of the ratio, None where there are none.
     """
 
     k: int
@@ -325,6 +326,8 @@ class Portfolio:
     spread: float
     ratio: float | None
     regret: float
+    low: float | None = None
+    high: float | None = None
 
 
 def sharpe_ratio(estimated: Mapping[str, float], truth: Mapping[str, float], *, logged: float, k: int) -> Portfolio:
@@ -346,3 +349,62 @@ def sharpe_ratio(estimated: Mapping[str, float], truth: Mapping[str, float], *, 
     best, spread = float(values.max()), float(values.std())
     ratio = (best - logged) / spread if spread > 1e-12 else None
     return Portfolio(k, best, spread, ratio, max(truth.values()) - best)
+
+
+PORTFOLIO_RESAMPLES = 1000
+MOST_UNDEFINED = 0.05
+"""Share of resamples in which the k policies may be worth the same, so that the ratio is none."""
+
+
+def sharpe_ratio_interval(
+    estimated: Mapping[str, Ratios],
+    truth: Mapping[str, Ratios],
+    rng: np.random.Generator,
+    *,
+    logged: Ratios,
+    k: int,
+    level: float = 0.95,
+) -> Portfolio:
+    """SharpeRatio@k with limits: user-cluster percentile bootstrap, estimates, choice and true values recomputed.
+
+    It is about SharpeRatio@k of all users, of whom those of the log are a sample. No limits where more than a twentieth
+    of the resamples choose policies that are worth the same.
+
+    Args:
+        estimated: policy -> its estimate as user sums; policies without one cannot be chosen.
+        truth: policy -> its true value as user sums, on the same users.
+        rng: draws the resamples.
+        logged: true value of the logging policy likewise.
+        k: policies that may be tested.
+        level: coverage.
+
+    Raises:
+        InputError: as `sharpe_ratio`.
+    """
+    found = sharpe_ratio(
+        {name: one.value for name, one in estimated.items()},
+        {name: one.value for name, one in truth.items()},
+        logged=logged.value,
+        k=k,
+    )
+    if found.ratio is None:
+        return found
+    n = logged.n_users
+    counts = rng.multinomial(n, np.full(n, 1 / n), PORTFOLIO_RESAMPLES).astype(np.float64)
+
+    def values(ratios: Ratios) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(((counts @ ratios.numerator.T) / (counts @ ratios.denominator.T)).sum(axis=1))
+
+    names = sorted(estimated)  # equal estimates are chosen by name, as in `sharpe_ratio`
+    estimates = np.stack([values(estimated[name]) for name in names], axis=1)  # [resamples, policies]
+    worth = np.stack([values(truth[name]) for name in names], axis=1)
+    chosen = np.argsort(-estimates, axis=1, kind="stable")[:, :k]
+    sent = np.take_along_axis(worth, chosen, axis=1)
+    spread = sent.std(axis=1)
+    defined = spread > 1e-12
+    if np.mean(~defined) > MOST_UNDEFINED:
+        return found
+    ratios = ((sent.max(axis=1) - values(logged)) / np.where(defined, spread, 1.0))[defined]
+    low, high = percentile_interval(ratios, level)
+    return replace(found, low=min(low, found.ratio), high=max(high, found.ratio))

@@ -314,10 +314,10 @@ def test_users_against_items_has_a_point_for_each_agent_and_says_its_numbers(pag
 
 def test_what_an_estimator_would_send_on_line_stands_on_the_page() -> None:
     rows = [
-        PortfolioRow(estimator="dr", k=3, best=0.68, spread=0.02, ratio=4.5, regret=0.01),
+        PortfolioRow(estimator="dr", k=3, best=0.68, spread=0.02, ratio=4.5, low=2.5, high=7.25, regret=0.01),
         PortfolioRow(estimator="dm", k=3, best=0.68, spread=0.0, ratio=None, regret=0.01),
     ]
     shown = " ".join(read(render_page(example_report().model_copy(update={"portfolios": rows}))).text)
     assert "Were dr to choose 3 agents" in shown
-    assert "SharpeRatio@3 4.5" in shown
+    assert "SharpeRatio@3 4.5 [2.5, 7.25]" in shown
     assert "the 3 are equal" in shown

@@ -74,6 +74,57 @@ def test_the_portfolio_of_an_estimator_is_scored_by_true_values() -> None:
         off_policy.sharpe_ratio({"b": 2.0, "c": 1.0}, truth, logged=1.0, k=3)
 
 
+def portfolio_log(rng: np.random.Generator, users: int, policies: Floats) -> tuple[dict[str, Ratios], ...]:
+    """IPS of policies [P, 4] on ten uniform rounds a user, their true values, and the logging policy's (as "b").
+
+    There are two kinds of users, equally many, who like different actions.
+    """
+    likes = np.array([[0.3, 0.4, 0.5, 0.6], [0.6, 0.5, 0.3, 0.35]])
+    kind = rng.integers(0, 2, users)
+    action = rng.integers(0, 4, (users, 10))
+    reward = rng.random((users, 10)) < likes[kind[:, None], action]
+    rounds = np.full((1, users), 10.0)
+
+    def of(rows: Floats) -> Ratios:
+        return Ratios(rows[None], rounds)
+
+    estimated = {f"p{k}": of((4 * pi[action] * reward).sum(axis=1)) for k, pi in enumerate(policies)}
+    truth = {f"p{k}": of(10 * likes[kind] @ pi) for k, pi in enumerate(policies)}
+    return estimated, truth, {"b": of(10 * likes[kind].mean(axis=1))}
+
+
+def test_the_interval_of_the_sharpe_ratio_covers_that_of_all_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """150 logs of 200 users and six policies; limits for the three that were chosen, not made anew, cover .83."""
+    monkeypatch.setattr("evaluators.off_policy.selection.PORTFOLIO_RESAMPLES", 300)
+    policies = np.random.default_rng((6, 7)).dirichlet(np.full(4, 0.6), 6)
+    value = np.array([0.45, 0.45, 0.4, 0.475]) @ policies.T
+    best = np.sort(value)[::-1][:3]
+    theta = (best[0] - 0.44375) / best.std()
+    covered, widths = [], []
+    for k in range(150):
+        rng = stream(ROOT, "sharpe", k)
+        estimated, truth, logged = portfolio_log(rng, 200, policies)
+        found = off_policy.sharpe_ratio_interval(estimated, truth, rng, logged=logged["b"], k=3)
+        covered.append(found.low <= theta <= found.high)
+        widths.append(found.high - found.low)
+    assert np.mean(covered) >= 0.88
+    assert np.median(widths) < 6
+
+
+def test_the_sharpe_ratio_of_policies_that_are_worth_the_same_has_no_interval(rng: np.random.Generator) -> None:
+    estimated, truth, logged = portfolio_log(rng, 50, np.eye(4)[[0, 0, 0]])
+    found = off_policy.sharpe_ratio_interval(estimated, truth, rng, logged=logged["b"], k=3)
+    assert (found.ratio, found.low, found.high) == (None, None, None)
+    # Two are one, and the third is about as good: half of the resamples choose the two.
+    for k in range(10):
+        estimated, truth, logged = portfolio_log(stream(ROOT, "doubtful", k), 50, np.eye(4)[[0, 0, 1]])
+        found = off_policy.sharpe_ratio_interval(estimated, truth, rng, logged=logged["b"], k=2)
+        assert found.low is None
+        if found.ratio is not None:
+            return
+    pytest.fail("no log chose two different policies")
+
+
 @pytest.mark.parametrize("concentration", [0.3, 5.0])
 def test_pseudo_policies_are_exact_and_as_near_as_can_be(concentration: float) -> None:
     """Every context keeps its share; IPS with pseudo weights is the pseudo value; no other deal has nearer weights."""
