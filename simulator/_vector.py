@@ -19,6 +19,7 @@ from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
 _INDEX = ir.IntType(32)
+_SHORTS = ir.VectorType(ir.IntType(16), 32)
 _intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
 
@@ -222,109 +223,109 @@ def move8(typing: Any, array: Any, row: Any, source: Any, target: Any) -> Any:
     return types.void(array, types.int64, types.int64, types.int64), lower
 
 
-@_intrinsic
-def count_bits(typing: Any, bits: Any) -> Any:
-    """How many bits are set."""
-
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.uint64(types.uint64), lower
+class ShortVector(types.Type):
+    """Numba's type of thirty-two uint16."""
 
 
-def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    found = builder.module.globals.get(name)
-    return found or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
+@register_model(ShortVector)
+class _ShortVectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: ShortVector) -> None:
+        super().__init__(dmm, fe_type, _SHORTS)
 
 
-@_intrinsic
-def record16(
-    typing: Any,
-    rows: Any,
-    b: Any,
-    k: Any,
-    empty: Any,
-    clicked: Any,
-    places: Any,
-    shown: Any,
-    clicks: Any,
-    past: Any,
-    user: Any,
-    written: Any,
-) -> Any:
-    """Sixteen places of a slate, k and following, into the outputs [user, k:] and the history [user, written:].
+_shorts = ShortVector("Short32")
 
-    rows, clicked: [.., L] uint64 and float32, of row b: item (`empty` where there is none) and 1 or 0. places: bits of
-    the places that exist. shown, clicks: int32 item or -1, uint8. past: int32, 2 item + click of those that are there,
-    one after the other. Returns the bits of the places that are there, and from bit 16 on of those that were clicked.
-    """
 
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kinds = signature.args
-        wide, numbers, bytes_ = (ir.VectorType(ir.IntType(bits), 16) for bits in (64, 32, 8))
-        flags, nothing = ir.VectorType(ir.IntType(1), 16), ir.VoidType()
+def _splat(builder: Any, number: Any) -> Any:
+    nothing = ir.Constant(_SHORTS, ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(nothing, number, _INDEX(0)), nothing, _constant(32, 0))
 
-        def at(array: int, row: int, column: int, kind: Any) -> Any:
-            return _address(context, builder, kinds[array], args[array], args[row], args[column], kind)
 
-        def spread(number: Any, kind: Any) -> Any:
-            one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _INDEX(0))
-            return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), _constant(16, 0))
-
-        found = builder.load(at(0, 1, 2, wide), align=8)
-        exists = builder.bitcast(builder.trunc(args[5], ir.IntType(16)), flags)
-        there = builder.and_(builder.icmp_unsigned("<", found, spread(args[3], wide)), exists)
-        item = builder.select(there, builder.trunc(found, numbers), _constant(16, -1))
-        hit = builder.fcmp_ordered(
-            ">", builder.load(at(4, 1, 2, _kind(16)), align=4), ir.Constant(_kind(16), [0.0] * 16)
-        )
-        hit = builder.and_(hit, there)
-        click = builder.zext(hit, numbers)
-        entry = builder.add(builder.shl(item, _constant(16, 1)), click)
-        for name, values, place in (
-            ("llvm.masked.store.v16i32.p0", item, at(6, 9, 2, numbers)),
-            ("llvm.masked.store.v16i8.p0", builder.zext(hit, bytes_), at(7, 9, 2, bytes_)),
-        ):
-            store = _declared(builder, name, nothing, [values.type, place.type, _INDEX, flags])
-            builder.call(store, [values, place, _INDEX(1), exists])
-        place = builder.bitcast(at(8, 9, 10, numbers), ir.IntType(32).as_pointer())
-        pack = _declared(builder, "llvm.masked.compressstore.v16i32", nothing, [numbers, place.type, flags])
-        builder.call(pack, [entry, place, there])
-        low = builder.zext(builder.bitcast(there, ir.IntType(16)), ir.IntType(64))
-        high = builder.zext(builder.bitcast(hit, ir.IntType(16)), ir.IntType(64))
-        return builder.or_(low, builder.shl(high, ir.IntType(64)(16)))
-
-    signature = types.uint64(
-        rows,
-        types.int64,
-        types.int64,
-        types.uint64,
-        clicked,
-        types.uint64,
-        shown,
-        clicks,
-        past,
-        types.int64,
-        types.int64,
-    )
-    return signature, lower
+def _kept(builder: Any, vector: Any, first: Any, count: Any) -> Any:
+    """The vector's lanes `first` to `count`, and 65,535 in the others."""
+    lane = ir.Constant(_SHORTS, list(range(32)))
+    count = builder.select(builder.icmp_signed("<", count, count.type(32)), count, count.type(32))
+    first, length = (builder.trunc(n, ir.IntType(16)) for n in (first, builder.sub(count, first)))
+    outside = builder.icmp_unsigned(">=", builder.sub(lane, _splat(builder, first)), _splat(builder, length))
+    return builder.or_(vector, builder.sext(outside, _SHORTS))
 
 
 @_intrinsic
-def equal16(typing: Any, array: Any, row: Any, column: Any, odd: Any) -> Any:
-    """Bits of the sixteen int32 of array[row, column : column + 16] that are `odd` or one less."""
+def far32(typing: Any) -> Any:
+    """Thirty-two times 65,535."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        numbers = ir.VectorType(_INDEX, 16)
+        return _constant(32, 0xFFFF, 16)
+
+    return _shorts(), lower
+
+
+@_intrinsic
+def short32(typing: Any, array: Any, row: Any, column: Any) -> Any:
+    """array[row, column : column + 32], uint16."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_address(context, builder, signature.args[0], args[0], args[1], args[2], _SHORTS), align=2)
+
+    return _shorts(array, types.int64, types.int64), lower
+
+
+@_intrinsic
+def first32(typing: Any, array: Any, row: Any, column: Any, count: Any) -> Any:
+    """array[row, column : column + count], and 65,535 in the lanes behind."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = builder.load(
-            _address(context, builder, signature.args[0], args[0], args[1], args[2], numbers), align=4
+            _address(context, builder, signature.args[0], args[0], args[1], args[2], _SHORTS), align=2
         )
-        nothing = ir.Constant(numbers, ir.Undefined)
-        wanted = builder.shuffle_vector(builder.insert_element(nothing, args[3], _INDEX(0)), nothing, _constant(16, 0))
-        same = builder.icmp_signed("==", builder.or_(vector, _constant(16, 1)), wanted)
-        return builder.zext(builder.bitcast(same, ir.IntType(16)), ir.IntType(64))
+        return _kept(builder, vector, args[3].type(0), args[3])
 
-    return types.uint64(array, types.int64, types.int64, types.int32), lower
+    return _shorts(array, types.int64, types.int64, types.int64), lower
+
+
+@_intrinsic
+def twins32(typing: Any, array: Any, row: Any, column: Any, count: Any, above: Any) -> Any:
+    """Of the `count` numbers of array[row, column:], each one ^ that `above` places before; else 65,535."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        one, other = (
+            builder.load(_address(context, builder, signature.args[0], args[0], args[1], place, _SHORTS), align=2)
+            for place in (args[2], builder.sub(args[2], args[4]))
+        )
+        return _kept(builder, builder.xor(one, other), args[4], args[3])
+
+    return _shorts(array, types.int64, types.int64, types.int64, types.int64), lower
+
+
+@_intrinsic
+def apart32(typing: Any, a: Any, number: Any) -> Any:
+    """Lane by lane a ^ number: zero where they are the same."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.xor(args[0], _splat(builder, args[1]))
+
+    return _shorts(_shorts, types.uint16), lower
+
+
+@_intrinsic
+def lesser32(typing: Any, a: Any, b: Any) -> Any:
+    """The lesser of two vectors, lane by lane."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_unsigned("<", *args), *args)
+
+    return _shorts(_shorts, _shorts), lower
+
+
+@_intrinsic
+def zeros32(typing: Any, a: Any) -> Any:
+    """Bits of the lanes that are zero."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero = builder.icmp_unsigned("==", args[0], _constant(32, 0, 16))
+        return builder.zext(builder.bitcast(zero, _INDEX), ir.IntType(64))
+
+    return types.uint64(_shorts), lower
 
 
 def _make_prefetch(for_writing: int) -> Callable[..., Any]:

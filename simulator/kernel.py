@@ -17,36 +17,42 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from simulator._compiled import F32, I32, I64, PLAIN, U8, U32, U64, Flags
+from simulator._compiled import F32, I32, I64, PLAIN, U8, U16, U32, U64, Flags
 from simulator._vector import (
     add16,
     add32,
-    count_bits,
-    equal16,
+    apart32,
+    far32,
     fill16,
     fill32,
+    first32,
     half32,
     keep32,
+    lesser32,
     load16,
     load32,
+    lowest_bit,
     mad16,
     mad32,
     move8,
     mul32,
     prefetch_read,
     prefetch_write,
-    record16,
+    short32,
     store16,
     store32,
     sum16,
+    twins32,
     unpack8,
+    zeros32,
 )
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
+_NONE = np.int32(-1)
 _0, _1, _6, _16, _27, _30, _31, _32, _40, _63 = (np.uint64(s) for s in (0, 1, 6, 16, 27, 30, 31, 32, 40, 63))
-_LOW16, _LOW24 = np.uint64(0xFFFF), np.uint64(0xFFFFFF)
+_LOW24 = np.uint64(0xFFFFFF)
 _ULP24 = np.float32(2.0**-24)
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
@@ -70,8 +76,6 @@ ITEM_BIAS, SHARE = np.uint64(0), np.uint64(1)
 
 _AHEAD = 3
 """Rows are asked for this many items before they are used."""
-_LARGE = 1 << 16
-"""Words of `seen` that the cache of a core does not hold: with more, they are asked for four users ahead."""
 _USERS_AHEAD = 6
 """The history of a user is asked for so many users before it is needed."""
 _OBSERVED_AHEAD, _STARTED_AHEAD = 3, 2
@@ -117,13 +121,13 @@ def fold(key: np.uint64, word: np.uint64) -> np.uint64:
 @njit(cache=True, inline="always")
 def high_uniform(bits: np.uint64) -> np.float32:
     """Uniform on [0, 1) from the highest 24 bits."""
-    return np.float32(np.int64(bits >> _40)) * _ULP24
+    return np.float32(np.int32(bits >> _40)) * _ULP24
 
 
 @njit(cache=True, inline="always")
 def low_uniform(bits: np.uint64) -> np.float32:
     """Uniform on [0, 1) from bits 16 to 39: independent of `high_uniform` of the same bits."""
-    return np.float32(np.int64((bits >> _16) & _LOW24)) * _ULP24
+    return np.float32(np.int32((bits >> _16) & _LOW24)) * _ULP24
 
 
 _LOG2_E, _LN2_HIGH, _LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -180,35 +184,28 @@ def _draw(moment: np.uint64, looks: F32, lucks: F32, b: int) -> None:
 
 
 @njit(**PLAIN)
-def _fetch(slate: I64, seen: U64, count: I64, begin: int, end: int, n_items: int) -> None:
-    """Ask for the words of `seen` that the slates of these users will touch."""
-    for b in range(begin, end):
-        for k in range(slate.shape[1]):
-            item = min(np.uint64(slate[count[b, _USER], k]), np.uint64(n_items))
-            prefetch_write(seen, count[b, _USER], np.int64(item >> _6))
-
-
-@njit(**PLAIN)
 def _place(
     slate: I64,
     seen: U64,
     clock: U64,
+    state: F32,
     parameters: F32,
     looks: F32,
     lucks: F32,
     rows: U64,
     examined: U64,
     count: I64,
-    begin: int,
-    end: int,
+    m: int,
     n_items: int,
     shift: np.uint64,
 ) -> None:
     """Which items of the slates are shown, and the list of those examined (each place by itself: no cascade)."""
     empty = np.uint64(n_items)
-    n = np.uint64(count[begin, _FIRST])
-    for b in range(begin, end):
+    n = _0
+    for b in range(m):
         user = np.uint64(count[b, _USER])
+        for j in range(0, state.shape[1], 16):
+            prefetch_write(state, count[b, _USER], j)
         _draw(fold(clock[user, KEY], clock[user, STEP]), looks, lucks, b)
         count[b, _FIRST] = np.int64(n)
         n_shown = 0
@@ -223,7 +220,7 @@ def _place(
             examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
             n += np.uint64(there & (looks[b, k] < parameters[N_PARAMETERS + k]))
         count[b, _SHOWN] = n_shown
-    count[end, _FIRST] = np.int64(n)
+    count[m, _FIRST] = np.int64(n)
 
 
 @njit(**PLAIN)
@@ -261,11 +258,13 @@ def _place_listed(
     known_item: I32,
     start_row: I64,
     past: I32,
+    listed: U16,
     clock: U64,
+    state: F32,
     parameters: F32,
     looks: F32,
     lucks: F32,
-    odd: I32,
+    own: U16,
     rows: U64,
     examined: U64,
     count: I64,
@@ -274,17 +273,18 @@ def _place_listed(
     length: int,
     shift: np.uint64,
 ) -> None:
-    """The same as `_place` for a large catalogue: what the session has shown is looked up in `past`, not in a mask."""
-    empty, slate_size = np.uint64(n_items), slate.shape[1]
-    masked = known.shape[1] > 0
-    n = _0
+    """The same as `_place` where a lane has a list of what the session has shown, not a mask of the catalogue.
+
+    The list holds the lowest sixteen bits of the items' numbers; where they meet, the numbers themselves are compared.
+    """
+    empty, slate_size, lanes = np.uint64(n_items), slate.shape[1], looks.shape[1]
+    masked, exact = known.shape[1] > 0, n_items < 1 << 16
     for b in range(m):
         user = np.uint64(count[b, _USER])
-        later = np.uint64(count[min(b + _USERS_AHEAD, m - 1), _USER])
-        for place in range(length, np.int64(clock[later, WRITTEN]) + 1, 16):
-            prefetch_write(past, later, place)
+        for j in range(0, state.shape[1], 16):
+            prefetch_write(state, count[b, _USER], j)
         _draw(fold(clock[user, KEY], clock[user, STEP]), looks, lucks, b)
-        row, written = np.uint64(start_row[user]), np.int64(clock[user, WRITTEN])
+        row = np.uint64(start_row[user])
         for k in range(slate_size):
             item = min(np.uint64(slate[user, k]), empty)  # negative numbers wrap to large ones
             if masked:
@@ -293,22 +293,38 @@ def _place_listed(
                 start, end = np.uint64(known_start[row]), np.uint64(known_start[row + _1])
                 met = _listed(item, known_item, start, end)
             rows[b, k] = empty if met else item
-            odd[b, k] = np.int32(2 * item + _1)
-        hits = _0  # of any place with anything shown before
-        for place in range(length, written, 16):
-            same = _0
-            for k in range(slate_size):
-                same |= equal16(past, user, place, odd[b, k])
-            hits |= same & ~(~_0 << np.uint64(min(int(written) - place, 16)))
-        for k in range(1, slate_size):
-            for place in range(0, k, 16):
-                hits |= equal16(odd, b, place, odd[b, k]) & ~(~_0 << np.uint64(min(k - place, 16)))
-        if hits:
+            own[b, np.uint64(lanes + k)] = np.uint16(item)
+    n = _0
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        written = np.int64(clock[user, WRITTEN])
+        so_far = written - length
+        whole = so_far & -32
+        rest, found = first32(listed, user, whole, so_far - whole), _0
+        for k in range(slate_size):
+            number = own[b, np.uint64(lanes + k)]
+            apart = apart32(rest, number)
+            for place in range(0, whole, 32):
+                apart = lesser32(apart, apart32(short32(listed, user, place), number))
+            hit = zeros32(apart)
+            rows[b, k] = empty if hit and exact else rows[b, k]
+            found |= hit
+        for first in range(0, slate_size, 32):
+            apart = far32()
+            for above in range(1, slate_size):
+                apart = lesser32(apart, twins32(own, b, lanes + first, slate_size - first, above))
+            twins = zeros32(apart)
+            found |= twins
+            while twins and exact:
+                rows[b, np.uint64(first) + lowest_bit(twins)] = empty
+                twins &= twins - _1
+        if found and not exact:
             _find_repeats(past, rows, b, user, slate_size, length, written, n_items)
         count[b, _FIRST] = np.int64(n)
         n_shown = 0
         for k in range(slate_size):
             there = rows[b, k] < empty
+            listed[user, np.uint64(so_far + n_shown)] = own[b, np.uint64(lanes + k)]
             n_shown += there
             examined[0, n] = (np.uint64(b) << shift) | np.uint64(k)
             n += np.uint64(there & (looks[b, k] < parameters[N_PARAMETERS + k]))
@@ -726,6 +742,7 @@ def _record(
     clock: U64,
     mood: F32,
     past: I32,
+    listed: U16,
     shown: I32,
     clicks: U8,
     reward: F32,
@@ -739,45 +756,60 @@ def _record(
     count: I64,
     m: int,
     n_items: int,
+    length: int,
     shift: np.uint64,
 ) -> int:
     """Outputs, history, satisfaction and leaving; returns how many are done."""
     empty, low, slate_size = np.uint64(n_items), (_1 << shift) - _1, shown.shape[1]
+    # The room of places that are recorded is used again: of user b it begins at b L.
+    moment, step = rows.reshape(rows.size), clicked.reshape(clicked.size)
     for b in range(m):
         for k in range(clicked.shape[1]):
             clicked[b, k] = _ZERO
     for p in range(count[m, _FIRST]):
         clicked[examined[0, p] >> shift, examined[0, p] & low] = flat[1, p]
-    n_done = 0
     for b in range(m):
         user = np.uint64(count[b, _USER])
         later = np.uint64(count[min(b + _USERS_AHEAD, m - 1), _USER])
         prefetch_write(past, later, np.int64(clock[later, WRITTEN]))
+        if listed.shape[1]:  # of the next block
+            following = min(count[b, _USER] + BLOCK, clock.shape[0] - 1)
+            for place in range(0, np.int64(clock[np.uint64(following), WRITTEN]) - length + slate_size, 32):
+                prefetch_write(listed, following, place)
         written = clock[user, WRITTEN]
-        n_clicks, n_shown = _0, _0
-        for k in range(0, slate_size, 16):
-            places = ~(~_0 << np.uint64(min(slate_size - k, 16)))
-            there = record16(rows, b, k, empty, clicked, places, shown, clicks, past, user, written + n_shown)
-            n_shown += count_bits(there & _LOW16)
-            n_clicks += count_bits(there >> _16)
-        written += n_shown
+        n_clicks = _0
+        for k in range(slate_size):
+            row, hit = rows[b, k], clicked[b, k] > _ZERO
+            there = row < empty
+            shown[user, k] = np.int32(row) if there else _NONE
+            clicks[user, k] = hit
+            past[user, written] = np.int32((row << _1) + np.uint64(hit))  # written over where nothing is shown
+            written += np.uint64(there)
+            n_clicks += np.uint64(hit)
         clock[user, WRITTEN] = written
-        pleased = min(_ONE, np.float32(np.int64(n_clicks)) / parameters[TWICE_USUAL])
-        keep, step = parameters[SATISFACTION_MEMORY], clock[user, STEP]
-        satisfaction = keep * mood[user, SATISFACTION] + (_ONE - keep) * pleased
-        hazard = sigma(
-            parameters[C0]
-            - parameters[C1] * (satisfaction - _HALF)
-            + parameters[C2] * overlap[b]
-            + parameters[C3] * np.float32(np.int64(step))
-        )
-        left = high_uniform(mix64(fold(clock[user, KEY], step) ^ LEAVING)) < hazard
-        done = left or np.float32(np.int64(step + _1)) >= parameters[HORIZON]
-        mood[user, SATISFACTION] = satisfaction
-        clock[user, STEP] = step + _1
+        flat[0, b] = mood[user, SATISFACTION]
+        flat[1, b] = np.float32(np.int64(n_clicks))
+        moment[b] = fold(clock[user, KEY], clock[user, STEP])
+        step[b] = np.float32(np.int64(clock[user, STEP]))
+    usual = parameters[TWICE_USUAL]
+    keep, share = parameters[SATISFACTION_MEMORY], _ONE - parameters[SATISFACTION_MEMORY]
+    c0, c1, c2, c3 = parameters[C0], parameters[C1], parameters[C2], parameters[C3]
+    for b in range(m):  # nothing but arithmetic, so that eight or sixteen users are done at once
+        pleased = min(_ONE, flat[1, b] / usual)
+        satisfaction = keep * flat[0, b] + share * pleased
+        hazard = sigma(c0 - c1 * (satisfaction - _HALF) + c2 * overlap[b] + c3 * step[b])
+        flat[0, b] = satisfaction
+        overlap[b] = _ONE if high_uniform(mix64(moment[b] ^ LEAVING)) < hazard else _ZERO
+    n_done = 0
+    for b in range(m):
+        user = np.uint64(count[b, _USER])
+        left = overlap[b] > _ZERO
+        done = left or step[b] + _ONE >= parameters[HORIZON]
+        mood[user, SATISFACTION] = flat[0, b]
+        clock[user, STEP] += _1
         flags[user, LEFT] = left
         flags[user, DONE] = done
-        reward[user] = np.float32(np.int64(n_clicks))
+        reward[user] = flat[1, b]
         n_done += 1 if done else 0
     return n_done
 
@@ -800,6 +832,7 @@ def _step_block(
     mood: F32,
     seen: U64,
     past: I32,
+    listed: U16,
     shown: I32,
     clicks: U8,
     reward: F32,
@@ -835,19 +868,12 @@ def _step_block(
         else:
             count[m, _USER] = user
             m += 1
-    count[0, _FIRST] = 0
     if seen.shape[1]:
-        far = seen.size > _LARGE
-        together = 4 if far else BLOCK
-        for b in range(0, m, together):  # one call of _place, so that it is compiled into this loop
-            if far:
-                _fetch(slate, seen, count, min(b + 4, m), min(b + 8, m), n_items)
-            stop = min(b + together, m)
-            _place(slate, seen, clock, parameters, looks, lucks, rows, examined, count, b, stop, n_items, shift)
+        _place(slate, seen, clock, state, parameters, looks, lucks, rows, examined, count, m, n_items, shift)
     else:
         _place_listed(
-            slate, known, known_start, known_item, start_row, past, clock, parameters, looks, lucks,
-            clicked.view(np.int32), rows, examined, count, m, n_items, length, shift,
+            slate, known, known_start, known_item, start_row, past, listed, clock, state, parameters, looks, lucks,
+            clicked.view(np.uint16), rows, examined, count, m, n_items, length, shift,
         )  # fmt: skip
     if extra is not None:
         _act(
@@ -869,8 +895,8 @@ def _step_block(
     if past.shape[1] < length + np.int64(parameters[HORIZON]) * slate_size:
         _make_room(clock, past, count, m, slate_size, length)
     n_done += _record(
-        clock, mood, past, shown, clicks, reward, flags, parameters, overlap, flat, clicked, rows, examined, count,
-        m, n_items, shift,
+        clock, mood, past, listed, shown, clicks, reward, flags, parameters, overlap, flat, clicked, rows, examined,
+        count, m, n_items, length, shift,
     )  # fmt: skip
     if extra is not None:
         _reward(reward, count, m, slate_size, extra)
@@ -910,6 +936,7 @@ def step_users(
     mood: F32,
     seen: U64,
     past: I32,
+    listed: U16,
     shown: I32,
     clicks: U8,
     reward: F32,
@@ -930,11 +957,13 @@ def step_users(
         known_item[known_start[u] : known_start[u + 1]], sorted, is searched instead. Not used where W > 0.
     start_row: [n] row of the starts that a lane's user is.
     clock, state, mood: [n, 3], [n, width + C], [n, 2] state: taste and exposure by category; columns as above.
-    seen: [n, W] bit i of a row is set where item i may not be shown; bit I is always set. With W = 0 `known` and the
-        session's part of `past` are searched instead.
+    seen: [n, W] bit i of a row is set where item i may not be shown; bit I is always set. With W = 0 `known` and what
+        the session has shown are searched instead.
     past: [n, P] history, the newest H = `length` entries end at column WRITTEN; 2 item + click, -2 where empty.
-        The session's own entries begin at column H where P >= H + horizon K + 16. Otherwise P >= H + K, W is not 0, and
+        The session's own entries begin at column H where P >= H + horizon K + 1. Otherwise P >= H + K, W is not 0, and
         the newest H entries are moved to the front when it is full (the larger, the more seldom).
+    listed: [n, T] lowest sixteen bits of the items that the session has shown, as many as `past` has. T is a multiple
+        of 32, and >= (horizon + 1) K where W = 0; 0 elsewhere.
     shown, clicks, reward: [n, K], [n, K], [n] outputs. flags: [n, 2] left and done, in and out.
     floats, words, numbers: what `new_scratch` returns.
     extra: None leaves out all parts of `Extra`: numba compiles the step without them.
@@ -945,8 +974,8 @@ def step_users(
         end = min(first + BLOCK, slate.shape[0])
         n_done += _step_block(
             first, end, slate, table, groups, traits, parameters, known, known_start, known_item, start_row, clock,
-            state, mood, seen, past, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined,
-            count, length, extra,
+            state, mood, seen, past, listed, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows,
+            examined, count, length, extra,
         )  # fmt: skip
     return n_done
 
@@ -1115,6 +1144,7 @@ def advance_users(
     mood: F32,
     seen: U64,
     past: I32,
+    listed: U16,
     shown: I32,
     clicks: U8,
     reward: F32,
@@ -1161,8 +1191,8 @@ def advance_users(
         end = min(first + BLOCK, slate.shape[0])
         _step_block(
             first, end, slate, table, groups, traits, parameters, known, known_start, known_item, start_row, clock,
-            state, mood, seen, past, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows, examined,
-            count, length, extra,
+            state, mood, seen, past, listed, shown, clicks, reward, flags, looks, lucks, flat, overlap, clicked, rows,
+            examined, count, length, extra,
         )  # fmt: skip
         begin = m
         for at in range(first, end):

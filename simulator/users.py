@@ -21,9 +21,10 @@ _GROUP = 32
 """Categories in one word of bits."""
 _ROOM = 6
 """Slates that a history takes before it is moved to the front of its buffer, where a session's entries do not fit."""
-_MASK_WORDS, _LISTED = 512, 4096
-"""A lane has a mask of the catalogue. Where that is larger than 512 words (from 32,768 items on), it has a list of what
-its session has shown, unless there may be more than 4,096 places in a session."""
+_MASK_WORDS, _ALL_MASK_WORDS, _LISTED = 512, 1 << 19, 4096
+"""A lane has a mask of the catalogue. Where that is larger than 512 words (from 32,768 items on), or those of all lanes
+than 4 MiB and a lane's than its list, it has a list of what its session has shown, unless there may be more than 4,096
+places in a session. Which of the two changes no result."""
 _KNOWN_WORDS = 1 << 23
 """Words that the masks of all starts may take where lanes have none (64 MiB)."""
 
@@ -186,7 +187,9 @@ class SimulatedUsers:
         length = world.history_length
         self._start_past = (2 * starts.history_items + (starts.history_feedback > 0.5)).astype(np.int32)
         words, places = n_items // 64 + 1, world.horizon * slots
-        listed = words > _MASK_WORDS and places <= _LISTED
+        lines = (places + slots + 31) // 32 | 1  # cache lines of a list
+        large = words > _MASK_WORDS or (n * words > _ALL_MASK_WORDS and words > 8 * lines)
+        listed = large and places <= _LISTED
         known_item = starts.seen.item.astype(np.int32)
         masked = not listed or len(starts) * words <= _KNOWN_WORDS
         self._known = np.zeros((len(starts), words if masked else 0), np.uint64)
@@ -205,9 +208,10 @@ class SimulatedUsers:
         self._mood = np.zeros((n, 2), np.float32)
         self._seen = np.zeros((n, 0 if listed else words), np.uint64)
         # An odd number of cache lines a lane: a power of two would put all lanes into a few places of a cache.
-        lines = (-(-(length + (places if places <= _LISTED else _ROOM * slots)) // 16) + 1) | 1
-        self._past = np.empty((n, 16 * lines), np.int32)
+        entries = length + (places if places <= _LISTED else _ROOM * slots)
+        self._past = np.empty((n, 16 * ((-(-entries // 16) + 1) | 1)), np.int32)
         self._past[:, :length] = -2
+        self._listed = np.empty((n, 32 * lines if listed else 0), np.uint16)
         self._flags = np.ones((n, 2), np.bool_)
         self.outcome = Outcome(
             clicks=np.zeros((n, slots), np.uint8),
@@ -249,6 +253,7 @@ class SimulatedUsers:
             self._mood,
             self._seen,
             self._past,
+            self._listed,
             self.outcome.shown,
             self.outcome.clicks,
             self.outcome.reward,
@@ -360,7 +365,7 @@ class SimulatedUsers:
     @property
     def bytes_a_lane(self) -> int:
         """Bytes of state that each lane holds: it does not grow with the catalogue where that is large."""
-        return sum(array.nbytes for array in self._state_arguments) // self.n
+        return sum(array.nbytes for array in (*self._state_arguments, self._listed)) // self.n
 
     def reseed(self, seeds: ArrayLike) -> None:
         """Change the seed of the draws, one or [n]; sessions that run keep theirs until they start anew."""

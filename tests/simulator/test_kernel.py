@@ -166,19 +166,35 @@ def flight(world: World, rows: NDArray[np.int64], seed: int, slates: NDArray[np.
     history=st.integers(1, 30),
     cascade=st.booleans(),
     known_masks=st.booleans(),
+    far=st.booleans(),
     seed=st.integers(0, 999),
 )
 def test_lists_of_what_was_shown_and_masks_of_the_catalogue_are_the_same_world(
-    items: int, horizon: int, slate_size: int, history: int, cascade: bool, known_masks: bool, seed: int
+    items: int, horizon: int, slate_size: int, history: int, cascade: bool, known_masks: bool, far: bool, seed: int
 ) -> None:
-    """Large catalogues have lists. Slates repeat items within, across steps, out of the history, and hold strangers."""
+    """Large catalogues have lists. Slates repeat items within, across steps, out of the history, and hold strangers.
+
+    Far: a catalogue in which items agree in the sixteen bits of their numbers that a list holds.
+    """
     behaviour = {"examination": {"model": "cascade"}} if cascade else {}
     world = small_world(
         seed, users=20, items=items, slate_size=slate_size, horizon=horizon, history_length=history, **behaviour
     )
+    few = items
+    if far:
+        items += 1 << 16
+        tail = items - few
+        world = replace(
+            world,
+            item_vectors=np.pad(world.item_vectors, ((0, tail), (0, 0))),
+            item_bias=np.pad(world.item_bias, (0, tail)),
+            item_categories=np.pad(world.item_categories, ((0, tail), (0, 0))),
+        )
     n = kernel.BLOCK + 9
     rng = np.random.default_rng(seed)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(users_module, "_MASK_WORDS", 1 << 20)
+        patch.setattr(users_module, "_ALL_MASK_WORDS", 1 << 30)
         masks = SimulatedUsers(world, n, seed=seed)
         patch.setattr(users_module, "_MASK_WORDS", 0)
         patch.setattr(users_module, "_KNOWN_WORDS", 1 << 23 if known_masks else 0)
@@ -194,7 +210,9 @@ def test_lists_of_what_was_shown_and_masks_of_the_catalogue_are_the_same_world(
         for lane, row in enumerate(rows):
             dense[lane, seen.item[seen.start[row] : seen.start[row + 1]]] = True
         for _ in range(horizon):
-            slate = rng.integers(-2, items + 3, (n, slate_size))
+            slate = rng.integers(-2, few + 3, (n, slate_size))
+            if far:
+                slate += rng.integers(0, 2, slate.shape) << 16
             slate[:, -1] = slate[:, 0]
             active = ~masks.outcome.done.copy()
             one, other = masks.step(slate), lists.step(slate)
