@@ -21,6 +21,7 @@ from scipy.stats import rankdata, t
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from evaluators.fidelity import ScoredRows, calibration_floor
 from simulator.cache import default_cache_folder
 from simulator.datasets import DataSettings, load_dataset
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split, split_users
@@ -112,9 +113,9 @@ def error_with_upper(p: np.ndarray, rows: Rows, rng: np.random.Generator) -> tup
 
 
 def floor(p: np.ndarray, rows: Rows, rng: np.random.Generator) -> float:
-    """95th percentile of the error that a perfectly calibrated model with these predictions shows on such rows."""
-    made = [replace(rows, liked=(rng.random(len(p)) < p).astype(float)) for _ in range(200)]
-    return float(np.quantile([debiased_error(p, one) for one in made], 0.95))
+    """95th percentile of the error that a right model shows on such rows, whose users have moods of their own."""
+    found = calibration_floor(ScoredRows(p, rows.liked, rows.user, np.ones(len(p))), rng, draws=200).debiased_95
+    return float("nan") if found is None else found
 
 
 def three(value: tuple[float, float, float], digits: int = 4) -> str:

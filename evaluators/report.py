@@ -230,11 +230,14 @@ class FidelityCheck(_Part):
 
 
 class CalibrationFloorSection(_Part):
-    """Plain calibration error beside what a perfect model would show on as many rows."""
+    """Calibration errors beside what a right model would show on these rows, whose users have moods it cannot know."""
 
-    error: float
-    perfect: float = Field(description="mean error of a perfect model")
-    perfect_95: float = Field(description="95 % quantile of the error of a perfect model")
+    error: float = Field(description="plain error")
+    perfect: float = Field(description="mean plain error of a right model")
+    perfect_95: float = Field(description="95 % quantile of the plain error of a right model")
+    debiased: float | None = Field(default=None, description="debiased error; null where users are too few")
+    debiased_95: float | None = Field(default=None, description="95 % quantile of the debiased error of a right model")
+    mood: float = Field(default=0.0, description="standard deviation of users' own levels, in logits")
 
 
 class FidelitySection(_Part):

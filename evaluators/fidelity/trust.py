@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -126,9 +126,7 @@ class Fidelity:
                 {"predicted": b.predicted, "observed": b.observed, "low": b.low, "high": b.high, "n": b.n}
                 for b in self.reliability
             ],
-            "calibration_floor": None
-            if self.floor is None
-            else {"error": self.floor.error, "perfect": self.floor.perfect, "perfect_95": self.floor.perfect_95},
+            "calibration_floor": None if self.floor is None else asdict(self.floor),
             "comparisons": {name: estimate.to_json() for name, estimate in self.comparisons.items()},
         }
 

@@ -267,7 +267,9 @@ def fidelity() -> FidelitySection:
         ],
         checks=checks,
         reliability=reliability(),
-        calibration_floor=CalibrationFloorSection(error=0.021, perfect=0.009, perfect_95=0.013),
+        calibration_floor=CalibrationFloorSection(
+            error=0.021, perfect=0.009, perfect_95=0.013, debiased=0.017, debiased_95=0.011, mood=0.4
+        ),
         comparisons={
             "bias model, future rows": about(0.003, 0.004, "log-loss gain a row", 339),
             "bias model, held-out users": about(0.006, 0.003, "log-loss gain a row", 142),

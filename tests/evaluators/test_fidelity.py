@@ -29,6 +29,7 @@ from evaluators.fidelity import (
     check_world,
     compare_predictions,
     conclude,
+    debiased_calibration_error,
     determinism,
     discrimination,
     judged,
@@ -240,7 +241,44 @@ def test_the_reliability_curve_covers_a_right_model_and_the_floor_is_what_it_sho
     floor = calibration_floor(rows, rng, draws=100)
     assert floor.perfect < floor.perfect_95
     assert floor.error < floor.perfect_95 * 1.5
-    assert calibration_floor(replace(rows, p=rows.p * 0.8), rng, draws=50).error > 3 * floor.perfect_95
+    assert floor.debiased is not None
+    assert floor.debiased_95 is not None
+    assert floor.debiased < floor.debiased_95 * 1.5
+    assert floor.debiased == debiased_calibration_error(rows.p, rows.y, rows.user, rng, resamples=2).value
+    wrong = calibration_floor(replace(rows, p=rows.p * 0.8), rng, draws=50)
+    assert wrong.error > 3 * floor.perfect_95
+    assert wrong.debiased is not None
+    assert wrong.debiased > 3 * floor.debiased_95
+    few = rows.user < 20
+    small = ScoredRows(rows.p[few], rows.y[few], rows.user[few], rows.item_exposure[few])
+    assert calibration_floor(small, rng, draws=5).debiased is None
+
+
+def test_a_floor_knows_that_rows_of_one_user_are_off_together(rng: np.random.Generator) -> None:
+    """A right model of users with moods: its floor from independent rows would be too low by a quarter."""
+    n_users, rows, mood = 150, 40, 0.8
+    user = np.repeat(np.arange(n_users), rows)
+    z, floors, shown = rng.normal(-0.5, 1.2, len(user)), [], []
+    node = mood * rng.standard_normal(20_000)
+    grid = np.linspace(-6, 6, 400)
+    p = np.interp(z, grid, (1 / (1 + np.exp(-(grid[:, None] + node)))).mean(1))
+    for _ in range(30):
+        truth = 1 / (1 + np.exp(-(z + mood * rng.standard_normal(n_users)[user])))
+        y = (rng.random(len(z)) < truth).astype(float)
+        floor = calibration_floor(ScoredRows(p, y, user, np.ones(len(p))), rng, draws=30)
+        floors.append((floor.debiased_95, floor.mood, floor.error / floor.perfect))
+        shown.append(floor.debiased)
+    q95, found, ratio = np.mean(floors, axis=0)
+    assert ratio == pytest.approx(1, abs=0.1)
+    assert found == pytest.approx(mood, abs=0.1)
+    assert np.mean(np.array(shown) > q95) < 0.13
+    alone = [
+        calibration_floor(
+            ScoredRows(p, (rng.random(len(p)) < p).astype(float), user, np.ones(len(p))), rng, draws=30
+        ).debiased_95
+        for _ in range(10)
+    ]
+    assert np.mean(alone) < 0.9 * q95
 
 
 def test_time_stamps_that_are_bursts_identify_no_sessions(rng: np.random.Generator) -> None:
