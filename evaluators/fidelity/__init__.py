@@ -33,11 +33,19 @@ from evaluators.fidelity.responsiveness import (
     behaviour_checks,
     determinism,
     fly_by_appeal,
+    leaving_given_clicks,
     responsiveness,
     responsiveness_of,
 )
 from evaluators.fidelity.scored_rows import ScoredRows, log_loss, score_random_rows, score_rows
-from evaluators.fidelity.sessions import SessionTable, log_sessions, replayed_sessions, session_checks, why_no_sessions
+from evaluators.fidelity.sessions import (
+    SessionTable,
+    flown_sessions,
+    log_sessions,
+    replayed_sessions,
+    session_checks,
+    why_no_sessions,
+)
 from evaluators.fidelity.trust import (
     MANDATORY,
     WEAKER,
@@ -84,9 +92,11 @@ __all__ = [
     "debiased_calibration_error",
     "determinism",
     "discrimination",
+    "flown_sessions",
     "fly_by_appeal",
     "graded_predictions",
     "judged",
+    "leaving_given_clicks",
     "log_loss",
     "log_sessions",
     "logistic_recalibration",

@@ -13,6 +13,8 @@ from scipy.special import ndtri
 from evaluators.estimate import Estimate
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made, ratio_by_user
 from evaluators.fidelity.environment import environment_checks
+from evaluators.intervals import t_quantile
+from simulator.behaviour.leaving import FEWEST_LEAVINGS, clustered_logistic
 from simulator.streams import stream_word
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ def behaviour_checks(world: World, root: np.random.SeedSequence, *, longer_is_be
     seed = stream_word(root, "fidelity", "behaviour", bits=63)
     return (
         *responsiveness(world, seed=seed, longer_is_better=longer_is_better),
+        leaving_given_clicks(world, seed=seed, longer_is_better=longer_is_better),
         determinism(world, seed=seed),
         *environment_checks(world, seed=seed),
     )
@@ -158,13 +161,83 @@ def responsiveness_of(
     if not difference.any():
         why = "the declared leave effect changes no session: leaving ignores what is shown"
         checks.append(Check(name, estimate, threshold, "fail", why))
-    elif leave.source != "fitted":
-        checks.append(Check(name, estimate, threshold, "not made", "the leave effect is assumed: printed, not counted"))
-    elif leave.se is None or abs(float(leave.value)) <= float(ndtri(0.5 + level / 2)) * leave.se:
-        checks.append(Check(name, estimate, threshold, "not made", "the fitted leave effect's interval contains 0"))
+    elif (reason := _why_not_counted(leave, level)) is not None:
+        checks.append(Check(name, estimate, threshold, "not made", reason))
     else:
         checks.append(judged(name, estimate, threshold, above=length_floor, strict=True))
     return tuple(checks)
+
+
+def leaving_given_clicks(
+    world: World, *, seed: int, n_users: int = 1000, longer_is_better: bool = True, level: float = 0.95
+) -> Check:
+    """Do better slates keep users, given the step and the clicks so far? The conditional form of responsiveness.
+
+    Users are shown the world's best or worst slate, drawn by a coin at each step; leaving after a slate is regressed on
+    the slate's mean appeal, the step and the clicks before it, users being the clusters. Whole sessions under best and
+    under worst slates differ in what was clicked before; here that is held fixed.
+
+    Args:
+        world: a judge world.
+        seed: seed of the noise and of the coins.
+        n_users: users flown at most.
+        longer_is_better: the sign of a better slate's effect on session length that the task declares.
+        level: of the interval.
+    """
+    from simulator.users import SimulatedUsers
+
+    name = "responsiveness: leaving, given step and clicks"
+    threshold = f"{'upper < 0' if longer_is_better else 'lower > 0'} (log odds a standard deviation of appeal)"
+    leave = {a.parameter: a for a in world.assumptions if a.part == "leave"}.get("satisfaction")
+    if leave is None or float(leave.value) == 0:
+        return not_made(name, threshold, "the world declares no effect of satisfaction on leaving")
+    n = min(n_users, len(world.starts.user))
+    users = SimulatedUsers(world, n, seed=seed)
+    users.start(np.arange(n))
+    rng = np.random.default_rng(seed)
+    active, so_far = np.ones(n, bool), np.zeros(n)
+    parts: list[tuple[Floats, ...]] = []
+    for step in range(world.horizon):
+        appeal, candidates = users.appeal(), users.candidates()
+        best, worst = (
+            _slate_by_appeal(appeal, candidates, choice, world.slate_size, rng) for choice in ("best", "worst")
+        )
+        slate = np.where(rng.random((n, 1)) < 0.5, best, worst)
+        shown = (1 / (1 + np.exp(-np.take_along_axis(appeal, slate, 1).astype(np.float64)))).mean(1)
+        outcome = users.step(slate)
+        here = np.flatnonzero(active)
+        parts.append(
+            (here, shown[here], np.full(len(here), step), so_far[here].copy(), outcome.left[here].astype(float))
+        )
+        so_far += np.where(active, outcome.clicks.sum(1), 0)
+        active &= ~outcome.done
+        if not active.any():
+            break
+    who, shown, steps, clicks, left = (np.concatenate(column) for column in zip(*parts, strict=True))
+    covariates = [column for column in (steps, clicks) if np.ptp(column) > 0]
+    leavings = int(left.sum())
+    if min(leavings, len(left) - leavings) < FEWEST_LEAVINGS or np.ptp(shown) == 0:
+        why = f"{leavings} of {len(left)} slates end a session; needs {FEWEST_LEAVINGS} of either kind"
+        return not_made(name, threshold, why)
+    design = np.column_stack([np.ones(len(left)), shown / shown.std(), *covariates])
+    coefficient, covariance = clustered_logistic(design, left, who.astype(np.int64))
+    half = t_quantile(level, n - 1) * float(np.sqrt(covariance[1, 1]))
+    value = float(coefficient[1])
+    method = f"logistic regression of {leavings} leavings on {len(left)} slates, user-cluster sandwich t"
+    estimate = Estimate(value, value - half, value + half, level, n, method)
+    if (why := _why_not_counted(leave, level)) is not None:
+        return Check(name, estimate, threshold, "not made", why)
+    above, below = (-np.inf, 0.0) if longer_is_better else (0.0, np.inf)
+    return judged(name, estimate, threshold, above=above, below=below, strict=True)
+
+
+def _why_not_counted(leave: LeaveEffect, level: float) -> str | None:
+    """Why an effect on leaving is printed and not counted; None where it is fitted and its interval excludes 0."""
+    if leave.source != "fitted":
+        return "the leave effect is assumed: printed, not counted"
+    if leave.se is None or abs(float(leave.value)) <= float(ndtri(0.5 + level / 2)) * leave.se:
+        return "the fitted leave effect's interval contains 0"
+    return None
 
 
 def determinism(world: World, *, seed: int, n_users: int = 64) -> Check:

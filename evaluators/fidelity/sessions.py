@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evaluators.estimate import Estimate
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made
 from evaluators.intervals import recentred_interval
-from simulator.log import InteractionLog
+from simulator.log import InteractionLog, Split
+
+if TYPE_CHECKING:
+    from simulator.world import World
 
 BURST_SHARE = 0.2
 """Share of zero gaps within users above which time stamps are bursts of entry, not of viewing (ml-100k: .51)."""
 SESSION_GAP_SECONDS = 1800.0
+FEWEST_USERS, MOST_FLOWN = 30, 5000
+"""Users with a whole unseen session under whom nothing is flown, and sessions that are flown at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,76 @@ def replayed_sessions(
 
     drawn = (rng.random(len(rows)) < p).astype(np.float64)
     return table(log.primary[rows].astype(np.float64)), table(drawn)
+
+
+def flown_sessions(
+    world: World, log: InteractionLog, split: Split, users: Ints, rng: np.random.Generator, *, seed: int
+) -> tuple[SessionTable, SessionTable] | str:
+    """Whole sessions of unseen rows, and as many that the world flies for the same users; or why there are none.
+
+    A simulated session is shown the slates of the logged one, and when it outlasts it, slates drawn from all of these
+    sessions: so what is shown is the log's own, and how long users stay and what they click is the simulator's. Both
+    sides are cut at the world's horizon. A session that begins in an early row, or may go on after the log's end, is
+    left out.
+
+    Args:
+        world: a judge world.
+        log: the interaction log.
+        split: which rows are late.
+        users: whose late rows are read; those from whom no session of the world starts are left out.
+        rng: draws the slates behind a session's end.
+        seed: of the users' luck.
+    """
+    from simulator.users import SimulatedUsers
+
+    why = why_no_sessions(log)
+    if why is not None:
+        return why
+    if log.impression is None:
+        return "the log does not say which rows were shown together (data.columns.impression)"
+    keep = np.zeros(log.catalogue.n_users, bool)
+    keep[np.intersect1d(users, world.starts.user)] = True
+    rows = np.flatnonzero(keep[log.user])
+    session = session_numbers(log, rows)
+    impression = log.impression[rows]
+    begins = np.flatnonzero(np.r_[True, (impression[1:] != impression[:-1]) | (session[1:] != session[:-1])])
+    size = np.diff(np.r_[begins, len(rows)])
+    whole = np.bincount(session, ~split.late[rows]) == 0
+    if log.session is None:
+        last = np.flatnonzero(np.r_[session[1:] != session[:-1], True])
+        whole &= log.time.max() - log.time[rows][last] > SESSION_GAP_SECONDS
+    chosen = np.flatnonzero(whole)[:MOST_FLOWN]
+    n_users = len(np.unique(log.user[rows][np.isin(session, chosen)]))
+    if n_users < FEWEST_USERS:
+        return f"{len(chosen)} whole sessions of {n_users} users are in unseen rows; needs {FEWEST_USERS} users"
+    ours = np.flatnonzero(np.isin(session[begins], chosen))  # slates
+    width = int(size[ours].max())
+    # Places behind a slate's end repeat its first item, which leaves them empty.
+    place = np.arange(width)[None, :]
+    slates = log.item[rows][begins[ours, None] + np.where(place < size[ours, None], place, 0)]
+    of = np.searchsorted(chosen, session[begins[ours]])
+    length = np.bincount(of)
+    first = np.cumsum(length) - length
+    step = np.arange(len(ours)) - first[of]
+    within = step < world.horizon
+    clicked = np.add.reduceat(log.primary[rows].astype(np.float64), begins)[ours]
+    user = log.user[rows][begins[ours[first]]]
+    real = {
+        "length": np.minimum(length, world.horizon).astype(np.float64),
+        "clicks, flown": np.bincount(of[within], clicked[within], len(chosen)),
+    }
+    flown = SimulatedUsers(world, len(chosen), seed=seed, slate_size=width)
+    flown.start(np.searchsorted(world.starts.user, user), np.arange(len(chosen)))
+    steps, clicks, active = np.zeros(len(chosen)), np.zeros(len(chosen)), np.ones(len(chosen), bool)
+    for at in range(world.horizon):
+        shown = np.where(at < length, first + np.minimum(at, length - 1), rng.integers(len(ours), size=len(chosen)))
+        outcome = flown.step(slates[shown])
+        steps += active
+        clicks += np.where(active, outcome.clicks.sum(1), 0)
+        active &= ~outcome.done
+        if not active.any():
+            break
+    return SessionTable(user, real), SessionTable(user, {"length": steps, "clicks, flown": clicks})
 
 
 def _longest_wait(y: Floats, session: Ints) -> Floats:

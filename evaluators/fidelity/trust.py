@@ -13,7 +13,7 @@ from evaluators.estimate import Estimate
 from evaluators.fidelity.agreement import RANKING
 from evaluators.fidelity.behaviours import GradedRows, graded_predictions
 from evaluators.fidelity.calibration import CalibrationFloor, ReliabilityBin, calibration_floor, reliability_curve
-from evaluators.fidelity.checks import FUTURE_ROWS, HELD_OUT_USERS, Check, Ints
+from evaluators.fidelity.checks import FUTURE_ROWS, HELD_OUT_USERS, Check, Ints, not_made
 from evaluators.fidelity.prediction import (
     behaviour_predictions,
     compare_predictions,
@@ -50,7 +50,8 @@ class WorldEvidence:
         future: predictions for the judge users' future rows.
         held_out: predictions for the held-out users' later half, or None.
         behaviour: responsiveness and determinism checks of the world (same behaviour in all worlds: B_1's suffice).
-        sessions: sessions of the log and of the simulator, where the log has them.
+        sessions: sessions of the log and of the model's answers to the same rows, where the log has them.
+        flown: whole sessions of the log and as the simulator flies them, or why there are none.
         unbiased: predictions for rows of random exposure, where the log has them.
         further: name of a further yes/no behaviour -> its predictions for rows that nothing has seen.
         graded: name of a graded behaviour (dwell, rating) -> its predicted distributions for such rows.
@@ -62,6 +63,7 @@ class WorldEvidence:
     held_out: ScoredRows | None = None
     behaviour: tuple[Check, ...] = ()
     sessions: tuple[SessionTable, SessionTable] | None = None
+    flown: tuple[SessionTable, SessionTable] | str = "no session was flown"
     unbiased: ScoredRows | None = None
     further: Mapping[str, ScoredRows] = field(default_factory=dict)
     graded: Mapping[str, GradedRows] = field(default_factory=dict)
@@ -153,7 +155,7 @@ def check_world(
     if number == 1:
         own += [
             *unbiased_test(evidence.unbiased),
-            *_session_checks(log, evidence.sessions, future, draw("sessions")),
+            *_session_checks(log, evidence.sessions, evidence.flown, future, draw("sessions")),
         ]
     checks = [replace(c, world=number, rows=FUTURE_ROWS) for c in [*own, *evidence.behaviour]]
     if held_out is not None:
@@ -221,6 +223,7 @@ def _verdict(checks: Sequence[Check]) -> dict[str, Any]:
 def _session_checks(
     log: InteractionLog,
     sessions: tuple[SessionTable, SessionTable] | None,
+    flown: tuple[SessionTable, SessionTable] | str,
     rows: ScoredRows,
     rng: np.random.Generator,
 ) -> tuple[Check, ...]:
@@ -232,7 +235,11 @@ def _session_checks(
     names = sorted(set(real.features) & set(simulated.features))
     tables = [np.column_stack([*(t.features[n] for n in names), *map(np.log1p, t.given.values())]) for t in sessions]
     told = two_sample_classifier(tables[0], real.user, tables[1], simulated.user, rng)
-    return (*session_checks(real, simulated, rng), told)
+    if isinstance(flown, str):
+        lasted: tuple[Check, ...] = (not_made("sessions: length", "upper <= 0.15", flown),)
+    else:
+        lasted = session_checks(*flown, rng)
+    return (*session_checks(real, simulated, rng), *lasted, told)
 
 
 def splits(split: Split, log: InteractionLog, fitted_users: Ints) -> Check:

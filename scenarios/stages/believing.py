@@ -13,7 +13,7 @@ from scenarios.stages.setting import Setting
 from scenarios.stages.worlds import OTHER_CLASS, Data, Worlds
 from simulator.engine import Task
 from simulator.log import HELD_OUT, JUDGE, InteractionLog, Split
-from simulator.streams import stream
+from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
     from evaluators.fidelity import CheckedWorld, Fidelity
@@ -57,6 +57,7 @@ def _check_world(
         behaviour_rows,
         check_world,
         compare_predictions,
+        flown_sessions,
         replayed_sessions,
         score_random_rows,
         score_rows,
@@ -88,6 +89,14 @@ def _check_world(
         held_out,
         behaviour_checks(world, root),
         sessions=replayed_sessions(log, rows, future.p, stream(root, "fidelity", number, "replay")),
+        flown=flown_sessions(
+            world,
+            log,
+            split,
+            fitting,
+            stream(root, "fidelity", number, "slates"),
+            seed=stream_word(root, "fidelity", number, "flown", bits=63),
+        ),
         further=further,
         graded=graded,
         unbiased=score_random_rows(model, log, split, np.union1d(fitting, held)),

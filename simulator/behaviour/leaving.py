@@ -104,7 +104,7 @@ def fit_leaving(steps: LoggedSteps, rng: np.random.Generator) -> LeavingFit:
     varied = [name for name, column in columns.items() if np.ptp(column) > 0]
     design = np.column_stack([np.ones(len(steps.left)), *(columns[name] for name in varied)])
     y = steps.left.astype(np.float64)
-    coefficient, covariance = _logistic(design, y, steps.user)
+    coefficient, covariance = clustered_logistic(design, y, steps.user)
     se = np.sqrt(np.diag(covariance))
     base = 1 / (1 + np.exp(-coefficient[0]))
     value, error = {"base_rate": float(base)}, {"base_rate": float(se[0] * base * (1 - base))}
@@ -122,7 +122,7 @@ def fit_leaving(steps: LoggedSteps, rng: np.random.Generator) -> LeavingFit:
     return LeavingFit(value, error, placebo, float(z), identified, why, len(y), leavings)
 
 
-def _logistic(design: Floats, y: Floats, user: Ints) -> tuple[Floats, Floats]:
+def clustered_logistic(design: Floats, y: Floats, user: Ints) -> tuple[Floats, Floats]:
     """Coefficients and their covariance, clustered by user."""
     import statsmodels.api as sm
 
