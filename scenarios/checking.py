@@ -18,6 +18,7 @@ from simulator.behaviour import SimulatorSettings
 from simulator.datasets import DataSettings, load_dataset
 from simulator.errors import InputError, ScenarioError, did_you_mean
 from simulator.log import InteractionLog, split_users
+from simulator.preference.settings import PreferenceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,26 @@ def _check_log(parts: Parts, folder: Path) -> list[str]:
         log = load_dataset(data, folder, seed=_seed(parts))
     except InputError as error:
         return str(error).splitlines()
-    return check_log(log, parts.settings.get("simulator"), parts.settings.get("evaluate"))
+    wrong = check_log(log, parts.settings.get("simulator"), parts.settings.get("evaluate"))
+    return [*wrong, *check_graded(log, parts.settings.get("preference"))]
+
+
+def check_graded(log: InteractionLog, preference: PreferenceSettings | None) -> list[str]:
+    """Mistakes of `preference.graded` that only the log shows, one line each."""
+    mistakes = []
+    for name, limits in () if preference is None else preference.graded.items():
+        where = f"preference.graded.{name}"
+        if name not in log.behaviours:
+            hint = did_you_mean(name, log.behaviours) or "; name it there"
+            mistakes.append(f"{where}: '{name}' is not among data.behaviours{hint}")
+            continue
+        value = log.behaviours[name]
+        for limit in limits:
+            share = float((value >= limit).mean())
+            if not 0 < share < 1:
+                found = "every" if share else "no"
+                mistakes.append(f"{where}: {found} row reaches {limit:g}; give thresholds between its values")
+    return mistakes
 
 
 def _check_behaviour(parts: Parts, folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """May a simulator be believed? Checks of its judge worlds on rows that no model has seen (EVALUATION, section 6)."""
 
 from evaluators.fidelity.agreement import MeasuredValues, UserValues, ranking_agreement
-from evaluators.fidelity.behaviours import GradedRows, behaviour_rows, graded_predictions
+from evaluators.fidelity.behaviours import DRAWS, GradedRows, behaviour_rows, graded_checks, graded_predictions
 from evaluators.fidelity.calibration import (
     CalibrationFloor,
     ReliabilityBin,
@@ -59,6 +59,7 @@ from evaluators.fidelity.trust import (
 from evaluators.fidelity.two_samples import answer_blocks, answers_classifier, two_sample_classifier
 
 __all__ = [
+    "DRAWS",
     "FUTURE_ROWS",
     "HELD_OUT_USERS",
     "MANDATORY",
@@ -94,6 +95,7 @@ __all__ = [
     "discrimination",
     "flown_sessions",
     "fly_by_appeal",
+    "graded_checks",
     "graded_predictions",
     "judged",
     "leaving_given_clicks",

@@ -7,7 +7,7 @@ ranked probability score, which is proper, over the values' own distribution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, ratio_by_user
+from evaluators.fidelity.prediction import behaviour_predictions
 from evaluators.fidelity.scored_rows import ScoredRows, inside
 from simulator.log import InteractionLog
 
@@ -91,6 +92,36 @@ def behaviour_rows(
                 np.stack([head.draw(z, rng.random(len(z))) for _ in range(DRAWS)]), y, user
             )
     return yes_no, graded
+
+
+def graded_checks(
+    name: str,
+    thresholds: Floats,
+    survival: NDArray[np.float64],
+    rows: GradedRows,
+    place: str,
+    rng: Callable[[str], np.random.Generator],
+) -> tuple[Check, ...]:
+    """Checks of a behaviour of degree: each threshold as a yes/no behaviour, then the distribution as a whole.
+
+    They are no part of trust: a world simulates the primary behaviour alone.
+
+    Args:
+        name: of the behaviour.
+        thresholds: [k] rising.
+        survival: [n, k] predicted probability of reaching each.
+        rows: the values and draws from their predicted distributions.
+        place: "future rows" or "held-out users".
+        rng: makes the generator of a purpose.
+    """
+    checks: list[Check] = []
+    for at, threshold in enumerate(thresholds):
+        what = f"{name} >= {threshold:g}"
+        reached = (rows.y >= threshold).astype(np.float64)
+        scored = ScoredRows(inside(survival[:, at]), reached, rows.user, np.ones(len(reached)))
+        checks += behaviour_predictions(what, scored, lambda purpose, what=what: rng(f"{what}: {purpose}"))  # type: ignore[misc]
+    checks += graded_predictions(name, rows, rng(name))
+    return tuple(replace(check, world=1, rows=place, counts=False) for check in checks)
 
 
 def graded_predictions(name: str, rows: GradedRows, rng: np.random.Generator) -> tuple[Check, ...]:

@@ -116,7 +116,7 @@ def debiased_calibration_error(
     cell = index * bins + _equal_count_bins(p, bins)
     shape = (n_users, bins)
     count = np.bincount(cell, minlength=n_users * bins).reshape(shape).astype(np.float64)
-    residual = np.bincount(cell, y - p, minlength=n_users * bins).reshape(shape)
+    residual = np.bincount(cell, y - p, minlength=n_users * bins).reshape(shape).astype(np.float64, copy=False)
 
     def squared(weight: Floats) -> tuple[Floats, Floats]:
         return _squared_error(weight, count, residual)
@@ -228,7 +228,7 @@ def calibration_floor(
     count = np.bincount(cell, minlength=n_users * bins).reshape(shape).astype(np.float64)
 
     def errors(y: Floats) -> tuple[float, float]:
-        residual = np.bincount(cell, y - rows.p, minlength=n_users * bins).reshape(shape)
+        residual = np.bincount(cell, y - rows.p, minlength=n_users * bins).reshape(shape).astype(np.float64, copy=False)
         plain = float(np.abs(residual.sum(0)).sum() / n)
         if few:
             return plain, 0.0

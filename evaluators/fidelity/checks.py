@@ -35,6 +35,7 @@ class Check:
         reason: why it did not pass, or why it cannot be made; "" where it passed.
         world: number of the judge world, None outside `assess`.
         rows: "future rows" or "held-out users", None outside `assess`.
+        counts: whether trust hangs on it; False where it is about what the simulator does not simulate.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Check:
     reason: str = ""
     world: int | None = None
     rows: str | None = None
+    counts: bool = True
 
     @property
     def passed(self) -> bool | None:

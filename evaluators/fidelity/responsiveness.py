@@ -196,7 +196,7 @@ def leaving_given_clicks(
     users.start(np.arange(n))
     rng = np.random.default_rng(seed)
     active, so_far = np.ones(n, bool), np.zeros(n)
-    parts: list[tuple[Floats, ...]] = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     for step in range(world.horizon):
         appeal, candidates = users.appeal(), users.candidates()
         best, worst = (
@@ -225,8 +225,8 @@ def leaving_given_clicks(
     value = float(coefficient[1])
     method = f"logistic regression of {leavings} leavings on {len(left)} slates, user-cluster sandwich t"
     estimate = Estimate(value, value - half, value + half, level, n, method)
-    if (why := _why_not_counted(leave, level)) is not None:
-        return Check(name, estimate, threshold, "not made", why)
+    if (reason := _why_not_counted(leave, level)) is not None:
+        return Check(name, estimate, threshold, "not made", reason)
     above, below = (-np.inf, 0.0) if longer_is_better else (0.0, np.inf)
     return judged(name, estimate, threshold, above=above, below=below, strict=True)
 

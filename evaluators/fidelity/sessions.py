@@ -168,9 +168,9 @@ def flown_sessions(
     within = step < world.horizon
     clicked = np.add.reduceat(log.primary[rows].astype(np.float64), begins)[ours]
     user = log.user[rows][begins[ours[first]]]
-    real = {
+    real: dict[str, Floats] = {
         "length": np.minimum(length, world.horizon).astype(np.float64),
-        "clicks, flown": np.bincount(of[within], clicked[within], len(chosen)),
+        "clicks, flown": np.bincount(of[within], clicked[within], len(chosen)).astype(np.float64, copy=False),
     }
     flown = SimulatedUsers(world, len(chosen), seed=seed, slate_size=width)
     flown.start(np.searchsorted(world.starts.user, user), np.arange(len(chosen)))

@@ -198,6 +198,8 @@ def conclude(worlds: Sequence[CheckedWorld], further: Iterable[Check] = ()) -> F
 
 def _verdict(checks: Sequence[Check]) -> dict[str, Any]:
     """`trusted`, `reasons` and `blocked_by` of these checks."""
+    beside = [c for c in checks if not c.counts and c.rows != HELD_OUT_USERS and c.passed is False]
+    checks = [c for c in checks if c.counts]
     own = [c for c in checks if c.rows != HELD_OUT_USERS]
     blocking = [c for c in own if c.world in (None, 1) or c.name in EVERYWHERE]
     failed = [c for c in blocking if c.passed is False]
@@ -213,6 +215,7 @@ def _verdict(checks: Sequence[Check]) -> dict[str, Any]:
     reasons += [f"{c.label}, not verified: {c.reason}" for c in unverified]
     held = [c for c in checks if c.rows == HELD_OUT_USERS and c.passed is False]
     reasons += [f"{c.label}: {c.reason}" for c in held if c.world == 1 or c.name in WEAKER]
+    reasons += [f"{c.label}, not counted: {c.reason}" for c in beside]
     return {
         "trusted": not failed and not missing,
         "reasons": tuple(reasons),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from simulator.log import HELD_OUT, JUDGE, InteractionLog, Split
 from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
-    from evaluators.fidelity import CheckedWorld, Fidelity
+    from evaluators.fidelity import Check, CheckedWorld, Fidelity
+    from simulator.preference.graded import GradedModel
     from simulator.preference.model import PreferenceModel
     from simulator.world import World
 
@@ -106,6 +108,25 @@ def _check_world(
     return check_world(evidence, log=log, split=split, fitted_users=fitted_users, root=root)
 
 
+def _check_graded(
+    model: GradedModel, log: InteractionLog, split: Split, root: Any, *, report: Callable[[float, str], None]
+) -> tuple[Check, ...]:
+    """Checks of a behaviour of degree on the judge users' future rows and on users held out."""
+    from evaluators.fidelity import DRAWS, FUTURE_ROWS, HELD_OUT_USERS, GradedRows, graded_checks
+
+    checks: list[Check] = []
+    for place, users in zip((FUTURE_ROWS, HELD_OUT_USERS), scored_users(split), strict=True):
+        rows = split.rows(log, users, late=True)
+        rows = rows[np.isfinite(log.behaviours[model.behaviour][rows])]
+        survival = model.survival(log, split, rows)
+        draw = partial(stream, root, "fidelity", "graded", model.behaviour, place)
+        rng = draw("draws")
+        draws = np.stack([model.draw(survival, rng.random(len(rows))) for _ in range(DRAWS)])
+        values = GradedRows(draws, log.behaviours[model.behaviour][rows].astype(np.float64), log.user[rows])
+        checks += graded_checks(model.behaviour, model.thresholds, survival, values, place, draw)
+    return tuple(checks)
+
+
 def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
     """Score every judge world on rows that it has not seen."""
     from evaluators.fidelity import conclude
@@ -122,4 +143,11 @@ def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
              (number, model, world, references, bare, split, setting.root), (*shared, number, world.digest), CHECKING)
         for number, (model, world) in enumerate(zip(worlds.judge_models, worlds.judges, strict=True), 1)
     ]  # fmt: skip
-    return conclude(setting.map("fidelity", tasks))
+    graded = [
+        Task("fidelity", f"graded {model.behaviour}", _check_graded, (model, bare, split, setting.root),
+             (*shared, model.behaviour), CHECKING)
+        for model in worlds.graded
+    ]  # fmt: skip
+    checked = setting.map("fidelity", [*tasks, *graded])
+    further = [check for checks in checked[len(tasks) :] for check in checks]
+    return conclude(checked[: len(tasks)], further)

@@ -21,6 +21,7 @@ from simulator.streams import stream
 if TYPE_CHECKING:
     from simulator.preference.continual import Forgetting, SavedModel
     from simulator.preference.fitting import TextTower
+    from simulator.preference.graded import GradedModel
     from simulator.preference.model import PreferenceModel
     from simulator.world import World
 
@@ -58,6 +59,7 @@ class Worlds:
     a_without_tuning: World | None = None
     explained: tuple[str, ...] = ()
     forgotten: Forgetting | None = None
+    graded: tuple[GradedModel, ...] = ()
 
 
 def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
@@ -72,14 +74,15 @@ def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
 
 def load(setting: Setting) -> Data:
     """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
-    from scenarios.checking import check_log
+    from scenarios.checking import check_graded, check_log
     from simulator.datasets import load_dataset
     from simulator.encoders.text import encode_texts, encoder_for
 
     scenario = setting.scenario
     with setting.progress.stage("load"):
         log = load_dataset(scenario.data, setting.folder, seed=scenario.seed)
-        if mistakes := check_log(log, scenario.simulator, scenario.evaluate):
+        mistakes = check_log(log, scenario.simulator, scenario.evaluate)
+        if mistakes := [*mistakes, *check_graded(log, scenario.preference)]:
             raise ScenarioError(mistakes)
         data_digest = digest_of(log)
         if files := behaviour_files(scenario, setting.folder):
@@ -144,6 +147,22 @@ def _fit(
         architecture=architecture, bootstrap=bootstrap, saved=saved, cache=vectors, folder=folder,
         progress=report,
     )  # fmt: skip
+
+
+def _fit_graded(
+    log: InteractionLog,
+    split: Split,
+    tower: TextTower,
+    settings: Any,
+    root: Any,
+    behaviour: str,
+    thresholds: Sequence[float],
+    *,
+    report: Callable[[float, str], None],
+) -> GradedModel:
+    from simulator.preference.graded import fit_graded
+
+    return fit_graded(log, split, JUDGE, tower, settings, root, behaviour, thresholds)
 
 
 def _explain(
@@ -228,6 +247,15 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         inputs = (judge_models[0], bare, split, towers[JUDGE], settings, root, setting.folder, vectors)
         [explained] = setting.map("explain", [Task("explain", "examples", _explain, inputs, shared, FITTING)])
 
+    graded: Sequence[GradedModel] = ()
+    if settings.graded:
+        tasks = [
+            Task("fit graded", name, _fit_graded, (bare, split, towers[JUDGE], settings, root, name, limits),
+                 (*shared, name, limits), FITTING)
+            for name, limits in settings.graded.items()
+        ]  # fmt: skip
+        graded = setting.map("fit graded", tasks)
+
     judge_users = split.users(JUDGE)
     most = scenario.evaluate.users
     if len(judge_users) > most:
@@ -243,6 +271,7 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         **judged_on(setting, data, model_a, judge_models, judge_users),
         **({} if validation is None else _tuned_in(setting, data, model_a, validation)),
         explained=explained,
+        graded=tuple(graded),
         forgotten=None if not saved else forgetting(judge_models[0], saved[JUDGE], log, split),
     )
 

@@ -15,6 +15,9 @@ from simulator.preference.fitting import TextTower, fit_preference
 from simulator.preference.model import PreferenceModel
 from simulator.preference.settings import PreferenceSettings
 
+QUANTILES = 51
+"""Levels at which a behaviour's values within an interval are kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class GradedModel:
@@ -25,12 +28,14 @@ class GradedModel:
         thresholds: [k] rising, in the behaviour's unit.
         models: one for each threshold, each calibrated by itself.
         between: [k + 1] mean of the behaviour below the first threshold, between two, and from the last on.
+        within: [k + 1, q] its quantiles at q even levels in each of these, from the fitted rows.
     """
 
     behaviour: str
     thresholds: NDArray[np.float64]
     models: tuple[PreferenceModel, ...]
     between: NDArray[np.float64]
+    within: NDArray[np.float64]
 
     def survival(self, log: InteractionLog, split: Split, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """[m, k] probability of reaching each threshold, for late rows.
@@ -51,6 +56,17 @@ class GradedModel:
         """[m] expected value of the behaviour, from the probabilities of its intervals and their fitted means."""
         whole = np.column_stack([np.ones(len(survival)), survival, np.zeros(len(survival))])
         return np.asarray(-np.diff(whole, axis=1) @ self.between)
+
+    def draw(self, survival: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[m] the behaviour at uniforms u [m]: where u falls among the intervals, then within it as fitted rows do."""
+        below = 1 - np.column_stack([np.ones(len(survival)), survival, np.zeros(len(survival))])  # [m, k + 2]
+        place = np.minimum((u[:, None] >= below[:, 1:]).sum(1), survival.shape[1])
+        row = np.arange(len(u))
+        low, high = below[row, place], below[row, place + 1]
+        level = np.clip((u - low) / np.maximum(high - low, 1e-12), 0, 1) * (self.within.shape[1] - 1)
+        at = np.minimum(level.astype(np.int64), self.within.shape[1] - 2)
+        first, second = self.within[place, at], self.within[place, at + 1]
+        return np.asarray(first + (level - at) * (second - first))
 
 
 def falling(probability: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -120,4 +136,11 @@ def fit_graded(
     place = np.searchsorted(limits, value, side="right")
     count = np.bincount(place, minlength=len(limits) + 1)
     between = np.bincount(place, value, len(limits) + 1) / np.maximum(count, 1)
-    return GradedModel(behaviour, limits, models, between)
+    levels = np.linspace(0, 1, QUANTILES)
+    within = np.stack(
+        [
+            np.quantile(value[place == k], levels) if count[k] else np.full(QUANTILES, limits[max(k - 1, 0)])
+            for k in range(len(limits) + 1)
+        ]
+    )
+    return GradedModel(behaviour, limits, models, between, within)

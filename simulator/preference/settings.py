@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -162,6 +163,11 @@ class PreferenceSettings(BaseModel):
         description="Rows beyond `label_budget` get the more probable outcome as their label where it is at least this "
         "probable; left out: they are not used.",
     )
+    graded: dict[str, tuple[float, ...]] = Field(
+        default={},
+        description="Behaviours of degree and the thresholds at which each is modelled, rising, in its own unit: "
+        "{watch_ratio: [0.5, 1, 2]}. Fidelity checks them; a world still simulates the primary behaviour.",
+    )
     examples: Annotated[int, Field(ge=0, le=100)] = Field(
         default=3, description="Users for whom the report says which history items and words moved a score."
     )
@@ -188,6 +194,16 @@ class PreferenceSettings(BaseModel):
         if not 0 < share[0] <= share[1] < 1:
             raise ValueError("two shares 0 < least <= greatest < 1 are needed; give e.g. [0.05, 0.7]")
         return share
+
+    @field_validator("graded")
+    @classmethod
+    def _thresholds_rise(cls, graded: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for name, limits in graded.items():
+            if not limits or any(b <= a for a, b in itertools.pairwise(limits)):
+                raise ValueError(
+                    f"'{name}' has thresholds {list(limits)}; give one or more that rise, e.g. [0.5, 1, 2]"
+                )
+        return graded
 
     @model_validator(mode="after")
     def _parts_fit(self) -> PreferenceSettings:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluators.fidelity import GradedRows, behaviour_rows, graded_predictions
+from evaluators.fidelity import DRAWS, FUTURE_ROWS, Check, GradedRows, behaviour_rows, graded_checks, graded_predictions
 from evaluators.fidelity.behaviours import _crps
+from evaluators.fidelity.trust import CheckedWorld, conclude
 from simulator.behaviour.heads import fit_head
 from tests.simulator.small_world import small_log
 
@@ -68,3 +69,40 @@ def test_heads_are_held_against_the_clicked_rows_that_say_what_followed(rng: np.
     assert yes_no["bought"].p.mean() == pytest.approx(np.nanmean(bought[clicked]), abs=0.02)
     rated = graded_predictions("stars", graded["stars"], rng)
     assert [check.verdict for check in rated] == ["pass", "pass", "pass"]
+
+
+def watched(rng: np.random.Generator, *, rate: float = 1.0) -> tuple[Check, ...]:
+    """Checks of exponential watch ratios whose means a model knows, or takes for `rate` of what they are."""
+    user = np.repeat(np.arange(400), 20)
+    mean = np.exp(rng.normal(0, 0.5, len(user)))
+    thresholds = np.array([0.5, 1.5])
+    told = rate * mean
+    rows = GradedRows(rng.exponential(told, (DRAWS, len(user))), rng.exponential(mean), user)
+    survival = np.exp(-thresholds / told[:, None])
+    return graded_checks("ratio", thresholds, survival, rows, FUTURE_ROWS, lambda _: np.random.default_rng(1))
+
+
+def test_a_behaviour_of_degree_is_checked_at_each_threshold_and_as_a_whole(rng: np.random.Generator) -> None:
+    right = {check.name: check for check in watched(rng)}
+    at_each = ("calibration in the large", "slope", "calibration error", "skill over base rate", "discrimination")
+    whole = ("calibration in the large", "spread", "skill over own distribution")
+    wanted = [f"ratio >= {t}: {name}" for t in ("0.5", "1.5") for name in at_each] + [
+        f"ratio: {name}" for name in whole
+    ]
+    assert list(right) == wanted
+    assert all(check.passed for check in right.values())
+    wrong = {check.name: check.verdict for check in watched(rng, rate=1.5)}
+    assert wrong["ratio >= 1.5: calibration in the large"] == "fail"
+    assert wrong["ratio: calibration in the large"] == "fail"
+
+
+def test_what_the_world_does_not_simulate_is_a_reason_and_does_not_block(rng: np.random.Generator) -> None:
+    sound = CheckedWorld(1, tuple(
+        Check(name, watched(rng)[0].estimate, "", "pass", world=1, rows=FUTURE_ROWS)
+        for name in ("splits", "calibration in the large", "slope", "skill over base rate", "top of the list",
+                     "responsiveness", "determinism")
+    ))  # fmt: skip
+    found = conclude([sound], watched(rng, rate=1.5))
+    assert found.trusted
+    assert any(r.startswith("ratio >= 1.5: calibration in the large, not counted: ") for r in found.reasons)
+    assert not conclude([sound], [replace(check, counts=True) for check in watched(rng, rate=1.5)]).trusted

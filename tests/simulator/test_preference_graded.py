@@ -49,6 +49,16 @@ def test_each_threshold_is_calibrated_and_the_mean_is_that_of_the_truth() -> Non
     assert all(np.corrcoef(survival[:, k], truth[:, k])[0, 1] > 0.8 for k in range(3))
     assert model.mean(survival).mean() == pytest.approx(mean[rows].mean(), rel=0.12)
     assert np.corrcoef(model.mean(survival), mean[rows])[0, 1] > 0.8
+    # What is drawn reaches each threshold as often as is predicted, and lies within an interval as fitted rows do.
+    u = np.random.default_rng(3).random((200, len(rows)))
+    drawn = np.stack([model.draw(survival, one) for one in u])
+    reached = (drawn[..., None] >= model.thresholds).mean(0)
+    assert np.abs(reached - survival).max() < 0.15
+    assert reached.mean(0) == pytest.approx(survival.mean(0), abs=0.005)
+    middle = (drawn >= 1) & (drawn < 2)
+    fitted = log.behaviours["watch_ratio"][split.rows(log, split.users(WORLD_A, tuning=False), late=False)]
+    assert drawn[middle].mean() == pytest.approx(fitted[(fitted >= 1) & (fitted < 2)].mean(), abs=0.02)
+    assert np.all(np.diff([model.draw(survival, np.full(len(rows), q)) for q in (0.05, 0.3, 0.6, 0.95)], axis=0) >= 0)
 
 
 def test_falling_is_the_isotonic_projection_of_each_row(rng: np.random.Generator) -> None:
