@@ -444,10 +444,11 @@ def test_an_assumed_leave_effect_is_printed_and_not_counted_and_a_fitted_one_cou
 
 def test_a_world_answers_to_what_it_is_shown_and_repeats_itself_to_the_last_bit(root: np.random.SeedSequence) -> None:
     world = small_world(0, users=120, items=150, slate_size=5, horizon=8)
-    clicks, length, same, *environment = behaviour_checks(world, root)
+    clicks, length, leaving, same, *environment = behaviour_checks(world, root)
     assert all(check.passed for check in environment)
     assert clicks.passed
-    assert length.passed is None  # the leave effect is assumed
+    assert length.passed is leaving.passed is None  # the leave effect is assumed
+    assert leaving.estimate.value is not None
     assert same.passed
     dull = replace(world, item_vectors=world.item_vectors * 0, item_bias=world.item_bias * 0)
     dull = replace(dull.with_parameter("satiation", "strength", 0.0), name="no taste")
@@ -541,7 +542,8 @@ def test_sessions_count_where_the_log_has_them(rng: np.random.Generator, root: n
     real, alike, longer = session_table(rng, 2), session_table(rng, 2), session_table(rng, 3.5)
 
     def names_of_failed(simulated: SessionTable) -> set[str]:
-        one = replace(evidence(rng, 1), sessions=(real, simulated))
+        answers = [replace(t, features={"longest wait": t.features["length"]}) for t in (real, simulated)]
+        one = replace(evidence(rng, 1), sessions=(answers[0], answers[1]), flown=(real, simulated))
         found = assess([one], log=log, split=split, fitted_users=fitted, root=root)
         asked = [c for c in found.checks if c.name in ("sessions: length", "two-sample classifier")]
         assert all(c.passed is not None for c in asked)
