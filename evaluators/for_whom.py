@@ -18,7 +18,7 @@ from evaluators.comparison import SeedPool
 from evaluators.estimate import Estimate
 from evaluators.evidence import GroupGaps
 from evaluators.fairness import FEWEST_USERS, UNKNOWN, decompose, difference_by_group, gap_change, intersection
-from evaluators.fairness.counterfactual import flip_effect
+from evaluators.fairness.counterfactual import CASES, flip_effect
 from evaluators.fairness.items import item_fairness, item_groups, merit_of
 from evaluators.flights import Flights
 from evaluators.metrics import METRICS
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MOST_DRIVERS = 5
+WHERE_FLIPPED = {
+    "agent": "what the agent sees",
+    "world": "the world",
+    "both": "what the agent sees and the world",
+    "total": "both, and the logged history replayed under it",
+}
 SCORE = "like_share"
 """Feature by which users are dealt to the arms where methods are set beside the truth: campaigns reach the fond."""
 
@@ -242,16 +248,30 @@ class ForWhom:
             if not read:
                 n = len(self.flights.user)
                 how = (
-                    f"{metric}, {attribute} flipped: no feature of users carries it, so nothing reads it; direct effect"
+                    f"{metric}, {attribute} flipped: no feature of users carries it, so nothing reads it; total effect"
                 )
                 out[f"flip({metric}, {attribute})"] = Estimate(0.0, 0.0, 0.0, 0.95, n, how)
-            elif attribute in judged.flipped:
-                before = judged.flights[0].values[metric]
-                for case, after in zip(("agent", "world", "both"), judged.flipped[attribute], strict=True):
-                    out[f"flip({metric}, {attribute}) in {case}"] = flip_effect(
-                        after.values[metric] - before, judged.flights[0].user,
-                        f"{metric}, {attribute} flipped in {case}, same noise, judge world 1, scope: simulator",
-                    )  # fmt: skip
+                continue
+            before = judged.flights[0]
+            for flipped in judged.flipped.get(attribute, ()):
+                for case, after in zip(CASES, flipped.flights, strict=True):
+                    moved = after.values[metric] - before.values[metric]
+                    where = f"{metric}, {attribute} flipped in {WHERE_FLIPPED[case]}"
+                    how = f"{where}, same noise, judge world 1, scope: simulator"
+                    if len(flipped.values) == 2:
+                        out[f"flip({metric}, {attribute}) in {case}"] = flip_effect(moved, before.user, how)
+                        continue
+                    for j, value in enumerate(flipped.values):
+                        other = flipped.values[(j + flipped.by) % len(flipped.values)]
+                        column = self.population.feature_names.index(f"{attribute}={value}")
+                        who = self.population.features[:, column] > 0
+                        out[f"flip({metric}, {attribute}: {value} to {other}) in {case}"] = (
+                            flip_effect(moved[who], before.user[who], how)
+                            if who.sum() >= FEWEST_USERS
+                            else Estimate.withhold(
+                                how, f"users: {int(who.sum())}, needs {FEWEST_USERS}", n=int(who.sum())
+                            )
+                        )
         return out
 
     # ------------------------------------------------------------------------------------------------- items

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from agents.base import Agent, Observation
 from agents.contract import check_slate
-from evaluators.fairness.counterfactual import FlippedAgent
+from evaluators.fairness.counterfactual import Flip
 from evaluators.flights import Flight, measure
 from evaluators.metrics import Reference, graded
 from evaluators.rollout import fly, fly_visits
@@ -24,8 +24,20 @@ if TYPE_CHECKING:
 Sweep = tuple[str, str, float]
 """Assumed part, parameter, value."""
 
-Flip = tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], "World"]
-"""A flip of user features [n, f], and the judge world with every user's state made from flipped features."""
+
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """What one flip of an attribute did.
+
+    Attributes:
+        values: names of the attribute's values; users of value j flew as those of value j + `by`, round the end.
+        by: as in the flip.
+        flights: in B_1, in the order of `fairness.CASES`.
+    """
+
+    values: tuple[str, ...]
+    by: int
+    flights: tuple[Flight, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ class Course:
         seeds: simulation seeds; sessions: sessions of each user.
         metrics: names, the primary one first.
         reference: what metrics need beside the sessions.
-        flips: attribute -> a flip of it in what agents see, and B_1 with it flipped; only attributes that are read.
+        flips: attribute -> its flips, of B_1; only attributes that are read.
         held_out: state of the users held out of every world, for the picks check; its slate size
             is the number of picks. None where there are none.
     """
@@ -52,7 +64,7 @@ class Course:
     metrics: tuple[str, ...]
     reference: Reference
     held_out: Observation | None
-    flips: Mapping[str, Flip] = field(default_factory=dict)
+    flips: Mapping[str, tuple[Flip, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +78,7 @@ class Judged:
         slates: [U, L] items for each held-out user, or None.
         first: the sessions in B_1, for the log on disk.
         staying: the same where nobody leaves; of the first training alone, else None.
-        flipped: attribute -> flights in B_1 with it flipped in what the agent sees, in the world, in both; of the
-            first training alone.
+        flipped: attribute -> what each of its flips did; of the first training alone.
     """
 
     flights: tuple[Flight, ...]
@@ -76,7 +87,7 @@ class Judged:
     slates: NDArray[np.int64] | None
     first: Sessions
     staying: Sessions | None = None
-    flipped: Mapping[str, tuple[Flight, Flight, Flight]] = field(default_factory=dict)
+    flipped: Mapping[str, tuple[Flipped, ...]] = field(default_factory=dict)
 
 
 def fly_course(
@@ -129,18 +140,21 @@ def fly_course(
         slates = check_slate(agent.act(course.held_out, rng), course.held_out)
     staying, flipped = None, {}
     if training_seed == 0:
+        staying = fly(
+            agent, course.worlds[0].without_leaving(), name=name, world_number=1, seed=course.seeds[0], training_seed=0
+        )
 
-        def once(flown: Agent, world: World) -> Sessions:
-            return fly(
-                flown, world, name=name, world_number=1, seed=course.seeds[0], training_seed=0, graded=relevances
+        def once(flown: Agent, world: World) -> Flight:
+            which = (name, 1, course.seeds[0], 0)
+            return measure(
+                fly_all(flown, world, course.sessions, which, graded=relevances)[0], course.reference, course.metrics
             )
 
-        staying = once(agent, course.worlds[0].without_leaving())
-        for attribute, (flip, other) in course.flips.items():
-            shown = FlippedAgent(agent, flip)
-            cases = ((shown, course.worlds[0]), (agent, other), (shown, other))
-            three = [measure(once(*case), course.reference, course.metrics) for case in cases]
-            flipped[attribute] = (three[0], three[1], three[2])
+        for attribute, flips in course.flips.items():
+            flipped[attribute] = tuple(
+                Flipped(flip.values, flip.shift.by, tuple(once(*case) for case in flip.cases(agent, course.worlds[0])))
+                for flip in flips
+            )
     return Judged(tuple(flights), claimed, swept, slates, first, staying, flipped)
 
 

@@ -4,14 +4,7 @@ Statements are about the simulator or the log named in `method`, never about int
 +x [l, h], simulated" (EVALUATION, section 7). Groups that are too small are withheld and listed, never merged.
 """
 
-from evaluators.fairness.counterfactual import (
-    CounterfactualFlip,
-    FlippedAgent,
-    SwapColumns,
-    counterfactual_flip,
-    flipped_world,
-    swap_of,
-)
+from evaluators.fairness.counterfactual import CASES, Flip, FlippedAgent, ShiftValues, flips_of
 from evaluators.fairness.decomposition import Decomposition, decompose
 from evaluators.fairness.exposure import (
     amortised_rank_unfairness,
@@ -36,24 +29,24 @@ from evaluators.fairness.groups import (
 from evaluators.fairness.items import item_fairness, item_groups, merit_of
 
 __all__ = [
+    "CASES",
     "FEWEST_USERS",
     "UNKNOWN",
-    "CounterfactualFlip",
     "Decomposition",
+    "Flip",
     "FlippedAgent",
     "Group",
     "GroupDifference",
     "GroupTable",
-    "SwapColumns",
+    "ShiftValues",
     "amortised_rank_unfairness",
     "by_group",
-    "counterfactual_flip",
     "decompose",
     "difference_by_group",
     "exposure_by_user",
     "exposure_gini",
     "exposure_share",
-    "flipped_world",
+    "flips_of",
     "gap_change",
     "gap_interval",
     "intersection",
@@ -62,5 +55,4 @@ __all__ = [
     "merit_of",
     "provider_ratio",
     "ratio_interval",
-    "swap_of",
 ]

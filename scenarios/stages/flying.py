@@ -19,7 +19,8 @@ from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
     from agents.loading import AgentSpec, Trained
-    from evaluators.judging import Course, Flip, Judged, Sweep
+    from evaluators.fairness import Flip
+    from evaluators.judging import Course, Judged, Sweep
     from evaluators.logged_check import JudgeLog, LoggedCheck
     from evaluators.logged_rounds import LogRounds, OffPolicyEvidence, PolicyOnLog
     from evaluators.picks import Picks
@@ -47,8 +48,8 @@ class Flown:
     on_log: OffPolicyEvidence
 
 
-def plan_course(setting: Setting, data: Data, worlds: Worlds) -> Course:
-    """Where every agent is flown."""
+def plan_course(setting: Setting, data: Data, worlds: Worlds, *, flips: bool) -> Course:
+    """Where every agent is flown, with counterfactual flips or without."""
     from evaluators.judging import Course
     from evaluators.metrics import Reference
     from evaluators.picks import held_out_observation
@@ -81,23 +82,24 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds) -> Course:
             content=log.catalogue.content,
         ),
         held_out=held_out,
-        flips=_flips(setting, data, worlds),
+        flips=_flips(setting, data, worlds) if flips else {},
     )
 
 
-def _flips(setting: Setting, data: Data, worlds: Worlds) -> Mapping[str, Flip]:
-    """Sensitive attributes that users' features carry, so that an agent or a world may read them."""
-    from evaluators.fairness import flipped_world, swap_of
+def _flips(setting: Setting, data: Data, worlds: Worlds) -> Mapping[str, tuple[Flip, ...]]:
+    """Flips of sensitive attributes that users' features carry, so that an agent or a world may read them."""
+    from evaluators.fairness import flips_of
 
-    found = {}
     world, catalogue = worlds.judges[0], data.log.catalogue
-    for attribute in setting.scenario.evaluate.fairness.attributes:
-        seen = swap_of(world.feature_names, attribute)
-        read = swap_of(catalogue.user_feature_names, attribute)
-        if seen is not None and read is not None:
-            features = catalogue.user_features[world.starts.user].astype(np.float32)
-            found[attribute] = (seen, flipped_world(world, worlds.judge_models[0], features, read))
-    return found
+    features = catalogue.user_features[world.starts.user].astype(np.float32)
+    found = {
+        attribute: flips_of(
+            world, worlds.judge_models[0], features, catalogue.user_feature_names, attribute,
+            stream(setting.root, "fairness", "replay"),
+        )
+        for attribute in setting.scenario.evaluate.fairness.attributes
+    }  # fmt: skip
+    return {attribute: flips for attribute, flips in found.items() if flips}
 
 
 def where_of(setting: Setting, data: Data, worlds: Worlds) -> tuple[Any, ...]:
@@ -163,7 +165,7 @@ def _fly(
 ) -> tuple[dict[str, list[Judged]], dict[str, str]]:
     """Every trained agent on the whole course, and why agents failed."""
     root = setting.root
-    course, where = plan_course(setting, data, worlds), where_of(setting, data, worlds)
+    course, where = plan_course(setting, data, worlds, flips=True), where_of(setting, data, worlds)
     failed = {name: one.why for name, all_ in trained.items() for one in all_ if isinstance(one, Failure)}
     ready = {name: all_ for name, all_ in trained.items() if name not in failed}
     tasks, owners = [], []
@@ -197,7 +199,7 @@ def check_flights(
     from evaluators.picks import picks_of
 
     scenario, log, split, root = setting.scenario, data.log, data.split, setting.root
-    course, where = plan_course(setting, data, worlds), where_of(setting, data, worlds)
+    course, where = plan_course(setting, data, worlds, flips=False), where_of(setting, data, worlds)
     with setting.progress.stage("picks"):
         users = split.users(HELD_OUT)
         rows = split.rows(log, users, late=True)

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.sparse import csr_matrix
+from scipy.special import expit
 
 from agents.base import Observation
+from agents.slates import top_slates
 from evaluators.comparison import AgentValues
 from evaluators.fairness import (
+    CASES,
+    Flip,
     GroupTable,
-    SwapColumns,
+    ShiftValues,
     amortised_rank_unfairness,
     by_group,
-    counterfactual_flip,
     decompose,
     difference_by_group,
     exposure_by_user,
     exposure_gini,
-    flipped_world,
+    flips_of,
     gap_change,
     gap_interval,
     intersection,
     provider_ratio,
     ratio_interval,
 )
+from evaluators.fairness.counterfactual import flip_effect
 from evaluators.intervals import t_quantile
 from evaluators.metrics import Reference, gini, user_metric
 from evaluators.rollout import fly
@@ -238,8 +242,6 @@ class Blind:
     """Shows the same items to everyone."""
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
-        from agents.slates import top_slates
-
         return top_slates(np.arange(observation.candidates.shape[1], dtype=np.float32), observation)
 
 
@@ -247,8 +249,6 @@ class Reads(Blind):
     """Turns its list round for users of the first value."""
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
-        from agents.slates import top_slates
-
         scores = np.arange(observation.candidates.shape[1], dtype=np.float32)
         sign = np.where(observation.user_features[:, :1] > 0, 1.0, -1.0)
         return top_slates((sign * scores[None, :]).astype(np.float32), observation)
@@ -262,42 +262,133 @@ class ReadsFeatures(TruePreference):
         return TrueStates(states.vector, (states.bias + 2 * (user_features[:, 0] > 0)).astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    ("agent", "preference", "moved"),
-    [
-        (Blind, TruePreference, (False, False, False)),
-        (Reads, TruePreference, (True, False, True)),
-        (Blind, ReadsFeatures, (False, True, True)),
-    ],
-)
-def test_a_flip_moves_only_what_reads_the_attribute(
-    rng: np.random.Generator, root: np.random.SeedSequence, agent: type, preference: type, moved: tuple[bool, ...]
-) -> None:
+def world_of(
+    preference: type, rng: np.random.Generator, root: np.random.SeedSequence, values: int
+) -> tuple[World, Any, tuple[Flip, ...]]:
+    """80 users, each of one of some values of gender, in a world of this preference model."""
     log = small_log(rng, users=80)
-    split = split_users(log, root)
-    one_hot = np.eye(2, dtype=np.float32)[rng.integers(0, 2, 80)]
-    log = replace(log, catalogue=replace(log.catalogue, user_features=one_hot))
+    one_hot = np.eye(values, dtype=np.float32)[rng.integers(0, values, 80)]
+    names = tuple(f"gender={k}" for k in range(values))
+    log = replace(log, catalogue=replace(log.catalogue, user_features=one_hot, user_feature_names=names))
     model = preference(
         (rng.standard_normal((130, 8)) / 3).astype(np.float32), np.linspace(-2, 1, 130).astype(np.float32)
     )
     settings = SimulatorSettings(slate_size=4, horizon=6)
-    world = World.build(model, log, split, np.arange(80), settings, name="w")
-    flip: Callable[[NDArray[np.float32]], NDArray[np.float32]] = SwapColumns(0, 1)
-    other = flipped_world(world, model, one_hot, flip)
+    world = World.build(model, log, split_users(log, root), np.arange(80), settings, name="w")
+    return world, model, flips_of(world, model, one_hot, names, "gender", np.random.default_rng(3))
 
-    def clicks(flown: Blind, where: World) -> Floats:
-        found = fly(flown, where, name="a", world_number=1, seed=3, training_seed=0)
-        return found.clicks.sum((1, 2)).astype(float)
 
-    found = counterfactual_flip(
-        clicks, agent(), world, other, flip, world.starts.user, attribute="gender", metric="reward"
-    )
-    for estimate, expected in zip((found.agent, found.world, found.both), moved, strict=True):
-        if expected:
-            assert estimate.high - estimate.low > 0
-        else:
-            assert (estimate.value, estimate.low, estimate.high) == (0.0, 0.0, 0.0)
-            assert "exactly 0" in estimate.method
+def clicks_of(agent: Any, where: World) -> Floats:
+    found = fly(agent, where, name="a", world_number=1, seed=3, training_seed=0)
+    return found.clicks.sum((1, 2)).astype(float)
+
+
+class FollowsLikes(TruePreference):
+    """Users' features matter before their first row alone; from then on who liked more likes more."""
+
+    def user_states(self, histories: Histories, user_features: NDArray[np.float32]) -> TrueStates:
+        length = np.diff(histories.start)
+        owner = np.repeat(np.arange(len(length)), length)
+        liked = np.bincount(owner, histories.primary, len(length)) / np.maximum(length, 1)
+        bias = np.where(length > 0, 4 * liked - 2, np.where(user_features[:, 0] > 0, 3, -3))
+        return TrueStates(np.zeros((len(length), self.item_vectors.shape[1]), np.float32), bias.astype(np.float32))
+
+
+def test_what_is_liked_otherwise_changes_what_is_liked_later(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    """The attribute acts on the first tenth of a history; the last half changes by way of it alone."""
+    world, _, (flip,) = world_of(FollowsLikes, rng, root, 2)
+    before, after = world.starts.seen, flip.replayed.starts.seen
+    owner = np.repeat(np.arange(80), np.diff(before.start))
+    late = np.arange(len(owner)) - before.start[owner] >= np.diff(before.start)[owner] / 2
+    changed = before.primary != after.primary
+    assert changed[late].mean() > 0.02
+    early = np.bincount(owner, changed & ~late, 80) > 0
+    assert not changed[late & ~early[owner]].any()
+
+
+def test_shifts_of_values_are_all_ways_to_give_everybody_another_one() -> None:
+    features = np.array([[0.5, 1, 0, 0], [0.5, 0, 1, 0], [0.5, 0, 0, 1], [0.5, 0, 0, 0]], np.float32)
+    got = [ShiftValues((1, 2, 3), by)(features) for by in (1, 2)]
+    for shifted in got:
+        assert (shifted[:, 0] == 0.5).all()
+        assert not shifted[3, 1:].any()  # an unknown value stays one
+    assert [[int(row.argmax()) for row in shifted[:3, 1:]] for shifted in got] == [[1, 2, 0], [2, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("agent", "preference", "moved"),
+    [
+        (Blind, TruePreference, (False, False, False, False)),
+        (Reads, TruePreference, (True, False, True, True)),
+        (Blind, ReadsFeatures, (False, True, True, True)),
+    ],
+)
+@pytest.mark.parametrize("values", [2, 3])
+def test_a_flip_moves_only_what_reads_the_attribute(
+    rng: np.random.Generator, root: np.random.SeedSequence, agent: type, preference: type,
+    moved: tuple[bool, ...], values: int,
+) -> None:  # fmt: skip
+    world, _, flips = world_of(preference, rng, root, values)
+    assert [flip.shift.by for flip in flips] == list(range(1, values))
+    for flip in flips:
+        for case, which, expected in zip(flip.cases(agent(), world), CASES, moved, strict=True):
+            estimate = flip_effect(clicks_of(*case) - clicks_of(agent(), world), world.starts.user, which)
+            if expected:
+                assert estimate.high - estimate.low > 0
+            else:
+                assert (estimate.value, estimate.low, estimate.high) == (0.0, 0.0, 0.0)
+                assert "exactly 0" in estimate.method
+
+
+class ReadsHistory(Blind):
+    """Turns its list round for users who liked less than half of their newest items."""
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        scores = np.arange(observation.candidates.shape[1], dtype=np.float32)
+        there = observation.history_items >= 0
+        liked = (observation.history_feedback * there).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+        return top_slates((np.where(liked < 0.5, -1, 1)[:, None] * scores[None, :]).astype(np.float32), observation)
+
+
+class FeaturesAlone(TruePreference):
+    """Whoever has the first value likes by two logits more; nothing else tells users apart."""
+
+    def user_states(self, histories: Histories, user_features: NDArray[np.float32]) -> TrueStates:
+        vector = np.zeros((len(histories), self.item_vectors.shape[1]), np.float32)
+        return TrueStates(vector, np.where(user_features[:, 0] > 0, np.float32(1), np.float32(-1)))
+
+
+def test_only_the_total_flip_reaches_an_agent_that_reads_what_users_liked(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    """It sees no attribute, so flipping its features moves nothing; histories replayed under the flip move it.
+
+    Users of the first value lose likes and win none, the others win and lose none, as many as the probabilities say.
+    """
+    world, model, (flip,) = world_of(FeaturesAlone, rng, root, 2)
+    before = world.starts.seen
+    first = world.starts.user_features[:, 0] > 0
+    owner = np.repeat(np.arange(80), np.diff(before.start))
+    p = {sign: expit(np.where(first[owner], sign, -sign) + model.item_bias[before.item]) for sign in (1.0, -1.0)}
+    as_modelled = replace(before, primary=(rng.random(len(owner)) < p[1.0]).astype(np.float32))
+    world = replace(world, starts=replace(world.starts, seen=as_modelled))
+    features = np.eye(2, dtype=np.float32)[(~first).astype(int)]
+    (flip,) = flips_of(world, model, features, ("gender=0", "gender=1"), "gender", rng)
+    after = flip.replayed.starts.seen
+    change = after.primary - as_modelled.primary
+    assert np.array_equal(after.item, before.item)
+    assert (change <= 0)[first[owner]].all()
+    assert (change >= 0)[~first[owner]].all()
+    for moved, expected in ((np.abs(change), np.abs(p[1.0] - p[-1.0])), (after.primary, p[-1.0])):
+        assert abs((moved - expected).sum()) < 4 * np.sqrt((expected * (1 - expected)).sum())
+    shown = [clicks_of(*case) for case in flip.cases(ReadsHistory(), world)]
+    assert np.array_equal(shown[0], clicks_of(ReadsHistory(), world))
+    assert np.array_equal(shown[1], shown[2])
+    assert not np.array_equal(shown[3], shown[2])
+    newest = flip.replayed.starts
+    np.testing.assert_array_equal(newest.history_feedback, after.last(world.history_length)[1])
 
 
 def test_without_named_confounders_and_mediators_only_the_total_is_given(rng: np.random.Generator) -> None:

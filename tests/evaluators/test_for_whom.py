@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from agents.base import Observation
 from agents.slates import top_slates
 from evaluators.evidence import GroupGaps
-from evaluators.fairness import SwapColumns, flipped_world, swap_of
+from evaluators.fairness import ShiftValues, flips_of
 from evaluators.flights import gather
 from evaluators.for_whom import ForWhom, Population, crossed_groups
-from evaluators.judging import Course, Judged, fly_course
+from evaluators.judging import Course, Flipped, Judged, fly_course
 from evaluators.metrics import Reference
 from evaluators.settings import EvaluateSettings
 from simulator.behaviour import SimulatorSettings
@@ -59,8 +59,8 @@ def flown() -> Flown:
     )
     settings = SimulatorSettings(slate_size=4, horizon=6)
     worlds = [World.build(model, log, split_users(log, root), np.arange(USERS), settings, name=n) for n in "ab"]
-    flip = swap_of(worlds[0].feature_names, "gender")
-    assert flip == SwapColumns(0, 1)
+    flips = flips_of(worlds[0], model, features, names, "gender", rng)
+    assert [flip.shift for flip in flips] == [ShiftValues((0, 1))]
     course = Course(
         worlds=tuple(worlds),
         claimed=worlds[0],
@@ -70,7 +70,7 @@ def flown() -> Flown:
         metrics=("reward", "click_rate"),
         reference=Reference(np.ones(ITEMS, np.int64), np.ones(ITEMS, bool)),
         held_out=None,
-        flips={"gender": (flip, flipped_world(worlds[0], model, features, flip))},
+        flips={"gender": flips},
     )
     bias = model.item_bias.astype(np.float64)
     agents = {
@@ -118,7 +118,33 @@ def test_a_flip_moves_the_agent_that_reads_the_attribute_and_no_other(
         agent = fairness["flip(click_rate, gender) in agent"]
         assert (agent.low == agent.high == agent.value == 0.0) is not moved
         assert fairness["flip(click_rate, gender) in world"].value == 0.0  # this world reads no feature
-        assert fairness["flip(click_rate, gender) in both"].value == agent.value
+        for case in ("both", "total"):
+            assert fairness[f"flip(click_rate, gender) in {case}"].value == agent.value
+
+
+def test_flips_of_three_values_are_said_of_each_group_and_value_that_it_takes(flown: Flown) -> None:
+    """Gender's one flip stands for that by one place, no change for that by two; a group too small is withheld."""
+    course, judged, population = flown
+    group = np.arange(USERS) % 3
+    group[: USERS - 5] %= 2
+    (one,) = judged["reads"][0].flipped["gender"]
+    values = ("F", "M", "X")
+    still = judged["reads"][0].flights[0]
+    both = (Flipped(values, 1, one.flights), Flipped(values, 2, (still,) * 4))
+    changed = replace(
+        population,
+        features=np.column_stack([np.eye(3)[group], population.features[:, 2:]]),
+        feature_names=tuple(f"gender={value}" for value in values) + population.feature_names[2:],
+    )
+    many = {name: [replace(all_[0], flipped={"gender": both})] for name, all_ in judged.items()}
+    fairness = sections((course, many, changed))["reads"]["fairness"]
+    names = [name for name in fairness if name.startswith("flip(") and name.endswith("in total")]
+    assert len(names) == 6
+    moved = one.flights[3].values["click_rate"] - still.values["click_rate"]
+    assert fairness["flip(click_rate, gender: F to M) in total"].value == pytest.approx(moved[group == 0].mean())
+    assert fairness["flip(click_rate, gender: F to X) in total"].value == 0.0
+    assert fairness["flip(click_rate, gender: M to X) in total"].n == int((group == 1).sum())
+    assert "needs 30" in fairness["flip(click_rate, gender: X to F) in total"].withheld
 
 
 def test_an_attribute_that_no_feature_carries_is_flipped_to_exactly_nothing(
