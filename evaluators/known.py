@@ -239,21 +239,36 @@ def agreement_of_two_logs(logs: Mapping[str, PolicyLog], fit: Fit = logistic_cli
         p = fit(logs[other])(rounds.features)
         simulated[one] = float(p.mean())
         method = f"O/E of {one} under a model of the {other} log; clusters: rows assumed independent"
-        found = ratio_by_user(rounds.reward, p, np.arange(len(p)), method=method)
-        name, events = f"other policy's value: {one}", int(rounds.reward.sum())
-        check = judged(name, found, BAND, above=LOW, below=HIGH)
-        if check.verdict == "undecided":
-            why = f"weak evidence, printed, not counted: {events} events give [{found.low:.3g}, {found.high:.3g}]"
-            check = replace(check, verdict="not made", reason=why)
-        checks.append(check)
+        checks.append(value_elsewhere(one, p, rounds.reward, np.arange(len(p)), method))
     first, second = logs
-    truth = [logs[name].reward for name in (first, second)]
-    difference = float(truth[0].mean() - truth[1].mean())
-    error = math.sqrt(sum(float(r.var(ddof=1)) / len(r) for r in truth))
-    said = simulated[first] - simulated[second]
-    pair = (
-        f"1 pair of policies, needs 6: {first} minus {second} is {difference:.2g} "
-        f"[{difference - 1.96 * error:.2g}, {difference + 1.96 * error:.2g}] on-line, {said:.2g} simulated"
-    )
+    pair = in_order(first, second, (logs[first].reward, logs[second].reward), simulated[first] - simulated[second])
     checks.append(not_made(RANKING, "lower > 0", pair))
     return tuple(checks)
+
+
+def value_elsewhere(name: str, p: Floats, y: Floats, cluster: NDArray[np.int64], method: str) -> Check:
+    """What a policy earned on rounds that no model has seen over what is predicted of them; weak evidence is printed.
+
+    Args:
+        name: of the policy.
+        p: [n] predicted probability of a reward in each of its rounds.
+        y: [n] 1.0 where there was one.
+        cluster: [n] what counts as one unit.
+        method: in words.
+    """
+    found = ratio_by_user(y, p, cluster, method=method)
+    check = judged(f"other policy's value: {name}", found, BAND, above=LOW, below=HIGH)
+    if check.verdict == "undecided":
+        why = f"weak evidence, printed, not counted: {int(y.sum())} events give [{found.low:.3g}, {found.high:.3g}]"
+        return replace(check, verdict="not made", reason=why)
+    return check
+
+
+def in_order(first: str, second: str, rewards: tuple[Floats, Floats], simulated: float) -> str:
+    """Why one pair of policies is no order yet, with their difference on-line and as it is simulated."""
+    difference = float(rewards[0].mean() - rewards[1].mean())
+    error = math.sqrt(sum(float(r.var(ddof=1)) / len(r) for r in rewards))
+    return (
+        f"1 pair of policies, needs 6: {first} minus {second} is {difference:.2g} "
+        f"[{difference - 1.96 * error:.2g}, {difference + 1.96 * error:.2g}] on-line, {simulated:.2g} simulated"
+    )

@@ -137,10 +137,15 @@ class EvaluateSettings(BaseModel):
         default=AdaptationSettings(), description="worth against the number of interactions seen"
     )
     known: tuple[KnownValue, ...] = Field(default=(), description="values measured on-line before, if any")
+    other_logs: Names = Field(
+        default=(),
+        description="logs of other policies on the same items, each a `data.source` with the columns of `data`: the "
+        "first judge world, which has seen none of their rows, must place what each policy earned",
+    )
 
     @model_validator(mode="after")
     def _no_name_twice(self) -> EvaluateSettings:
-        for field in ("baseline", "metrics", "off_policy"):
+        for field in ("baseline", "metrics", "off_policy", "other_logs"):
             names = getattr(self, field)
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

@@ -20,6 +20,9 @@ from simulator.errors import InputError, ScenarioError, did_you_mean
 from simulator.log import InteractionLog, split_users
 from simulator.preference.settings import PreferenceSettings
 
+FEWEST_SHARED = 0.8
+"""Share of another policy's rows whose items the scenario's own log must know."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -109,8 +112,40 @@ def _check_log(parts: Parts, folder: Path) -> list[str]:
         log = load_dataset(data, folder, seed=_seed(parts))
     except InputError as error:
         return str(error).splitlines()
-    wrong = check_log(log, parts.settings.get("simulator"), parts.settings.get("evaluate"))
-    return [*wrong, *check_graded(log, parts.settings.get("preference"))]
+    evaluate = parts.settings.get("evaluate")
+    wrong = check_log(log, parts.settings.get("simulator"), evaluate)
+    wrong += check_graded(log, parts.settings.get("preference"))
+    if isinstance(evaluate, EvaluateSettings):
+        try:
+            read_other_logs(evaluate.other_logs, data, folder, log, seed=_seed(parts))
+        except InputError as error:
+            wrong += str(error).splitlines()
+    return wrong
+
+
+def read_other_logs(
+    sources: Sequence[str], data: DataSettings, folder: Path, log: InteractionLog, *, seed: int
+) -> dict[str, InteractionLog]:
+    """The logs that `evaluate.other_logs` names, by their source, read as the scenario's own.
+
+    Raises:
+        InputError: one cannot be read, or has hardly an item of the scenario's own log.
+    """
+    logs: dict[str, InteractionLog] = {}
+    for at, source in enumerate(sources):
+        where = f"evaluate.other_logs[{at}]"
+        try:
+            other = load_dataset(data.model_copy(update={"source": source}), folder, seed=seed)
+        except InputError as error:
+            raise InputError(str(error).replace("data.source", where)) from error
+        shared = np.isin(np.array(other.catalogue.item_ids)[other.item], np.array(log.catalogue.item_ids)).mean()
+        if shared < FEWEST_SHARED:
+            raise InputError(
+                f"{where}: {shared:.0%} of the rows of '{source}' are of items of '{data.source}', "
+                f"{FEWEST_SHARED:.0%} are needed; name a log of another policy on the same items"
+            )
+        logs[source] = other
+    return logs
 
 
 def check_graded(log: InteractionLog, preference: PreferenceSettings | None) -> list[str]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from scenarios.schema import Scenario, cross_check
 from scenarios.yaml_text import parse_yaml, write_yaml
 from simulator.cache import digest_of
-from simulator.datasets import DATASETS
+from simulator.datasets import DATASETS, log_of_policy
 from simulator.errors import InputError, ScenarioError, did_you_mean
 
 _LARGEST_FILE = 10_000_000
@@ -243,10 +243,12 @@ def without_folders(scenario: Scenario) -> dict[str, Any]:
         agent["kind"] = kind_without_folder(agent["kind"])
     for key in ("source", "items", "users", "random"):
         value = dump["data"][key]
-        if value is not None and value not in DATASETS:
+        if value is not None and value not in DATASETS and log_of_policy(value) is None:
             dump["data"][key] = Path(value).name
     for modality in dump["data"]["modalities"].values():
         modality["files"] = modality["files"] and Path(modality["files"]).name
+    others = dump["evaluate"]["other_logs"]
+    dump["evaluate"]["other_logs"] = [one if log_of_policy(one) is not None else Path(one).name for one in others]
     return dump
 
 

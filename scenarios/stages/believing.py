@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from scenarios.stages.setting import Setting
 from scenarios.stages.worlds import OTHER_CLASS, Data, Worlds
 from simulator.engine import Task
-from simulator.log import HELD_OUT, JUDGE, InteractionLog, Split
+from simulator.log import HELD_OUT, JUDGE, Histories, InteractionLog, Split
 from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
@@ -127,6 +128,51 @@ def _check_graded(
     return tuple(checks)
 
 
+def _check_others(
+    model: PreferenceModel,
+    log: InteractionLog,
+    split: Split,
+    others: Mapping[str, InteractionLog],
+    *,
+    report: Callable[[float, str], None],
+) -> tuple[Check, ...]:
+    """Does a model of this log place what other policies earned? On all of their rows whose item it knows."""
+    from evaluators.fidelity import not_made
+    from evaluators.known import in_order, value_elsewhere
+
+    own = split.rows(log, split.users(JUDGE, tuning=False), late=True)
+    own_p = model.predict(log, split, own)
+    checks: list[Check] = []
+    for source, other in others.items():
+        users, items = (
+            _places(getattr(other.catalogue, ids), getattr(log.catalogue, ids)) for ids in ("user_ids", "item_ids")
+        )
+        rows = np.flatnonzero(items[other.item] >= 0)
+        user, item = users[other.user[rows]], items[other.item[rows]]
+        # A user whom this log does not know is folded in from nothing: the mean user.
+        met, who = np.unique(user, return_inverse=True)
+        known = met[met >= 0]
+        histories = split.histories(log, known)
+        features = log.catalogue.user_features[known]
+        if len(known) < len(met):
+            none = Histories(np.append(0, histories.start), histories.item, histories.primary)
+            histories, features = none, np.concatenate([np.zeros((1, features.shape[1]), np.float32), features])
+        p = expit(model.logits(model.user_states(histories, features), who, item))
+        y = other.primary[rows].astype(np.float64)
+        method = f"O/E of {source} under judge world 1's model of {log.source}, user-cluster t"
+        checks.append(value_elsewhere(source, p, y, other.user[rows], method))
+        said = float(own_p.mean() - p.mean())
+        pair = in_order(log.source, source, (log.primary[own].astype(np.float64), y), said)
+        checks.append(not_made(f"order of logged policies: {source}", "lower > 0", pair))
+    return tuple(checks)
+
+
+def _places(ids: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """Index of each id among the known ones, -1 where it is not."""
+    place = {name: k for k, name in enumerate(known)}
+    return np.array([place.get(name, -1) for name in ids], np.int64)
+
+
 def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
     """Score every judge world on rows that it has not seen."""
     from evaluators.fidelity import conclude
@@ -148,6 +194,10 @@ def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
              (*shared, model.behaviour), CHECKING)
         for model in worlds.graded
     ]  # fmt: skip
-    checked = setting.map("fidelity", [*tasks, *graded])
+    others = [
+        Task("fidelity", "other policies", _check_others, (worlds.judge_models[0], bare, split, data.others), shared,
+             (*CHECKING, "evaluators/known.py"))
+    ] * bool(data.others)  # fmt: skip
+    checked = setting.map("fidelity", [*tasks, *graded, *others])
     further = [check for checks in checked[len(tasks) :] for check in checks]
     return conclude(checked[: len(tasks)], further)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +32,12 @@ OTHER_CLASS = "matrix_factorisation"
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The log with content vectors, who may see which rows, and the digest of its content."""
+    """The log with content vectors, who may see which rows, the digest of its content, and other policies' logs."""
 
     log: InteractionLog
     split: Split
     digest: str
+    others: Mapping[str, InteractionLog] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
 
 def load(setting: Setting) -> Data:
     """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
-    from scenarios.checking import check_graded, check_log
+    from scenarios.checking import check_graded, check_log, read_other_logs
     from simulator.datasets import load_dataset
     from simulator.encoders.text import encode_texts, encoder_for
 
@@ -87,6 +88,9 @@ def load(setting: Setting) -> Data:
         data_digest = digest_of(log)
         if files := behaviour_files(scenario, setting.folder):
             data_digest = digest_of((data_digest, files))
+        others = read_other_logs(scenario.evaluate.other_logs, scenario.data, setting.folder, log, seed=scenario.seed)
+        if others:
+            data_digest = digest_of((data_digest, *others.values()))
         split = split_users(log, setting.root)
     with setting.progress.stage("encode"):
         content: NDArray[np.float32] | None = None
@@ -106,7 +110,7 @@ def load(setting: Setting) -> Data:
             categories = log.catalogue.item_categories
             length = np.linalg.norm(categories, axis=1, keepdims=True)
             content = (categories / np.where(length > 0, length, 1)).astype(np.float32)
-    return Data(replace(log, catalogue=replace(log.catalogue, content=content)), split, data_digest)
+    return Data(replace(log, catalogue=replace(log.catalogue, content=content)), split, data_digest, others)
 
 
 def _tune(

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from simulator.datasets.parts import Dataset
-from simulator.datasets.published import DATASETS
+from simulator.datasets.published import DATASETS, log_of_policy
 from simulator.datasets.settings import ColumnMap, DataSettings
 from simulator.datasets.sources import FILE_ENDINGS, DatasetState, check_dataset, dataset, locate_dataset
 from simulator.errors import LogError, did_you_mean
@@ -23,6 +23,7 @@ __all__ = [
     "check_dataset",
     "load_dataset",
     "locate_dataset",
+    "log_of_policy",
     "read_dataset",
 ]
 
@@ -62,6 +63,9 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         tables, limits = found.tables, found.limits
         assert tables is not None  # a row without `instead` has a log
         tables = replace(tables, media=found.media, item_features=found.item_features)
+    elif (named := log_of_policy(source)) is not None and not (folder / source).exists():
+        found = read_dataset(named[0])
+        tables, limits = found.logs[named[1]], found.limits
     elif source.startswith(WORLD_PREFIX):
         tables = known_tables(source.removeprefix(WORLD_PREFIX))
     else:

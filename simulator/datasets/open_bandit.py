@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.datasets.build import LOGGED_POLICY, UNIFORM, Tables
 from simulator.datasets.parts import Dataset, LoggedRounds
+from simulator.datasets.tables import table_of
 
 POLICIES = ("random", "bts")
 N_ITEMS, N_POSITIONS = 46, 3
 LIMITS = (
     "about 46 clicks a policy: the difference between the two policies is within its error; pool or bootstrap",
-    "no user ids: rows count as independent",
+    "no user ids: rounds count as independent; as a log, users of the same four published features count as one",
 )
 _USER = tuple(f"user_feature_{k}" for k in range(4))
 
@@ -44,7 +47,26 @@ def read_obd_women(folder: Path) -> Dataset:
         )
         for policy, frame in frames.items()
     }
-    return Dataset("obd-women", limits=LIMITS, rounds=rounds)
+    logs = {policy: _as_log(folder / policy / "women.csv.gz", frames[policy], rounds[policy]) for policy in POLICIES}
+    return Dataset("obd-women", limits=LIMITS, rounds=rounds, logs=logs)
+
+
+def _as_log(path: Path, frame: Any, rounds: LoggedRounds) -> Tables:
+    """One policy's rounds as an interaction log: users who look alike are one, every round is a visit of its own."""
+    look = frame[list(_USER)].agg("|".join, axis=1)
+    user = look.map(lambda text: hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
+    kinds = rounds.action_features[:, 1:] > 0
+    return Tables(
+        log=table_of(
+            path, user_id=user, item_id=rounds.action.astype(str), click=rounds.reward, position=rounds.position,
+            propensity=rounds.pscore, timestamp=rounds.time, session=np.arange(len(rounds)),
+        ),
+        items=table_of(
+            path, item_id=np.arange(N_ITEMS).astype(str),
+            kind=[" ".join(f"kind{k}" for k in np.flatnonzero(row)) for row in kinds],
+        ),
+        exposure=UNIFORM if np.ptp(rounds.pscore) == 0 else LOGGED_POLICY,
+    )  # fmt: skip
 
 
 def _context(frame: Any, levels: dict[str, list[str]]) -> NDArray[np.float64]:

@@ -254,6 +254,7 @@ class Dataset:
         texts: split -> labelled texts.
         judgements: queries, documents and grades.
         rounds: logging policy -> logged rounds with true propensities.
+        logs: logging policy -> the same as an interaction log of users who look alike.
         impressions: offers with what was clicked.
         treatments: a randomised experiment.
         media: pictures or clips.
@@ -268,6 +269,7 @@ class Dataset:
     texts: Mapping[str, LabelledTexts] = field(default_factory=dict)
     judgements: Judgements | None = None
     rounds: Mapping[str, LoggedRounds] = field(default_factory=dict)
+    logs: Mapping[str, Tables] = field(default_factory=dict)
     impressions: Impressions | None = None
     treatments: Treatments | None = None
     media: MediaFiles | None = None

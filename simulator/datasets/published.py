@@ -21,6 +21,7 @@ class KnownDataset:
         fetch: where the publisher offers it and how its files are laid out here, one line each.
         defaults: fields of `data:` that hold unless the scenario says otherwise.
         instead: what it holds and which command uses that, where it has no interaction log; else "".
+        policies: logging policies whose rounds are an interaction log each, NAME/POLICY as `data.source`.
         package: installed package that ships it, and the folder inside; None: looked for in WINDTUNNEL_DATA only.
     """
 
@@ -30,6 +31,7 @@ class KnownDataset:
     fetch: tuple[str, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     instead: str = ""
+    policies: tuple[str, ...] = ()
     package: tuple[str, str] | None = None
 
     @property
@@ -49,6 +51,12 @@ class KnownDataset:
             return f"found in that package, or as {name}/ in a folder of WINDTUNNEL_DATA: {', '.join(self.files)}"
         files = ", ".join(self.files)
         return f"put into {name}/ in a folder of WINDTUNNEL_DATA: {files}; then `windtunnel data check {name}`"
+
+
+def log_of_policy(source: str) -> tuple[str, str] | None:
+    """Dataset and logging policy of NAME/POLICY (`obd-women/bts`); None where it names none."""
+    name, _, policy = source.partition("/")
+    return (name, policy) if name in DATASETS and policy in DATASETS[name].policies else None
 
 
 def _sums(text: str) -> Mapping[str, str]:
@@ -293,8 +301,14 @@ DATASETS: Mapping[str, KnownDataset] = {
         ),
         instead=(
             "holds logged rounds of two policies and no user ids; `windtunnel ope obd-women/random` "
-            "and `.../bts` use them"
+            "and `.../bts` use them, and `data.source: obd-women/random` takes users who look alike for one"
         ),
+        policies=("random", "bts"),
+        defaults={
+            "positive": "click == 1",
+            "columns": {"position": "position", "propensity": "propensity", "session": "session"},
+            "item_categories": ["kind"],
+        },
     ),
     "esci-sample": KnownDataset(
         about=("Amazon Shopping Queries (ESCI), US: 150 queries, 6,764 products, 6,678 graded judgements (Apache-2.0)"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from simulator.datasets.conditions import Condition
-from simulator.datasets.published import DATASETS
+from simulator.datasets.published import DATASETS, log_of_policy
 from simulator.errors import did_you_mean
 from simulator.known_worlds import DATA_DEFAULTS, WORLD_PREFIX
 
@@ -156,6 +156,8 @@ class DataSettings(BaseModel):
             if known.instead:
                 return {"positive": "none", **given}  # the reader refuses it by name; this asks for no behaviour first
             return {**known.defaults, **given}
+        if isinstance(given, Mapping) and (named := log_of_policy(str(given.get("source")))) is not None:
+            return {**DATASETS[named[0]].defaults, **given}
         if isinstance(given, Mapping) and str(given.get("source")).startswith(WORLD_PREFIX):
             return {**DATA_DEFAULTS, **given}
         return given

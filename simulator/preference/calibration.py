@@ -21,6 +21,8 @@ TRANSFER_SD = (0.1, 0.03, 0.03)
 fifth fewer rows and one member."""
 WEAK = 1.0
 FEWEST_CLUSTERS = 10
+FEWEST_EVENTS = 5
+"""Outcomes of either kind under which rows calibrate nothing."""
 LEAST_SLOPE = 0.05
 
 
@@ -87,8 +89,10 @@ def calibrate(
     level = INTERCEPT_SD if rehearsed is None else REHEARSED_INTERCEPT_SD
     precision = np.diag([1 / SLOPE_SD**2, 1 / level**2, 1 / POPULARITY_SD**2][:columns])
     pull = precision @ centre
-    said = [regression(logit, outcome, user, centre, weight, popularity)]
-    if rehearsed is not None:
+    said = []
+    if _both_occur(outcome):
+        said.append(regression(logit, outcome, user, centre, weight, popularity))
+    if rehearsed is not None and _both_occur(rehearsed.outcome):
         said.append(rehearsed.says())
     for theta, covariance in said:
         information = np.linalg.inv(covariance + 1e-12 * np.eye(columns))
@@ -97,6 +101,12 @@ def calibrate(
     found = np.linalg.solve(precision, pull)
     # A model that ranks the wrong way round on the tuning users is not turned over.
     return Calibration(float(max(found[0], LEAST_SLOPE)), *(float(one) for one in found[1:]))
+
+
+def _both_occur(outcome: NDArray[np.float32]) -> bool:
+    """Whether rows tell a level at all: without events the likeliest one is minus infinity, and looks certain."""
+    liked = float(outcome.sum())
+    return min(liked, len(outcome) - liked) >= FEWEST_EVENTS
 
 
 def platt(

@@ -240,6 +240,17 @@ def test_calibration_on_a_handful_of_rows_stays_with_the_model() -> None:
     assert found.intercept == pytest.approx(0, abs=0.02)
 
 
+def test_rows_without_an_event_say_nothing_of_the_level(rng: np.random.Generator) -> None:
+    """Their likelihood is best at minus infinity and looks certain there: predictions of .005 would become 1e-6."""
+    z = rng.normal(-5, 0.3, 400)
+    popularity = np.zeros(400, np.float32)
+    nothing = np.zeros(400, np.float32)
+    user = np.repeat(np.arange(40), 10)
+    rehearsed = Rehearsed(z, nothing, user, popularity)
+    assert abs(calibrate(z, nothing, user, popularity=popularity, rehearsed=rehearsed).intercept) < 0.05
+    assert abs(calibrate(z, nothing, user % 8).intercept) < 0.05
+
+
 def rehearsed_log(rng: np.random.Generator, n_users: int, rows: int = 20, **what: float) -> Rehearsed:
     """Later rows whose true logit is z - .3 + .2 popularity."""
     user = np.repeat(np.arange(n_users), rows)
