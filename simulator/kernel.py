@@ -614,7 +614,7 @@ def _act(
     """What `_click` and `_cascade` do, with every further part: choice, boredom, friends, and what follows a click."""
     strength, rate, empty = parameters[STRENGTH], parameters[RATE], np.uint64(table.shape[0] - 1)
     numbers, cascade = extra.numbers, parameters[CASCADE] > _ZERO
-    n = 0
+    n = np.int64(0)
     for b in range(m):
         user = np.uint64(count[b, _USER])
         moment = fold(clock[user, KEY], clock[user, STEP])
@@ -855,7 +855,7 @@ def _step_block(
     while (1 << shift) < looks.shape[1]:
         shift += _1
     n_done = 0
-    m = 0
+    m = np.int64(0)  # a literal would compile all that it is passed to twice
     for user in range(first, end):
         if flags[user, DONE]:
             n_done += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,46 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["WINDTUNNEL_CACHE"]
     else:
         os.environ["WINDTUNNEL_CACHE"] = before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of many tests each worker compiles one half of the simulator into numba's cache and waits for the other half.
+
+    Where the cache is cold (a fresh clone) all workers would compile all of it at the same time.
+    """
+    worker = getattr(request.config, "workerinput", {"workercount": 1})
+    if worker["workercount"] < 2 or len(request.session.items) < 300:
+        return
+    number, folder = int(worker["workerid"].removeprefix("gw")), tmp_path_factory.getbasetemp().parent
+    if number > 1:
+        return
+    try:
+        _step_users(boredom=float(number))
+    finally:
+        (folder / f"compiled-{number}").touch()
+    end = time.monotonic() + 120
+    while not (folder / f"compiled-{1 - number}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def _step_users(boredom: float) -> None:
+    """Call what tests need of the kernel: for users without further parts (boredom 0), or with them."""
+    from simulator.env import WindtunnelVectorEnv
+    from simulator.users import SimulatedUsers
+    from tests.simulator.small_world import small_world
+
+    world = small_world(1, users=12, items=70, boredom={"depth": boredom})
+    users = SimulatedUsers(world, 8, seed=1)
+    users.start(np.arange(8))
+    slate = np.zeros((8, world.slate_size), np.int64)
+    users.step(slate)
+    env = WindtunnelVectorEnv(world, 8)
+    env.reset(seed=1)
+    env.step(slate)
+    if not boredom:
+        users.observe().candidates()
+        users.appeal()
 
 
 @pytest.fixture(autouse=True)
