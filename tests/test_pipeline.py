@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from evaluators.report import Report
 from simulator.errors import InputError
 from simulator.log import HELD_OUT, JUDGE, WORLD_A
 
@@ -116,10 +117,27 @@ def files_of(cache: Path) -> set[Path]:
     return set(cache.rglob("*.pkl"))
 
 
-def test_workers_change_nothing_but_the_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scenario = write_scenario(tmp_path / "s", extra=TUNED)
-    one = fly(scenario, tmp_path / "one", monkeypatch, workers=1)
-    two = fly(scenario, tmp_path / "two", monkeypatch, workers=2)
+@dataclass(frozen=True)
+class Flown:
+    """A scenario flown by one worker, and the cache that it left."""
+
+    scenario: Path
+    cache: Path
+    report: Any
+
+
+@pytest.fixture(scope="module")
+def flown(tmp_path_factory: pytest.TempPathFactory) -> Flown:
+    folder = tmp_path_factory.mktemp("flown")
+    scenario = write_scenario(folder / "s", extra=TUNED)
+    with pytest.MonkeyPatch.context() as patch:
+        return Flown(scenario, folder / "cache", fly(scenario, folder / "cache", patch, workers=1))
+
+
+@pytest.mark.xdist_group("flown")
+def test_workers_change_nothing_but_the_seconds(flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = flown.report
+    two = fly(flown.scenario, tmp_path / "two", monkeypatch, workers=2)
     assert one.without_seconds() == two.without_seconds()
     assert {agent.name for agent in one.agents} == {"random", "popularity", "oracle", "linucb", "tuned"}
     assert one.verdict == "undecided"  # 60 judge users: the simulator cannot be trusted, so no gate is decided
@@ -132,13 +150,14 @@ def test_workers_change_nothing_but_the_seconds(tmp_path: Path, monkeypatch: pyt
     assert {trial.value for trial in search.trials} > {search.trials[0].value}
 
 
+@pytest.mark.xdist_group("flown")
 def test_a_changed_gate_or_a_value_known_from_elsewhere_runs_nothing_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenario, cache = write_scenario(tmp_path / "s"), tmp_path / "cache"
-    first = fly(scenario, cache, monkeypatch, workers=1)
+    scenario, first = flown.scenario, flown.report
+    cache = Path(shutil.copytree(flown.cache, tmp_path / "cache"))
     before = files_of(cache)
-    again = fly(write_scenario(tmp_path / "s", threshold=0.5), cache, monkeypatch, workers=1)
+    again = fly(write_scenario(tmp_path / "s", extra=TUNED, threshold=0.5), cache, monkeypatch, workers=1)
     assert files_of(cache) == before
     assert again.digest != first.digest
     assert again.world_digest == first.world_digest
@@ -154,7 +173,6 @@ def test_fidelity_alone_is_written_beside_a_run_and_read_from_the_cache_the_seco
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pipeline
-    from evaluators.report import Report
     from simulator.progress import Progress
 
     scenario, cache, out = write_scenario(tmp_path / "s"), tmp_path / "cache", tmp_path / "runs"
@@ -298,29 +316,22 @@ def killed_in(stage: str, scenario: Path, cache: Path, out: Path) -> None:
     process.wait()
 
 
-def report_under(out: Path) -> dict[str, Any]:
-    (path,) = out.rglob("report.json")
-    document: dict[str, Any] = json.loads(path.read_text())
-    del document["seconds"]
-    return document
-
-
-def check_resumption(stages: list[str], tmp_path: Path) -> None:
-    scenario = write_scenario(tmp_path / "s")
-    whole = start(scenario, tmp_path / "whole", tmp_path / "runs-whole")
-    assert whole.wait() == 3
+def check_resumption(stages: list[str], whole: Flown, tmp_path: Path) -> None:
     for stage in stages:
         cache, out = tmp_path / stage, tmp_path / f"runs-{stage}"
-        killed_in(stage, scenario, cache, out)
+        killed_in(stage, whole.scenario, cache, out)
         assert not list(out.rglob("report.json"))
-        assert start(scenario, cache, out).wait() == 3
-        assert report_under(out) == report_under(tmp_path / "runs-whole")
+        assert start(whole.scenario, cache, out).wait() == 3
+        (path,) = out.rglob("report.json")
+        assert Report.read(path).without_seconds() == whole.report.without_seconds()
 
 
-def test_a_run_killed_while_training_goes_on_and_ends_with_the_same_report(tmp_path: Path) -> None:
-    check_resumption(["train"], tmp_path)
+@pytest.mark.xdist_group("flown")
+def test_a_run_killed_while_training_goes_on_and_ends_with_the_same_report(flown: Flown, tmp_path: Path) -> None:
+    check_resumption(["train"], flown, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_any_stage_goes_on_and_ends_with_the_same_report(tmp_path: Path) -> None:
-    check_resumption(["fine-tune", "fit", "train", "fly", "off-policy check"], tmp_path)
+@pytest.mark.xdist_group("flown")
+def test_a_run_killed_in_any_stage_goes_on_and_ends_with_the_same_report(flown: Flown, tmp_path: Path) -> None:
+    check_resumption(["fine-tune", "fit", "train", "fly", "off-policy check"], flown, tmp_path)
