@@ -43,7 +43,7 @@ BUDGET = {
     "qr_dqn": 4_000,
     "a2c": 6_000,
     "sac": 2_400,
-    "td3": 2_400,
+    "td3": 3_200,
     "maskable_ppo": 4_000,
     "reinforce": 3_000,
 }
