@@ -121,7 +121,7 @@ class ItemQ:
     Attributes:
         features: tables of the features.
         scale: of the state.
-        state_network: [s + 1] (the state and the place's discount) to [4 + a + e + 1].
+        state_network: [s + m] (the state and further inputs: mostly the place's discount) to [4 + a + e + 1].
         item_network: [a + r] to [e].
     """
 
@@ -130,11 +130,13 @@ class ItemQ:
     state_network: Layers
     item_network: Layers
 
-    def scores(self, observation: Observation) -> F32:
-        """[n, I] Q of each item at the top of a slate."""
+    def scores(self, observation: Observation, further: F32 | None = None) -> F32:
+        """[n, I] Q of each item; where there are no further inputs [n, m], at the top of a slate (discount 0)."""
         users = self.features.users(observation)
         item = self.features.item_features()
-        state = np.concatenate([self.scale(users), np.zeros((len(observation), 1), np.float32)], axis=1)
+        if further is None:
+            further = np.zeros((len(observation), 1), np.float32)
+        state = np.concatenate([self.scale(users), further], axis=1)
         out = self.state_network(state)
         n_pair, n_item = len(PAIR_NAMES), item.shape[1]
         blocks = self.features.pair_blocks(users)

@@ -32,14 +32,21 @@ class ItemHeads(nn.Module):
     state_spread: torch.Tensor
 
     def __init__(
-        self, features: Features, scale: StateScale, *, hidden_size: int, embedding_size: int, heads: int = 1
+        self,
+        features: Features,
+        scale: StateScale,
+        *,
+        hidden_size: int,
+        embedding_size: int,
+        heads: int = 1,
+        further: int = 1,
     ) -> None:
         super().__init__()
         item = features.item_features()
-        self.n_pair, self.n_item, self.heads = len(PAIR_NAMES), item.shape[1], heads
+        self.n_pair, self.n_item, self.heads, self.further = len(PAIR_NAMES), item.shape[1], heads, further
         out = heads * (self.n_pair + self.n_item + embedding_size + 1)
         inputs = item_inputs(features)
-        state_size = len(scale.mean) + 1
+        state_size = len(scale.mean) + further
         self.state_network = nn.Sequential(nn.Linear(state_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, out))
         self.item_network = nn.Sequential(
             nn.Linear(inputs.shape[1], hidden_size), nn.ReLU(), nn.Linear(hidden_size, embedding_size)
@@ -59,10 +66,10 @@ class ItemHeads(nn.Module):
             self.register_buffer(f"block_{number}", torch.as_tensor(block))
 
     def forward(self, obs: torch.Tensor) -> FactoredScores:
-        """Scores of every item; obs is the raw state [n, s] and the place's discount."""
-        raw, place = obs[:, :-1], obs[:, -1:]
+        """Scores of every item; obs is the raw state [n, s] and further inputs, such as the place's discount."""
+        raw, further = obs[:, : -self.further], obs[:, -self.further :]
         state = ((raw - self.state_mean) / self.state_spread).clamp(-5, 5)
-        out = self.state_network(torch.cat([state, place], dim=1)).view(len(obs), self.heads, -1)
+        out = self.state_network(torch.cat([state, further], dim=1)).view(len(obs), self.heads, -1)
         left = [raw[:, None, part] * out[..., j, None] for j, part in enumerate(self._slices)]
         right = [getattr(self, f"block_{j}") for j in range(self.n_pair)]
         left.append(out[..., self.n_pair : -1])

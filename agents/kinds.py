@@ -15,8 +15,8 @@ class Kind:
         agent: "module:Class" of the agent; it is built from its settings model.
         settings: "module:Class" of that model: the known `params`.
         about: one line for people.
-        family: for grouping in lists: bound, baseline, bandit, value_rl, deep_rl, recbole, causal, fair, multimodal,
-            ensemble, meta.
+        family: for grouping in lists: bound, baseline, bandit, value_rl, deep_rl, offline_rl, recbole, causal, fair,
+            multimodal, ensemble, meta.
         learns: training depends on draws, so it is repeated with several seeds.
         fits: it reads the train rows (all that learn do).
         needs: what the log must hold beside users, items and the primary behaviour; empty: nothing.
@@ -272,6 +272,38 @@ KINDS: dict[str, Kind] = {
         "deep_rl",
         learns=True,
         paper="Chen et al. 2019",
+    ),
+    "behaviour_cloning": Kind(
+        "agents.offline:BehaviourCloning",
+        "agents.offline:BehaviourCloningSettings",
+        "shows what the log's users would most likely have taken next, or the best of them",
+        "offline_rl",
+        learns=True,
+        paper="Pomerleau 1989",
+    ),
+    "cql": Kind(
+        "agents.offline:CQL",
+        "agents.offline:CQLSettings",
+        "conservative Q-learning from the log's rows: what the log never tried is not thought to be good",
+        "offline_rl",
+        learns=True,
+        paper="Kumar et al. 2020",
+    ),
+    "iql": Kind(
+        "agents.offline:IQL",
+        "agents.offline:IQLSettings",
+        "implicit Q-learning from the log's rows: imitates them by the exponential of their advantage",
+        "offline_rl",
+        learns=True,
+        paper="Kostrikov et al. 2021",
+    ),
+    "decision_transformer": Kind(
+        "agents.decision_transformer:DecisionTransformer",
+        "agents.decision_transformer:DecisionTransformerSettings",
+        "causal sequence model of returns, states and items of the log, asked for what earns a high return",
+        "offline_rl",
+        learns=True,
+        paper="Chen et al. 2021",
     ),
     "multimodal": Kind(
         "agents.multimodal:Multimodal",

@@ -13,11 +13,11 @@ from agents.base import Observation, Training
 from agents.deep_rl import ItemQ, StateScale
 from agents.features import Features
 from agents.item_networks import ItemHeads
+from agents.logged_choices import LoggedChoices, discounted_rows
 from agents.reinforce import ReinforceSettings
 from agents.slates import masked, top_slates
 from agents.train_world import Act, Curve, Lanes
 from simulator.encoders.tuning import one_thread
-from simulator.log import InteractionLog
 
 F32 = NDArray[np.float32]
 
@@ -37,53 +37,6 @@ class Slates:
     chance: F32
     clicks: F32
     done: NDArray[np.bool_]
-
-
-class LoggedChoices:
-    """The log's rows as decisions: what was known before each, which item was taken, and what came of it.
-
-    Args:
-        log: the train rows.
-        gamma: discount a row.
-        slate_size: K, for the observation.
-    """
-
-    def __init__(self, log: InteractionLog, *, gamma: float, slate_size: int, length: int = 50) -> None:
-        self.log, self._slate_size, self._length = log, slate_size, length
-        self._first = log.row_starts()[log.user]
-        self.returns = discounted_rows(log, gamma)
-
-    def before(self, rows: NDArray[np.int64]) -> Observation:
-        """What was known of the users of these rows just before them."""
-        place = rows[:, None] - self._length + np.arange(self._length)[None, :]
-        there = place >= self._first[rows, None]
-        safe = np.where(there, place, 0)
-        return Observation(
-            user_features=self.log.catalogue.user_features[self.log.user[rows]],
-            history_items=np.where(there, self.log.item[safe], -1),
-            history_feedback=np.where(there, self.log.primary[safe], 0).astype(np.float32),
-            context=np.zeros((len(rows), 0), np.float32),
-            candidates=None,
-            step=np.zeros(len(rows), np.int64),
-            slate_size=self._slate_size,
-        )
-
-
-def discounted_rows(log: InteractionLog, gamma: float) -> F32:
-    """[n] primary behaviour of each row and, discounted, of the user's later ones."""
-    returns = log.primary.astype(np.float64)
-    same_user = log.user[:-1] == log.user[1:]
-    # Doubling: after j rounds each row holds 2^j terms. Terms below 1e-4 are left out.
-    reach, follows = 1, np.concatenate([same_user, [False]])
-    while gamma**reach > 1e-4:
-        later = np.zeros_like(returns)
-        later[:-reach] = returns[reach:]
-        returns = returns + gamma**reach * np.where(follows, later, 0)
-        beyond = np.zeros_like(follows)
-        beyond[:-reach] = follows[reach:]
-        follows = follows & beyond
-        reach *= 2
-    return returns.astype(np.float32)
 
 
 def train_reinforce(
@@ -110,7 +63,8 @@ class _Learner:
         self._behaviour = ItemHeads(features, scale, **sizes)
         networks = [*self._policy.parameters(), *self._behaviour.parameters()]
         self._optimizer = torch.optim.Adam(networks, lr=settings.learning_rate)
-        self._choices = LoggedChoices(training.log, gamma=settings.gamma, slate_size=training.slate_size)
+        self._choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
+        self._returns_of_rows = discounted_rows(training.log, settings.gamma)
 
     def arrays(self) -> ItemQ:
         """The policy without torch."""
@@ -195,11 +149,11 @@ class _Learner:
         """Loss of the policy on rows of the log, and of the behaviour policy that explains their choice."""
         log = self._training.log
         rows = self._training.rng.integers(0, len(log), self._settings.batch_size)
-        state = torch.as_tensor(self._state(self._choices.before(rows)))
+        state = torch.as_tensor(self._choices.states(rows))
         item = torch.as_tensor(log.item[rows])
         chance = self._chance_of(self._policy, state, item)
         behaviour = self._chance_of(self._behaviour, state, item)
-        returns = self._choices.returns[rows]
+        returns = self._returns_of_rows[rows]
         advantage = torch.as_tensor((returns - returns.mean()) / max(float(returns.std()), 1e-3))
         if log.propensity is None:
             logged = behaviour.detach()

@@ -30,9 +30,11 @@ BANDITS = ("linucb", "epsilon_greedy", "linear_thompson", "logistic_thompson", "
            "hybrid_linucb", "neural_linear")  # fmt: skip
 VALUE_BASED = ("q_learning", "sarsa", "linear_q")
 DEEP = ("dqn", "qr_dqn", "ppo", "a2c", "sac", "td3", "maskable_ppo", "reinforce")
+OFFLINE = ("behaviour_cloning", "cql", "iql", "decision_transformer")
 META = ("maml", "anil", "meta_sgd", "reptile", "prototypical", "fine_tuned", "from_scratch")
 BUDGET = {
     **dict.fromkeys(META, 320),
+    **dict.fromkeys(OFFLINE, 6_000),
     "maml": 1_920,
     **dict.fromkeys((*BANDITS, *VALUE_BASED), 2_400),
     "uplift": 2_400,
@@ -52,6 +54,7 @@ BUDGET = {
 SMALL: dict[str, dict[str, object]] = {
     **{kind: {"num_envs": 64} for kind in (*BANDITS, *VALUE_BASED, *DEEP)},
     "neural_linear": {"num_envs": 64, "retrain_every": 1_000},
+    "decision_transformer": {"width": 16, "layers": 1, "learning_rate": 0.01},
     "uplift": {"num_envs": 64, "trial_steps": 2_000, "treatment_params": {"num_envs": 64}},
     "rerank:linucb": {"params": {"num_envs": 64}, "strength": 0.5},
     "multimodal": {"epochs": 6},
@@ -60,7 +63,7 @@ SMALL: dict[str, dict[str, object]] = {
     "recbole:BPR": {"epochs": 60, "options": {"train_batch_size": 256}},
 }
 EVERY = ("random", "popularity", "recent", "segment_popularity", "cooccurrence", "content", "logged", "oracle",
-         *BANDITS, *VALUE_BASED, *DEEP, *META, "recbole:EASE", "recbole:BPR", "uplift", "debiased",
+         *BANDITS, *VALUE_BASED, *DEEP, *OFFLINE, *META, "recbole:EASE", "recbole:BPR", "uplift", "debiased",
          "rerank:linucb", "multimodal", "mmr", "dpp", "mixture", "rules")  # fmt: skip
 ELSEWHERE = {"http": "test_remote.py", "language_model": "test_language_model.py"}
 """Kinds that need a service or a model of the test's own."""
@@ -165,7 +168,9 @@ def test_a_trained_agent_is_the_same_after_travelling(
         assert np.array_equal(travelled.action_probabilities(observation), agent.action_probabilities(observation))
 
 
-@pytest.mark.parametrize("kind", ["linucb", "dqn", "ppo", "sac", "reinforce", "recbole:BPR"])
+@pytest.mark.parametrize(
+    "kind", ["linucb", "dqn", "ppo", "sac", "reinforce", "iql", "decision_transformer", "recbole:BPR"]
+)
 def test_a_learner_learns_the_same_from_the_same_seed_and_other_things_from_another(
     kind: str, world_and_log: tuple[World, InteractionLog]
 ) -> None:
@@ -215,6 +220,8 @@ def test_learners_that_read_the_log_alone_beat_random(
         "recbole:BPR",
         "uplift",
         "debiased",
+        "cql",
+        "iql",
         "maml",
         "rerank:linucb",
         "multimodal",

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agents.features import fit_features
 from agents.loading import AgentSettings, train
-from agents.reinforce_trainer import LoggedChoices, discounted_rows
+from agents.logged_choices import LoggedChoices, discounted_rows
 from agents.train_world import Lanes, session_values
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -38,7 +39,7 @@ def test_returns_are_discounted_within_a_user(mixed: tuple[World, InteractionLog
 def test_a_row_is_decided_from_what_stood_before_it(mixed: tuple[World, InteractionLog]) -> None:
     log = mixed[1]
     rows = np.array([0, 1, 30, len(log) - 1])
-    seen = LoggedChoices(log, gamma=0.5, slate_size=4, length=10).before(rows)
+    seen = LoggedChoices(log, fit_features(training_in(*mixed)), slate_size=4, length=10).before(rows)
     for number, row in enumerate(rows):
         first = np.searchsorted(log.user, log.user[row])
         before = np.arange(max(first, row - 10), row)

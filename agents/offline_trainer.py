@@ -1,0 +1,257 @@
+"""Training of the offline agents by torch: one loop over the log's rows, and an objective for each algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from agents.base import Training
+from agents.deep_rl import ItemQ, StateScale
+from agents.features import Features
+from agents.item_networks import ItemHeads
+from agents.logged_choices import LoggedChoices, Transitions, discounted_rows
+from agents.offline import BehaviourCloningSettings, CQLSettings, IQLSettings, OfflineSettings
+from agents.slates import top_slates
+from agents.train_world import Act, Curve
+from simulator.encoders.tuning import one_thread
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """m rows of the log as tensors.
+
+    Attributes:
+        rows: [m] of the log.
+        state: [m, s + 1] before each row; following: [m, s + 1] where the user is next decided for.
+        item: [m] taken; reward: [m] of `n_steps` rows; discount: [m] of the value at `following`.
+    """
+
+    rows: np.ndarray
+    state: torch.Tensor
+    following: torch.Tensor
+    item: torch.Tensor
+    reward: torch.Tensor
+    discount: torch.Tensor
+
+    @classmethod
+    def of(cls, choices: LoggedChoices, rows: np.ndarray, came: Transitions) -> Batch:
+        """The rows with what came of them."""
+        return cls(
+            rows,
+            torch.as_tensor(choices.states(rows)),
+            torch.as_tensor(choices.states(came.following)),
+            torch.as_tensor(came.item),
+            torch.as_tensor(came.reward),
+            torch.as_tensor(came.discount),
+        )
+
+
+class Objective(Protocol):
+    """What an algorithm minimises.
+
+    Attributes:
+        learned: networks that the optimiser moves.
+        acting: the one whose scores are shown.
+        gamma: discount a row; n_steps: rows that are summed.
+    """
+
+    learned: nn.Module
+    acting: ItemHeads
+    gamma: float
+    n_steps: int
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Of a batch; the sum of all networks' losses."""
+        ...
+
+    def follow(self) -> None:
+        """Move the targets after a gradient step."""
+        ...
+
+
+def train_offline(
+    training: Training, settings: OfflineSettings, features: Features, scale: StateScale, *, budget: int
+) -> ItemQ:
+    """Gradient steps on `budget` rows drawn from the log; returns the network whose scores are shown."""
+    with one_thread(training.seed):
+        choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
+        objective = objective_of(settings, features, scale)
+        drawn_from = rows_of(settings, training)
+
+        def loss(size: int) -> torch.Tensor:
+            rows = training.rng.choice(drawn_from, size)
+            came = choices.transitions(rows, gamma=objective.gamma, n_steps=objective.n_steps)
+            return objective.loss(Batch.of(choices, rows, came))
+
+        def greedy() -> Act:
+            policy = objective.acting.as_arrays(features, scale)
+            return lambda observation, rng: top_slates(policy.scores(observation), observation)
+
+        learn_rows(training, settings, objective.learned, loss, greedy, budget=budget, follow=objective.follow)
+        return objective.acting.as_arrays(features, scale)
+
+
+def learn_rows(
+    training: Training,
+    settings: OfflineSettings,
+    learned: nn.Module,
+    loss: Callable[[int], torch.Tensor],
+    greedy: Callable[[], Act],
+    *,
+    budget: int,
+    follow: Callable[[], None] = lambda: None,
+) -> None:
+    """Gradient steps on rows of the log, with points of the learning curve from the untrained policy on.
+
+    Args:
+        training: takes the points of the curve.
+        settings: step and size of a batch.
+        learned: whose parameters move.
+        loss: of a batch of so many rows that it draws.
+        greedy: the policy as it is now.
+        budget: rows of the whole training.
+        follow: called after each gradient step.
+    """
+    curve = Curve(training, budget)
+    curve.measure(0, greedy())
+    optimiser = torch.optim.AdamW(learned.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    steps = max(1, -(-budget // settings.batch_size))
+    falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
+    seen = 0
+    while seen < budget and not curve.out_of_time():
+        size = min(settings.batch_size, budget - seen)
+        optimiser.zero_grad()
+        loss(size).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(learned.parameters(), 1.0)
+        optimiser.step()
+        falling.step()
+        follow()
+        seen += size
+        if curve.due(seen):
+            curve.measure(seen, greedy(), last=seen >= budget)
+    curve.close()
+
+
+def log_chance(network: ItemHeads, state: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+    """[m] log of the chance of each row's item, by a softmax over the catalogue."""
+    return -functional.cross_entropy(network(state).mean(), item, reduction="none")
+
+
+def objective_of(settings: OfflineSettings, features: Features, scale: StateScale) -> Objective:
+    """The algorithm that these settings belong to."""
+
+    def heads(count: int = 1) -> ItemHeads:
+        return ItemHeads(
+            features,
+            scale,
+            hidden_size=settings.hidden_size,
+            embedding_size=settings.embedding_size,
+            heads=count,
+        )
+
+    if isinstance(settings, CQLSettings):
+        return _Conservative(settings, heads())
+    if isinstance(settings, IQLSettings):
+        value = nn.Sequential(
+            nn.Linear(len(scale.mean), settings.hidden_size), nn.ReLU(), nn.Linear(settings.hidden_size, 1)
+        )
+        return _Implicit(settings, policy=heads(), q=heads(2), value=value, scale=scale)
+    assert isinstance(settings, BehaviourCloningSettings)
+    return _Imitation(settings, heads())
+
+
+class _Imitation:
+    """The items of the log are to be likely."""
+
+    def __init__(self, settings: BehaviourCloningSettings, policy: ItemHeads) -> None:
+        self.learned, self.acting = policy, policy
+        self.gamma, self.n_steps = settings.gamma, 1
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        return -log_chance(self.acting, batch.state, batch.item).mean()
+
+    def follow(self) -> None:
+        pass
+
+
+class _Conservative:
+    """Error of (double) DQN, and the log-sum-exp of Q against the Q of what was taken."""
+
+    def __init__(self, settings: CQLSettings, q: ItemHeads) -> None:
+        self._settings = settings
+        self.learned = q
+        self.acting = deepcopy(q)  # the running average, which moves less by the luck of the last batches
+        self.gamma, self.n_steps = settings.gamma, settings.n_steps
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        every = self.learned(batch.state).mean()
+        taken = every.gather(1, batch.item[:, None])[:, 0]
+        with torch.no_grad():
+            following = self.acting(batch.following).mean()
+            named = self.learned(batch.following).mean() if self._settings.double else following
+            best = following.gather(1, named.argmax(dim=1, keepdim=True))[:, 0]
+            target = batch.reward + batch.discount * best
+        pushed_down = torch.logsumexp(every, dim=1) - taken
+        return 0.5 * functional.mse_loss(taken, target) + self._settings.alpha * pushed_down.mean()
+
+    def follow(self) -> None:
+        move_target(self.acting, self.learned, self._settings.tau)
+
+
+class _Implicit:
+    """Expectile of Q as value, Q by the next state's value, and the policy by exponential advantages."""
+
+    def __init__(
+        self, settings: IQLSettings, *, policy: ItemHeads, q: ItemHeads, value: nn.Module, scale: StateScale
+    ) -> None:
+        self._settings, self._q, self._value = settings, q, value
+        self._target = deepcopy(q)
+        self._mean, self._spread = torch.as_tensor(scale.mean), torch.as_tensor(scale.spread)
+        self.learned = nn.ModuleList([policy, q, value])
+        self.acting = policy
+        self.gamma, self.n_steps = settings.gamma, settings.n_steps
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        item = batch.item[:, None, None].expand(-1, 2, 1)
+        with torch.no_grad():
+            q = self._target(batch.state).gather(2, item).amin(dim=(1, 2))
+            target = batch.reward + batch.discount * self.value(batch.following)
+        advantage = q - self.value(batch.state)
+        share = torch.where(advantage > 0, self._settings.expectile, 1 - self._settings.expectile)
+        value_loss = (share * advantage**2).mean()
+        q_loss = functional.mse_loss(self._q(batch.state).gather(2, item)[..., 0], target[:, None].expand(-1, 2))
+        weight = torch.exp(self._settings.beta * advantage.detach()).clamp(max=self._settings.largest_weight)
+        policy_loss = -(weight * log_chance(self.acting, batch.state, batch.item)).mean()
+        return value_loss + q_loss + policy_loss
+
+    def value(self, state: torch.Tensor) -> torch.Tensor:
+        """[m] of the states [m, s + 1]."""
+        standard = ((state[:, :-1] - self._mean) / self._spread).clamp(-5, 5)
+        value: torch.Tensor = self._value(standard)[:, 0]
+        return value
+
+    def follow(self) -> None:
+        move_target(self._target, self._q, self._settings.tau)
+
+
+def move_target(target: nn.Module, learned: nn.Module, share: float) -> None:
+    """Move the target's parameters by a share of the way to the learned ones (Polyak averaging)."""
+    with torch.no_grad():
+        for slow, fast in zip(target.parameters(), learned.parameters(), strict=True):
+            slow.lerp_(fast, share)
+
+
+def rows_of(settings: OfflineSettings, training: Training) -> np.ndarray:
+    """Rows of the log that are drawn: all, or for cloning the share of highest return."""
+    rows = np.arange(len(training.log))
+    if not isinstance(settings, BehaviourCloningSettings) or settings.best_share == 1:
+        return rows
+    kept = max(1, round(settings.best_share * len(rows)))
+    return np.sort(np.argsort(-discounted_rows(training.log, settings.gamma), kind="stable")[:kept])

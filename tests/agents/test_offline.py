@@ -1,0 +1,217 @@
+"""What learns from the log alone: what came of a row, better than the mixed policy that logged, and nothing untried.
+
+Sabotaged once, each seen red: a bootstrap beyond the user's last row, the discount of one row for several, the sign of
+the advantage, the conservative part left out, return to go left out, padding that is looked at, the newest row's own
+item in its window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.base import Agent
+from agents.decision_transformer import DecisionTransformer, Sequences
+from agents.features import fit_features
+from agents.loading import AgentSettings, train
+from agents.logged_choices import LoggedChoices
+from agents.offline import CQL
+from agents.train_world import Lanes, session_values
+from simulator.behaviour import SimulatorSettings
+from simulator.log import Catalogue, InteractionLog, split_users
+from simulator.world import World
+from tests.agents.taught_world import ITEMS, USERS, WIDTH, observed, taught_world, training_in
+from tests.simulator.small_world import TruePreference
+
+WorldAndLog = tuple[World, InteractionLog]
+
+
+@pytest.fixture(scope="module")
+def mixed() -> WorldAndLog:
+    """Half of the users were led to good items, the others, further, to bad ones."""
+    return taught_world(pull=0.7)
+
+
+def taught(kind: str, where: WorldAndLog, budget: int, **params: object) -> Agent:
+    settings = AgentSettings.model_validate({"name": "one", "kind": kind, "params": params})
+    return train(settings, training_in(*where, budget=budget), Path()).agent
+
+
+def values_of(where: WorldAndLog, *agents: Agent) -> list[np.ndarray]:
+    """[256] reward a session of each, in the same users' sessions with the same luck."""
+    lanes = Lanes(training_in(*where), 256, seed=99)
+    values = [session_values(lanes, agent.act) for agent in agents]
+    lanes.close()
+    return values
+
+
+def lower_end(difference: np.ndarray) -> float:
+    """Of the paired 95 % interval."""
+    return float(difference.mean() - 1.96 * difference.std() / np.sqrt(len(difference)))
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_what_came_of_a_row_ends_with_the_users_rows(mixed: WorldAndLog, n_steps: int) -> None:
+    log, gamma = mixed[1], 0.7
+    rows = np.concatenate([np.arange(45), np.arange(len(log) - 5, len(log))])
+    came = LoggedChoices(log, fit_features(training_in(*mixed)), slate_size=4).transitions(
+        rows, gamma=gamma, n_steps=n_steps
+    )
+    for number, row in enumerate(rows):
+        own = np.flatnonzero(log.user == log.user[row])
+        ahead = own[(own >= row) & (own < row + n_steps)]
+        assert came.reward[number] == pytest.approx(sum(gamma**k * log.primary[r] for k, r in enumerate(ahead)))
+        assert came.item[number] == log.item[row]
+        if row + n_steps in own:
+            assert came.following[number] == row + n_steps
+            assert came.discount[number] == pytest.approx(gamma**n_steps)
+        else:
+            assert came.discount[number] == 0
+
+
+def test_states_of_rows_are_the_same_whether_kept_or_computed_anew(
+    mixed: WorldAndLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, rows = fit_features(training_in(*mixed)), np.array([7, 3, 200, 3])
+    kept = LoggedChoices(mixed[1], features, slate_size=4)
+    kept.states(rows[:2])
+    monkeypatch.setattr("agents.logged_choices.KEPT", 0)
+    anew = LoggedChoices(mixed[1], features, slate_size=4)
+    assert kept.states(rows) == pytest.approx(anew.states(rows), abs=1e-6)
+
+
+def test_iql_beats_behaviour_cloning_on_a_mixed_log(mixed: WorldAndLog) -> None:
+    """Cloning shows what was shown most; weighed by advantages, what was good. Paired 95 % interval, one training."""
+    cloned, weighed = values_of(mixed, taught("behaviour_cloning", mixed, 4_000), taught("iql", mixed, 4_000))
+    assert lower_end(weighed - cloned) > 2
+
+
+@pytest.mark.slow
+def test_a_decision_transformer_asked_for_much_beats_cloning_and_itself_asked_for_little(mixed: WorldAndLog) -> None:
+    small = {"width": 16, "layers": 1, "learning_rate": 0.01, "dropout": 0.0}
+    much, little = (taught("decision_transformer", mixed, 24_000, target=target, **small) for target in (0.9, 0.1))
+    cloned, asked_much, asked_little = values_of(mixed, taught("behaviour_cloning", mixed, 24_000), much, little)
+    assert lower_end(asked_much - cloned) > 1
+    assert lower_end(asked_much - asked_little) > 2
+
+
+def untried_world() -> tuple[World, InteractionLog, np.ndarray]:
+    """World, log and [I] whether the log ever showed an item.
+
+    Quality rises along one direction of content as far as the log has tried, in which the worse items were shown more
+    often. Beyond, where a network that goes on in that direction expects the best, no item is any good.
+    """
+    rng = np.random.default_rng(15)
+    content = (0.3 * rng.standard_normal((ITEMS, WIDTH))).astype(np.float32)
+    content[:, 0] = rng.uniform(-1, 1, ITEMS)
+    tried = content[:, 0] < -0.2
+    quality = np.where(tried, 3 * content[:, 0] + 1, -3).astype(np.float32)
+    known = np.flatnonzero(tried)
+    often = np.exp(-3 * content[known, 0])
+    lengths = rng.integers(20, 41, USERS)
+    user = np.repeat(np.arange(USERS), lengths)
+    item = np.concatenate([rng.choice(known, n, replace=False, p=often / often.sum()) for n in lengths])
+    taste = rng.standard_normal((USERS, WIDTH)) * (np.arange(WIDTH) > 0)
+    logit = np.einsum("ij,ij->i", taste[user], content[item]) + quality[item]
+    primary = (rng.random(len(user)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+    catalogue = Catalogue(
+        item_ids=tuple(f"i{i}" for i in range(ITEMS)),
+        item_text=tuple(f"item {i}" for i in range(ITEMS)),
+        item_categories=np.zeros((ITEMS, 0), np.float32),
+        category_names=(),
+        user_ids=tuple(f"u{u}" for u in range(USERS)),
+        user_features=np.zeros((USERS, 0), np.float32),
+        user_feature_names=(),
+        content=content,
+    )
+    log = InteractionLog(user, item, np.arange(len(user), dtype=np.float64), primary, catalogue, "untried")
+    settings = SimulatorSettings.model_validate({"slate_size": 2, "horizon": 6})
+    split = split_users(log, np.random.SeedSequence(3))
+    preference = TruePreference(content, quality)
+    return World.build(preference, log, split, np.arange(USERS), settings, name="untried"), log, tried
+
+
+def test_cql_does_not_fall_for_what_the_log_never_tried_and_dqn_does() -> None:
+    """With gamma 0 a Q is the chance of a click, so what each thinks of the untried items can be held to the truth."""
+    world, log, tried = untried_world()
+    where = world, log
+    plain, conservative = (
+        taught("cql", where, 20_000, alpha=alpha, gamma=0.0, weight_decay=0.01) for alpha in (0.0, 0.1)
+    )
+    assert isinstance(plain, CQL)
+    assert isinstance(conservative, CQL)
+    start = observed(world, USERS)
+    truth = 1 / (1 + np.exp(-observed(world, USERS, privileged=True).appeal))  # type: ignore[operator]
+    best = truth[:, ~tried].max(axis=1)
+    over = [agent.scores(start)[:, ~tried].max(axis=1) - best for agent in (plain, conservative)]
+    assert lower_end(over[0]) > 0.02
+    assert over[1].max() < 0
+    assert tried[conservative.act(start, np.random.default_rng(0))].all()
+    worse, better = values_of(where, plain, conservative)
+    assert lower_end(better - worse) > 0
+
+
+@pytest.fixture(scope="module")
+def transformer(mixed: WorldAndLog) -> DecisionTransformer:
+    settings = AgentSettings.model_validate(
+        {"name": "one", "kind": "decision_transformer", "params": {"length": 5, "width": 8}}
+    )
+    agent = train(settings, training_in(*mixed, budget=512), Path()).agent
+    assert isinstance(agent, DecisionTransformer)
+    return agent
+
+
+def test_the_arrays_say_what_hugging_face_s_model_says(mixed: WorldAndLog, transformer: DecisionTransformer) -> None:
+    """Short histories are padded on the left, and the padding is not looked at."""
+    import torch
+
+    from agents.decision_transformer_trainer import SequenceNetwork
+    from agents.deep_rl import StateScale
+
+    training = training_in(*mixed)
+    features = fit_features(training)
+    scale = StateScale.of(features, training)
+    torch.manual_seed(4)
+    network = SequenceNetwork(transformer.settings, features, scale, 2).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    start = observed(mixed[0])
+    items, feedback = start.history_items.copy(), start.history_feedback.copy()
+    for user, length in enumerate((0, 1, 3)):
+        items[user, : items.shape[1] - length] = -1
+        feedback[user, : items.shape[1] - length] = 0
+    read = Sequences.of(replace(start, history_items=items, history_feedback=feedback), length=5, gamma=0.5, target=0.8)
+    arrays, _ = network.as_arrays(features, scale)
+    with torch.no_grad():
+        theirs = network.said(read)[:, -1].numpy()
+    assert np.abs(theirs).max() > 0.5
+    assert arrays(read) == pytest.approx(theirs, abs=1e-4)
+    assert np.abs(theirs[0] - theirs[1]).max() > 1e-3
+
+
+def test_a_window_of_the_log_is_read_as_the_same_rows_are_when_the_agent_acts(mixed: WorldAndLog) -> None:
+    """The return to go of the newest row given, both have the same returns, states and items."""
+    from agents.decision_transformer_trainer import windows
+    from agents.logged_choices import discounted_rows
+
+    log, length, gamma = mixed[1], 5, 0.6
+    choices = LoggedChoices(log, fit_features(training_in(*mixed)), slate_size=4)
+    returns = (1 - gamma) * discounted_rows(log, gamma)
+    last = np.array([0, 2, 25, len(log) - 1])
+    trained_on, rows = windows(choices, returns, last, length)
+    assert np.array_equal(rows[:, -1], last)
+    for number in range(len(last)):
+        acted_on = Sequences.of(
+            choices.before(last[[number]]), length=length, gamma=gamma, target=float(returns[last[number]])
+        )
+        there = trained_on.there[number]
+        assert np.array_equal(there, acted_on.there[0])
+        assert trained_on.returns[number][there] == pytest.approx(acted_on.returns[0][there], abs=2e-3)
+        assert np.array_equal(trained_on.items[number, :-1], acted_on.items[0, :-1])
+        assert (trained_on.items[number, -1], acted_on.items[0, -1]) == (log.item[last[number]], -1)
+        # The place before the window is not known in either, whatever stood there.
+        assert np.array_equal(trained_on.states[number][there], acted_on.states[0][there])
