@@ -134,16 +134,13 @@ class SequenceNetwork(nn.Module):
 
     def as_arrays(self, features: Features, scale: StateScale) -> tuple[SequenceModel, Any]:
         """The same without torch."""
-        model = self.transformer
+        model: Any = self.transformer
 
         def linear(layer: nn.Linear) -> tuple[F32, F32]:
             return layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()
 
-        def plain(layer: nn.Module) -> tuple[F32, F32]:
-            weight, bias = layer.weight, layer.bias
-            assert isinstance(weight, torch.Tensor)
-            assert isinstance(bias, torch.Tensor)
-            return weight.detach().numpy().copy(), bias.detach().numpy().copy()
+        def plain(layer: Any) -> tuple[F32, F32]:
+            return layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
 
         blocks = tuple(
             Block(

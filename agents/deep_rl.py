@@ -99,6 +99,7 @@ class DQNSettings(QSettings):
     double: bool = Field(
         default=False, description="the learned network names the next item, the target network values it"
     )
+    duelling: bool = Field(default=False, description="value of the state and advantages of items, whose mean is 0")
     n_steps: int = Field(default=1, ge=1, description="slates whose clicks are summed before the target is asked")
 
 
@@ -123,12 +124,14 @@ class ItemQ:
         scale: of the state.
         state_network: [s + m] (the state and further inputs: mostly the place's discount) to [4 + a + e + 1].
         item_network: [a + r] to [e].
+        centred: what items add to the state's value has mean zero over the catalogue (a duelling network).
     """
 
     features: Features
     scale: StateScale
     state_network: Layers
     item_network: Layers
+    centred: bool = False
 
     def scores(self, observation: Observation, further: F32 | None = None) -> F32:
         """[n, I] Q of each item; where there are no further inputs [n, m], at the top of a slate (discount 0)."""
@@ -145,7 +148,10 @@ class ItemQ:
         vectors = self.item_network(item_inputs(self.features))
         left += [out[:, n_pair : n_pair + n_item], out[:, n_pair + n_item : -1]]
         right += [item, vectors]
-        return np.concatenate(left, axis=1) @ np.concatenate(right, axis=1).T + out[:, -1:]
+        items = np.concatenate(right, axis=1)
+        if self.centred:
+            items = items - items.mean(axis=0)
+        return np.concatenate(left, axis=1) @ items.T + out[:, -1:]
 
 
 def item_inputs(features: Features) -> F32:
@@ -194,8 +200,8 @@ class QAgent:
 class DQN(QAgent):
     """Deep Q-network (Mnih et al., 2015) of SB3.
 
-    Options: double DQN (van Hasselt, Guez and Silver, 2016) and n-step returns. The state's value is an output of its
-    own beside what items add, as in a duelling network (Wang et al., 2016), though the latter are not centred.
+    Options: double DQN (van Hasselt, Guez and Silver, 2016), duelling (Wang et al., 2016: the state's value is an
+    output of its own, and what items add to it has mean zero) and n-step returns.
     """
 
     def __init__(self, settings: DQNSettings) -> None:

@@ -24,7 +24,10 @@ def layers_of(modules: Sequence[nn.Module], activation: str, *, squashed: bool =
 
 
 class ItemHeads(nn.Module):
-    """State and item network whose product scores all items, `heads` times over; the same function as `ItemQ`."""
+    """State and item network whose product scores all items, `heads` times over; the same function as `ItemQ`.
+
+    With `centred` the items' part has mean zero over the catalogue, so that the state's value is an output of its own.
+    """
 
     item_inputs: torch.Tensor
     item_features: torch.Tensor
@@ -40,8 +43,10 @@ class ItemHeads(nn.Module):
         embedding_size: int,
         heads: int = 1,
         further: int = 1,
+        centred: bool = False,
     ) -> None:
         super().__init__()
+        self.centred = centred
         item = features.item_features()
         self.n_pair, self.n_item, self.heads, self.further = len(PAIR_NAMES), item.shape[1], heads, further
         out = heads * (self.n_pair + self.n_item + embedding_size + 1)
@@ -74,7 +79,10 @@ class ItemHeads(nn.Module):
         right = [getattr(self, f"block_{j}") for j in range(self.n_pair)]
         left.append(out[..., self.n_pair : -1])
         right += [self.item_features, self.item_network(self.item_inputs)]
-        return FactoredScores(torch.cat(left, dim=2), torch.cat(right, dim=1), out[..., -1:])
+        items = torch.cat(right, dim=1)
+        if self.centred:
+            items = items - items.mean(dim=0)
+        return FactoredScores(torch.cat(left, dim=2), items, out[..., -1:])
 
     def as_arrays(self, features: Features, scale: StateScale, *, heads: int = 1) -> ItemQ:
         """The mean of the first heads without torch: the last layer is linear, so its rows are averaged."""
@@ -82,7 +90,33 @@ class ItemHeads(nn.Module):
         weights = state.weights[-1].reshape(self.heads, -1, state.weights[-1].shape[1])[:heads].mean(axis=0)
         biases = state.biases[-1].reshape(self.heads, -1)[:heads].mean(axis=0)
         state = Layers((*state.weights[:-1], weights), (*state.biases[:-1], biases), state.activation)
-        return ItemQ(features, scale, state, layers_of([*self.item_network], "relu"))
+        return ItemQ(features, scale, state, layers_of([*self.item_network], "relu"), self.centred)
+
+
+class StateValue(nn.Module):
+    """Value [m] of states [m, s + 1], whatever is shown."""
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+
+    def __init__(self, scale: StateScale, *, hidden_size: int) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(len(scale.mean), hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1))
+        self.register_buffer("mean", torch.as_tensor(scale.mean))
+        self.register_buffer("spread", torch.as_tensor(scale.spread))
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        """The place's discount, which stands last, is not looked at."""
+        standard = ((obs[:, :-1] - self.mean) / self.spread).clamp(-5, 5)
+        value: torch.Tensor = self.network(standard)[:, 0]
+        return value
+
+
+def move_target(target: nn.Module, learned: nn.Module, share: float) -> None:
+    """Move the target's parameters by a share of the way to the learned ones (Polyak averaging)."""
+    with torch.no_grad():
+        for slow, fast in zip(target.parameters(), learned.parameters(), strict=True):
+            slow.lerp_(fast, share)
 
 
 class FactoredScores:

@@ -225,6 +225,23 @@ KINDS: dict[str, Kind] = {
         learns=True,
         paper="Dabney et al. 2018",
     ),
+    "bert_q": Kind(
+        "agents.bert_q:BertQ",
+        "agents.bert_q:BertQSettings",
+        "double duelling n-step DQN that knows items by a BERT fine-tuned on the log",
+        "value_rl",
+        learns=True,
+        needs="item text",
+        paper="Mnih et al. 2015; He et al. 2016",
+    ),
+    "slate_q": Kind(
+        "agents.slate_q:SlateQ",
+        "agents.slate_q:SlateQSettings",
+        "long-term values of items and a model of what will be chosen make the value of a slate",
+        "value_rl",
+        learns=True,
+        paper="Ie et al. 2019",
+    ),
     "ppo": Kind(
         "agents.proto_actions:PPO",
         "agents.proto_actions:PPOSettings",

@@ -15,7 +15,7 @@ from torch.nn import functional
 from agents.base import Training
 from agents.deep_rl import ItemQ, StateScale
 from agents.features import Features
-from agents.item_networks import ItemHeads
+from agents.item_networks import ItemHeads, StateValue, move_target
 from agents.logged_choices import LoggedChoices, Transitions, discounted_rows
 from agents.offline import BehaviourCloningSettings, CQLSettings, IQLSettings, OfflineSettings
 from agents.slates import top_slates
@@ -159,10 +159,8 @@ def objective_of(settings: OfflineSettings, features: Features, scale: StateScal
     if isinstance(settings, CQLSettings):
         return _Conservative(settings, heads())
     if isinstance(settings, IQLSettings):
-        value = nn.Sequential(
-            nn.Linear(len(scale.mean), settings.hidden_size), nn.ReLU(), nn.Linear(settings.hidden_size, 1)
-        )
-        return _Implicit(settings, policy=heads(), q=heads(2), value=value, scale=scale)
+        value = StateValue(scale, hidden_size=settings.hidden_size)
+        return _Implicit(settings, policy=heads(), q=heads(2), value=value)
     assert isinstance(settings, BehaviourCloningSettings)
     return _Imitation(settings, heads())
 
@@ -171,7 +169,8 @@ class _Imitation:
     """The items of the log are to be likely."""
 
     def __init__(self, settings: BehaviourCloningSettings, policy: ItemHeads) -> None:
-        self.learned, self.acting = policy, policy
+        self.learned: nn.Module = policy
+        self.acting = policy
         self.gamma, self.n_steps = settings.gamma, 1
 
     def loss(self, batch: Batch) -> torch.Tensor:
@@ -186,7 +185,7 @@ class _Conservative:
 
     def __init__(self, settings: CQLSettings, q: ItemHeads) -> None:
         self._settings = settings
-        self.learned = q
+        self.learned: nn.Module = q
         self.acting = deepcopy(q)  # the running average, which moves less by the luck of the last batches
         self.gamma, self.n_steps = settings.gamma, settings.n_steps
 
@@ -208,13 +207,10 @@ class _Conservative:
 class _Implicit:
     """Expectile of Q as value, Q by the next state's value, and the policy by exponential advantages."""
 
-    def __init__(
-        self, settings: IQLSettings, *, policy: ItemHeads, q: ItemHeads, value: nn.Module, scale: StateScale
-    ) -> None:
+    def __init__(self, settings: IQLSettings, *, policy: ItemHeads, q: ItemHeads, value: StateValue) -> None:
         self._settings, self._q, self._value = settings, q, value
         self._target = deepcopy(q)
-        self._mean, self._spread = torch.as_tensor(scale.mean), torch.as_tensor(scale.spread)
-        self.learned = nn.ModuleList([policy, q, value])
+        self.learned: nn.Module = nn.ModuleList([policy, q, value])
         self.acting = policy
         self.gamma, self.n_steps = settings.gamma, settings.n_steps
 
@@ -222,8 +218,8 @@ class _Implicit:
         item = batch.item[:, None, None].expand(-1, 2, 1)
         with torch.no_grad():
             q = self._target(batch.state).gather(2, item).amin(dim=(1, 2))
-            target = batch.reward + batch.discount * self.value(batch.following)
-        advantage = q - self.value(batch.state)
+            target = batch.reward + batch.discount * self._value(batch.following)
+        advantage = q - self._value(batch.state)
         share = torch.where(advantage > 0, self._settings.expectile, 1 - self._settings.expectile)
         value_loss = (share * advantage**2).mean()
         q_loss = functional.mse_loss(self._q(batch.state).gather(2, item)[..., 0], target[:, None].expand(-1, 2))
@@ -231,21 +227,8 @@ class _Implicit:
         policy_loss = -(weight * log_chance(self.acting, batch.state, batch.item)).mean()
         return value_loss + q_loss + policy_loss
 
-    def value(self, state: torch.Tensor) -> torch.Tensor:
-        """[m] of the states [m, s + 1]."""
-        standard = ((state[:, :-1] - self._mean) / self._spread).clamp(-5, 5)
-        value: torch.Tensor = self._value(standard)[:, 0]
-        return value
-
     def follow(self) -> None:
         move_target(self._target, self._q, self._settings.tau)
-
-
-def move_target(target: nn.Module, learned: nn.Module, share: float) -> None:
-    """Move the target's parameters by a share of the way to the learned ones (Polyak averaging)."""
-    with torch.no_grad():
-        for slow, fast in zip(target.parameters(), learned.parameters(), strict=True):
-            slow.lerp_(fast, share)
 
 
 def rows_of(settings: OfflineSettings, training: Training) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def train_reinforce(
 class _Learner:
     def __init__(self, training: Training, settings: ReinforceSettings, features: Features, scale: StateScale) -> None:
         self._training, self._settings, self._features, self._scale = training, settings, features, scale
-        sizes = {"hidden_size": settings.hidden_size, "embedding_size": settings.embedding_size}
+        sizes: dict[str, Any] = {"hidden_size": settings.hidden_size, "embedding_size": settings.embedding_size}
         self._policy = ItemHeads(features, scale, **sizes)
         self._behaviour = ItemHeads(features, scale, **sizes)
         networks = [*self._policy.parameters(), *self._behaviour.parameters()]

@@ -269,6 +269,7 @@ def train_q(training: Training, settings: QSettings, features: Features, scale: 
                 "scale": scale,
                 "hidden_size": settings.hidden_size,
                 "embedding_size": settings.embedding_size,
+                "centred": isinstance(settings, DQNSettings) and settings.duelling,
             },
             "optimizer_class": torch.optim.AdamW,
             "optimizer_kwargs": {"weight_decay": settings.weight_decay},

@@ -27,6 +27,7 @@ KNOWN_WORLDS = {
     "drift": "a taste grows for whatever is clicked first",
     "cold_start": "a quarter of the items are new, better than the rest and not in the log",
     "feedback_loop": "what was clicked is shown and liked more, so the log's favourites are luck",
+    "tedium": "who is shown the same kinds again leaves, so the favourite earns now and costs what would have followed",
 }
 """Name -> the difficulty that it isolates."""
 
@@ -350,6 +351,15 @@ def _feedback_loop(rng: np.random.Generator) -> tuple[World, LoggedRows]:
     return world, _joined(parts)
 
 
+def _tedium(rng: np.random.Generator) -> tuple[World, LoggedRows]:
+    order = rng.permuted(np.tile(np.arange(CATEGORIES), (USERS, 1)), axis=1)
+    taste = np.full((USERS, CATEGORIES), -3.0)
+    np.put_along_axis(taste, order[:, :4], np.array([[0.5, -0.7, -0.7, -0.7]]), axis=1)
+    leave = {"base_rate": 0.001, "repetition": 18.0}
+    world = _world(taste + rng.normal(0, 0.15, taste.shape), rng.normal(0, 0.3, ITEMS), leave=leave)
+    return world, _flown(world, _uniformly, rng)
+
+
 _MAKERS: dict[str, Callable[[np.random.Generator], tuple[World, LoggedRows]]] = {
     "position_bias": _position_bias,
     "boredom": _boredom,
@@ -357,4 +367,5 @@ _MAKERS: dict[str, Callable[[np.random.Generator], tuple[World, LoggedRows]]] = 
     "drift": _drift,
     "cold_start": _cold_start,
     "feedback_loop": _feedback_loop,
+    "tedium": _tedium,
 }

@@ -28,7 +28,7 @@ from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
 
 BANDITS = ("linucb", "epsilon_greedy", "linear_thompson", "logistic_thompson", "slate_thompson", "cascade_ucb",
            "hybrid_linucb", "neural_linear")  # fmt: skip
-VALUE_BASED = ("q_learning", "sarsa", "linear_q")
+VALUE_BASED = ("q_learning", "sarsa", "linear_q", "slate_q")
 DEEP = ("dqn", "qr_dqn", "ppo", "a2c", "sac", "td3", "maskable_ppo", "reinforce")
 OFFLINE = ("behaviour_cloning", "cql", "iql", "decision_transformer")
 META = ("maml", "anil", "meta_sgd", "reptile", "prototypical", "fine_tuned", "from_scratch")
@@ -37,6 +37,8 @@ BUDGET = {
     **dict.fromkeys(OFFLINE, 6_000),
     "maml": 1_920,
     **dict.fromkeys((*BANDITS, *VALUE_BASED), 2_400),
+    "slate_q": 4_000,
+    "bert_q": 3_000,
     "uplift": 2_400,
     "rerank:linucb": 2_400,
     "mixture": 2_400,
@@ -55,6 +57,7 @@ SMALL: dict[str, dict[str, object]] = {
     **{kind: {"num_envs": 64} for kind in (*BANDITS, *VALUE_BASED, *DEEP)},
     "neural_linear": {"num_envs": 64, "retrain_every": 1_000},
     "decision_transformer": {"width": 16, "layers": 1, "learning_rate": 0.01},
+    "bert_q": {"num_envs": 64, "adaptation": "frozen"},
     "uplift": {"num_envs": 64, "trial_steps": 2_000, "treatment_params": {"num_envs": 64}},
     "rerank:linucb": {"params": {"num_envs": 64}, "strength": 0.5},
     "multimodal": {"epochs": 6},
@@ -63,7 +66,7 @@ SMALL: dict[str, dict[str, object]] = {
     "recbole:BPR": {"epochs": 60, "options": {"train_batch_size": 256}},
 }
 EVERY = ("random", "popularity", "recent", "segment_popularity", "cooccurrence", "content", "logged", "oracle",
-         *BANDITS, *VALUE_BASED, *DEEP, *OFFLINE, *META, "recbole:EASE", "recbole:BPR", "uplift", "debiased",
+         *BANDITS, *VALUE_BASED, "bert_q", *DEEP, *OFFLINE, *META, "recbole:EASE", "recbole:BPR", "uplift", "debiased",
          "rerank:linucb", "multimodal", "mmr", "dpp", "mixture", "rules")  # fmt: skip
 ELSEWHERE = {"http": "test_remote.py", "language_model": "test_language_model.py"}
 """Kinds that need a service or a model of the test's own."""
@@ -205,7 +208,7 @@ def test_a_learning_curve_starts_at_the_untrained_policy_and_ends_far_above_rand
         assert curve[-1][1] > 1.7 * curve[0][1], curve  # without rewards, luck alone reached 1.4
 
 
-def test_learners_that_read_the_log_alone_beat_random(
+def test_learners_that_read_the_log_beat_random(
     trained: dict[str, Trained], world_and_log: tuple[World, InteractionLog]
 ) -> None:
     lanes = Lanes(training_in(*world_and_log), 256, seed=99)
@@ -220,6 +223,7 @@ def test_learners_that_read_the_log_alone_beat_random(
         "recbole:BPR",
         "uplift",
         "debiased",
+        "bert_q",
         "cql",
         "iql",
         "maml",

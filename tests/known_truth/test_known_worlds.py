@@ -43,7 +43,9 @@ class Scoring:
         return order[:, : observation.slate_size]
 
 
-def gain(known: KnownWorld, one: Scoring, other: Scoring, *, sessions: int = 1) -> tuple[float, float]:
+def gain(
+    known: KnownWorld, one: Scoring | KnowsAll, other: Scoring | KnowsAll, *, sessions: int = 1
+) -> tuple[float, float]:
     """Paired difference of the reward a session, and its standard error over users."""
     both = []
     for agent in (one, other):
@@ -96,6 +98,40 @@ def test_boredom_rewards_variety_and_punishes_the_favourite() -> None:
 
     difference, error = gain(known, Scoring(varied), Scoring(profile))
     assert difference > 3 * error
+
+
+class KnowsAll:
+    """Shows what will most likely be clicked now, less a price for repeating the categories shown lately."""
+
+    privileged = True
+
+    def __init__(self, price: float) -> None:
+        self.price = price
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        assert observation.appeal is not None
+        n, steps = len(observation), int(observation.step[0])
+        chance = np.where(observation.candidates, 1 / (1 + np.exp(-observation.appeal.astype(float))), -9)
+        recent = np.zeros((n, CATEGORIES))
+        for back in range(min(3, steps)):
+            shown = observation.history_items[:, HISTORY - (back + 1) * SLATE : HISTORY - back * SLATE]
+            recent += 0.8**back * (CATEGORY[shown][..., None] == np.arange(CATEGORIES)).mean(axis=1)
+        slates = np.zeros((n, SLATE), np.int64)
+        for place in range(SLATE):
+            best = (chance - self.price * recent[:, CATEGORY]).argmax(axis=1)
+            slates[:, place] = best
+            chance[np.arange(n), best] = -9
+            recent[np.arange(n), CATEGORY[best]] += 0.5 / SLATE
+        return slates
+
+
+def test_tedium_rewards_restraint_and_boredom_does_not() -> None:
+    """Who knows every chance of a click and is greedy: best for boredom, which passes, and not where users leave."""
+    difference, error = gain(known_world("tedium"), KnowsAll(0.3), KnowsAll(0.0))
+    assert difference > 2 + 3 * error
+    for price in (0.1, 0.3, 1.0):
+        difference, error = gain(known_world("boredom"), KnowsAll(price), KnowsAll(0.0))
+        assert difference < 3 * error
 
 
 def test_selection_bias_is_weighed_out_and_misleads_the_mean() -> None:
