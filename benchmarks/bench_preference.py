@@ -227,9 +227,12 @@ def main() -> None:
     parser.add_argument("--roles", choices=list(ROLES), nargs="+", default=list(ROLES))
     parser.add_argument("--refits", type=int, default=1, help="bootstrap refits to show")
     parser.add_argument("--members", type=int, help="members in place of the default")
+    parser.add_argument("--adaptation", default="top_layers", help="how the encoder is tuned, e.g. frozen")
     parser.add_argument("--no-hidden", action="store_true", help="leave the hidden items out")
     args = parser.parse_args()
-    settings = PreferenceSettings() if args.members is None else PreferenceSettings(members=args.members)
+    settings = PreferenceSettings.model_validate(
+        {"adaptation": args.adaptation, **({} if args.members is None else {"members": args.members})}
+    )
     log = load_dataset(DataSettings(source="ml-100k"), Path())
     cache = default_cache_folder() / "encodings"
     for seed in args.seeds:
