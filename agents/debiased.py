@@ -95,18 +95,12 @@ class Debiased(Ranking):
         return out
 
     def _taste(self, observation: Observation, looked: Floats, rows: slice) -> Floats:
-        items = observation.history_items[rows]
-        there = items >= 0
-        safe = np.where(there, items, 0)
-        surprise = observation.history_feedback[rows] - self._mean - self._bias[safe]
-        trust = self._weight[safe] * there * looked
-        precision = np.full(1 + self._vectors.shape[1], self.settings.reg)
-        _, taste = fold_in(
-            self._vectors[safe].astype(np.float32),
-            trust.astype(np.float32),
-            surprise.astype(np.float32),
-            precision.astype(np.float32),
-        )
+        items = np.ascontiguousarray(observation.history_items[rows])
+        surprise = observation.history_feedback[rows] - self._mean - self._bias[items]  # of no weight where empty
+        trust = self._weight[items] * (items >= 0) * looked
+        precision = np.full(1 + self._vectors.shape[1], self.settings.reg, np.float32)
+        table = self._vectors.astype(np.float32)
+        _, taste = fold_in(items, trust.astype(np.float32), surprise.astype(np.float32), table, precision)
         return taste.astype(np.float64)
 
 

@@ -6,8 +6,9 @@ inner product of a user's and an item's block, so that all items are scored for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,11 +65,13 @@ class UserBlocks:
         """[n, 4] features that are the same for all items, in the order of USER_NAMES."""
         return np.stack([self.level, self.like_share, self.history, self.step], axis=1)
 
+    def pair_blocks(self) -> tuple[F32, ...]:
+        """User block [n, k] of each pair feature, in the order of PAIR_NAMES."""
+        return self.taste, self.content, self.categories, self.recent
+
     def state(self) -> F32:
         """[n, s] everything of a user, for a network."""
-        return np.concatenate(
-            [self.user_features(), self.taste, self.content, self.categories, self.recent], axis=1, dtype=np.float32
-        )
+        return np.concatenate([self.user_features(), *self.pair_blocks()], axis=1, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,17 @@ class Features:
     pair_scale: F32
     window: int
     horizon: int
+    _pair_items: tuple[F32, ...] = field(init=False, repr=False, compare=False)
+    _items: F32 = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        blocks = zip((self.vectors, self.content, self.categories, self.categories), self.pair_scale, strict=True)
+        object.__setattr__(self, "_pair_items", tuple((block / scale).astype(np.float32) for block, scale in blocks))
+        items = [self.like_rate[:, None] / 0.15, self.popularity[:, None], self.content]
+        object.__setattr__(self, "_items", np.concatenate(items, axis=1))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, one.name) for one in fields(self) if one.init)
 
     @property
     def n_items(self) -> int:
@@ -106,22 +120,20 @@ class Features:
 
     def users(self, observation: Observation) -> UserBlocks:
         """Blocks of the users of an observation."""
-        items = observation.history_items
+        items = np.ascontiguousarray(observation.history_items)
         there = items >= 0  # [n, H]
-        safe = np.where(there, items, 0)
         liked = np.where(there, observation.history_feedback, 0).astype(np.float32)
         trust = np.where(liked > 0, 1, attention(observation)).astype(np.float32) * there
-        surprise = observation.history_feedback - self.mean - self.like_rate[safe]
-        level, taste = fold_in(self.vectors[safe], trust, surprise.astype(np.float32), self.precision)
+        surprise = observation.history_feedback - self.mean - self.like_rate[items]  # of no weight where empty
+        level, taste = fold_in(items, trust, surprise.astype(np.float32), self.vectors, self.precision)
         sign = _shares(liked) - _shares(trust - liked)  # [n, H]
-        newest = slice(-self.window, None)
-        recent = _shares(there[:, newest].astype(np.float32))
+        newest = np.ascontiguousarray(items[:, -self.window :])
         return UserBlocks(
             level=level,
             taste=taste,
-            content=_weighted(sign, self.content[safe]),
-            categories=_weighted(sign, self.categories[safe]),
-            recent=_weighted(recent, self.categories[safe[:, newest]]),
+            content=_weighted(items, sign, self.content),
+            categories=_weighted(items, sign, self.categories),
+            recent=_weighted(newest, _shares((newest >= 0).astype(np.float32)), self.categories),
             like_share=liked.sum(axis=1) / np.maximum(trust.sum(axis=1), 1),
             history=(np.log1p(there.sum(axis=1)) / 4).astype(np.float32),
             step=(observation.step / self.horizon).astype(np.float32),
@@ -129,13 +141,11 @@ class Features:
 
     def pair_blocks(self, users: UserBlocks) -> tuple[tuple[F32, F32], ...]:
         """(user block [n, k], item block [I, k]) of each pair feature; their product has unit standard deviation."""
-        blocks = (users.taste, users.content, users.categories, users.recent)
-        return tuple(zip(blocks, self.pair_item_blocks(), strict=True))
+        return tuple(zip(users.pair_blocks(), self.pair_item_blocks(), strict=True))
 
     def pair_item_blocks(self) -> tuple[F32, ...]:
-        """Item block [I, k] of each pair feature."""
-        blocks = (self.vectors, self.content, self.categories, self.categories)
-        return tuple((block / scale).astype(np.float32) for block, scale in zip(blocks, self.pair_scale, strict=True))
+        """Item block [I, k] of each pair feature; not to be written to."""
+        return self._pair_items
 
     def pair_slices(self) -> tuple[slice, ...]:
         """Where each pair feature's user block stands in `UserBlocks.state`."""
@@ -143,8 +153,8 @@ class Features:
         return tuple(slice(int(low), int(high)) for low, high in pairwise(ends))
 
     def item_features(self) -> F32:
-        """[I, 2 + p] features of items alone: ITEM_NAMES, then the content directions."""
-        return np.concatenate([self.like_rate[:, None] / 0.15, self.popularity[:, None], self.content], axis=1)
+        """[I, 2 + p] features of items alone, ITEM_NAMES, then the content directions; not to be written to."""
+        return self._items
 
 
 def fit_features(training: Training, *, content_size: int = 16, learned_size: int = 8) -> Features:
@@ -225,24 +235,24 @@ def main_directions(vectors: F32, size: int) -> F32:
     return (reduced / np.sqrt((reduced**2).sum(axis=1).mean())).astype(np.float32)
 
 
-def fold_in(vectors: F32, trust: F32, surprise: F32, precision: F32) -> tuple[F32, F32]:
+def fold_in(items: NDArray[np.int64], trust: F32, surprise: F32, table: F32, precision: F32) -> tuple[F32, F32]:
     """Level [n] and taste [n, r] of users in closed form: ridge regression of surprise on the items' vectors.
 
     Args:
-        vectors: [n, H, r] vectors of the items in the history.
-        trust: [n, H] weight of each; 0 for an empty place.
+        items: [n, H] items of the history; -1 is empty.
+        trust: [n, H] weight of each.
         surprise: [n, H] feedback less what the item's like rate would say.
-        precision: [1 + r] prior precision of the level and each coefficient, in rows.
+        table: [I, r] vectors of the items.
+        precision: [1 + r] prior precision of the level and each coefficient, in rows, above 0.
     """
-    n, length, size = vectors.shape
-    design = np.empty((n, length, 1 + size), np.float32)
-    design[..., 0] = 1.0
-    design[..., 1:] = vectors
-    weighted = design * trust[..., None]
-    gram = weighted.transpose(0, 2, 1) @ design + np.diag(precision)
-    right = weighted.transpose(0, 2, 1) @ surprise[..., None]
-    solved = np.linalg.solve(gram, right)[..., 0]
-    return solved[:, 0], solved[:, 1:]
+    from agents.folding import ridge  # numba is slow to import, and who lists agents folds nobody in
+
+    size = len(precision)
+    wide = -(-(size + 1) // 16) * 16
+    out = np.empty((len(items), size), np.float32)
+    ridge(items, trust, surprise, table, precision, np.empty((size, wide), np.float32), np.empty((1, wide), np.float32),
+          out)  # fmt: skip
+    return out[:, 0], out[:, 1:]
 
 
 def _precision(content_size: int, learned_size: int) -> F32:
@@ -312,9 +322,13 @@ def _shares(weight: F32) -> F32:
     return weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
 
 
-def _weighted(weight: F32, vectors: F32) -> F32:
-    """Weighted sums over the history: [n, H] with [n, H, d] is [n, d]."""
-    return np.einsum("nh,nhd->nd", weight, vectors, optimize=True).astype(np.float32)
+def _weighted(items: NDArray[np.int64], weight: F32, table: F32) -> F32:
+    """[n, d] sums of the table rows [I, d] of the items [n, H] by their weights [n, H]; an item of -1 is empty."""
+    from agents.folding import weighted_sums
+
+    out = np.empty((len(items), table.shape[1]), np.float32)
+    weighted_sums(items, weight, table, out)
+    return out
 
 
 def _unit_rows(matrix: F32) -> F32:

@@ -7,8 +7,8 @@ in `agents.sb3_proto`; a trained agent holds its network as plain arrays, so act
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,14 @@ class Proto:
 
     features: Features
     scale: StateScale
+    _items: F32 = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        blocks = (*self.features.pair_item_blocks(), self.features.item_features())
+        object.__setattr__(self, "_items", np.concatenate(blocks, axis=1))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.features, self.scale)
 
     @property
     def size(self) -> int:
@@ -44,12 +52,10 @@ class Proto:
 
     def scores(self, users: UserBlocks, action: F32) -> F32:
         """[n, I] nearness of the items to the proto-actions [n, size]."""
-        blocks = self.features.pair_blocks(users)
-        left = [block * action[:, j, None] for j, (block, _) in enumerate(blocks)]
-        right = [block for _, block in blocks]
+        blocks = users.pair_blocks()
+        left = [block * action[:, j, None] for j, block in enumerate(blocks)]
         left.append(action[:, len(blocks) :])
-        right.append(self.features.item_features())
-        return np.concatenate(left, axis=1) @ np.concatenate(right, axis=1).T
+        return np.concatenate(left, axis=1) @ self._items.T
 
 
 class ProtoSettings(BaseModel):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import pickle
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,15 @@ def features(world_and_log: tuple[World, InteractionLog]) -> Features:
 
 def test_the_fold_in_is_the_ridge_regression_of_each_users_rows() -> None:
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((5, 9, 3)).astype(np.float32)
+    table = rng.standard_normal((20, 3)).astype(np.float32)
+    items = rng.integers(0, 20, (5, 9))
+    vectors = table[items]
+    items[2, :2] = -1
     trust = rng.random((5, 9)).astype(np.float32)
     trust[2, :4] = 0.0  # empty places
     surprise = rng.standard_normal((5, 9)).astype(np.float32)
     precision = np.array([2.0, 5.0, 0.5, 1.0], np.float32)
-    level, taste = fold_in(vectors, trust, surprise, precision)
+    level, taste = fold_in(items, trust, surprise, table, precision)
     for user in range(5):
         design = np.concatenate([np.ones((9, 1)), vectors[user]], axis=1) * np.sqrt(trust[user])[:, None]
         augmented = np.concatenate([design, np.diag(np.sqrt(precision))])
@@ -120,7 +124,7 @@ def test_content_directions_do_not_depend_on_where_or_how_far_the_vectors_lie(
 
 
 def tables(features: Features) -> dict[str, Any]:
-    return {name: getattr(features, name) for name in Features.__slots__}
+    return {one.name: getattr(features, one.name) for one in fields(Features) if one.init}
 
 
 def test_features_read_nothing_of_the_world(world_and_log: tuple[World, InteractionLog]) -> None:
@@ -170,3 +174,21 @@ def test_an_agent_learns_the_same_when_what_it_may_not_see_of_its_own_world_chan
     rng = np.random.default_rng
     assert one.curve == other.curve
     assert np.array_equal(one.agent.act(observation, rng(0)), other.agent.act(observation, rng(0)))
+
+
+def test_what_is_kept_of_users_and_items_is_not_stored_twice_and_comes_back(features: Features) -> None:
+    again = pickle.loads(pickle.dumps(features))
+    assert all(np.array_equal(tables(features)[name], tables(again)[name]) for name in tables(features))
+    assert all(np.array_equal(a, b) for a, b in zip(features.pair_item_blocks(), again.pair_item_blocks(), strict=True))
+    assert (
+        len(pickle.dumps(features)) < 1.2 * sum(np.asarray(table).nbytes for table in tables(features).values()) + 2_000
+    )
+
+
+def test_a_user_comes_to_the_same_whoever_else_is_asked_about(
+    features: Features, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    observation = observed(world_and_log[0], 7)
+    everyone = features.users(observation).state()
+    for user in range(7):
+        assert np.array_equal(features.users(rows_of(observation, np.array([user]))).state()[0], everyone[user])
