@@ -95,12 +95,14 @@ class Debiased(Ranking):
         return out
 
     def _taste(self, observation: Observation, looked: Floats, rows: slice) -> Floats:
+        from agents.folding import design_of
+
         items = np.ascontiguousarray(observation.history_items[rows])
         surprise = observation.history_feedback[rows] - self._mean - self._bias[items]  # of no weight where empty
         trust = self._weight[items] * (items >= 0) * looked
         precision = np.full(1 + self._vectors.shape[1], self.settings.reg, np.float32)
-        table = self._vectors.astype(np.float32)
-        _, taste = fold_in(items, trust.astype(np.float32), surprise.astype(np.float32), table, precision)
+        design = design_of(self._vectors.astype(np.float32))
+        _, taste = fold_in(items, trust.astype(np.float32), surprise.astype(np.float32), design, precision)
         return taste.astype(np.float64)
 
 

@@ -82,7 +82,7 @@ class Features:
         mean: like rate of the train rows.
         like_rate: [I] shrunk like rate of the item less the mean.
         popularity: [I] log(1 + likes), standardised.
-        vectors: [I, r] content vector beside a vector learned from who liked what.
+        vectors: [I, r] the content directions beside a vector learned from who liked what.
         content: [I, p] main directions of the content vectors, mean square length 1.
         categories: [I, C] categories, unit length; the content directions where the catalogue names no categories.
         precision: [1 + r] prior precision of a user's level and taste, in rows.
@@ -103,8 +103,12 @@ class Features:
     horizon: int
     _pair_items: tuple[F32, ...] = field(init=False, repr=False, compare=False)
     _items: F32 = field(init=False, repr=False, compare=False)
+    _design: F32 = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        from agents.folding import design_of  # numba is slow to import, and who lists agents folds nobody in
+
+        object.__setattr__(self, "_design", design_of(self.vectors))
         blocks = zip((self.vectors, self.content, self.categories, self.categories), self.pair_scale, strict=True)
         object.__setattr__(self, "_pair_items", tuple((block / scale).astype(np.float32) for block, scale in blocks))
         items = [self.like_rate[:, None] / 0.15, self.popularity[:, None], self.content]
@@ -125,7 +129,7 @@ class Features:
         liked = np.where(there, observation.history_feedback, 0).astype(np.float32)
         trust = np.where(liked > 0, 1, attention(observation)).astype(np.float32) * there
         surprise = observation.history_feedback - self.mean - self.like_rate[items]  # of no weight where empty
-        level, taste = fold_in(items, trust, surprise.astype(np.float32), self.vectors, self.precision)
+        level, taste = fold_in(items, trust, surprise.astype(np.float32), self._design, self.precision)
         sign = _shares(liked) - _shares(trust - liked)  # [n, H]
         newest = np.ascontiguousarray(items[:, -self.window :])
         return UserBlocks(
@@ -235,23 +239,22 @@ def main_directions(vectors: F32, size: int) -> F32:
     return (reduced / np.sqrt((reduced**2).sum(axis=1).mean())).astype(np.float32)
 
 
-def fold_in(items: NDArray[np.int64], trust: F32, surprise: F32, table: F32, precision: F32) -> tuple[F32, F32]:
+def fold_in(items: NDArray[np.int64], trust: F32, surprise: F32, design: F32, precision: F32) -> tuple[F32, F32]:
     """Level [n] and taste [n, r] of users in closed form: ridge regression of surprise on the items' vectors.
 
     Args:
         items: [n, H] items of the history; -1 is empty.
         trust: [n, H] weight of each.
         surprise: [n, H] feedback less what the item's like rate would say.
-        table: [I, r] vectors of the items.
+        design: [I, w] vectors of the items, from `agents.folding.design_of`.
         precision: [1 + r] prior precision of the level and each coefficient, in rows, above 0.
     """
-    from agents.folding import ridge  # numba is slow to import, and who lists agents folds nobody in
+    from agents.folding import ridge
 
-    size = len(precision)
-    wide = -(-(size + 1) // 16) * 16
-    out = np.empty((len(items), size), np.float32)
-    ridge(items, trust, surprise, table, precision, np.empty((size, wide), np.float32), np.empty((1, wide), np.float32),
-          out)  # fmt: skip
+    wide = design.shape[1]
+    out = np.empty((len(items), len(precision)), np.float32)
+    gram, right = np.empty((wide, wide), np.float32), np.empty((1, wide), np.float32)
+    ridge(items, trust, surprise, design, precision, gram, right, out)
     return out[:, 0], out[:, 1:]
 
 

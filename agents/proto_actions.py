@@ -7,8 +7,8 @@ in `agents.sb3_proto`; a trained agent holds its network as plain arrays, so act
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agents.base import Observation, Training
 from agents.deep_rl import Layers, StateScale
-from agents.features import PAIR_NAMES, Features, UserBlocks, fit_features
-from agents.slates import greedy_probabilities, top_slates
+from agents.features import ITEM_NAMES, PAIR_NAMES, Features, UserBlocks, fit_features
+from agents.slates import certain
+
+if TYPE_CHECKING:
+    from simulator.users import ItemScorer
 
 F32 = NDArray[np.float32]
 
@@ -36,11 +39,14 @@ class Proto:
 
     features: Features
     scale: StateScale
-    _items: F32 = field(init=False, repr=False, compare=False)
+    _scorer: ItemScorer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        blocks = (*self.features.pair_item_blocks(), self.features.item_features())
-        object.__setattr__(self, "_items", np.concatenate(blocks, axis=1))
+        from simulator.users import ItemScorer  # numba is slow to import, and who lists agents ranks nothing
+
+        f = self.features
+        own = f.item_features()[:, : len(ITEM_NAMES)]
+        object.__setattr__(self, "_scorer", ItemScorer(np.concatenate([f.vectors, f.categories, own], axis=1)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.features, self.scale)
@@ -50,12 +56,22 @@ class Proto:
         """Dimensions of the proto-action."""
         return len(PAIR_NAMES) + self.features.item_features().shape[1]
 
-    def scores(self, users: UserBlocks, action: F32) -> F32:
-        """[n, I] nearness of the items to the proto-actions [n, size]."""
-        blocks = users.pair_blocks()
-        left = [block * action[:, j, None] for j, block in enumerate(blocks)]
-        left.append(action[:, len(blocks) :])
-        return np.concatenate(left, axis=1) @ self._items.T
+    def nearest(self, users: UserBlocks, action: F32, observation: Observation) -> NDArray[np.int64]:
+        """[n, K] candidates nearest to the proto-actions [n, size], nearest first; -1 where there are no more."""
+        from simulator.users import pack_mask
+
+        f, pairs = self.features, len(PAIR_NAMES)
+        width = f.content.shape[1]
+        taste, content, categories, recent = (action[:, :pairs] / f.pair_scale).T[:, :, None]  # [n, 1] each
+        own, directions = action[:, pairs : pairs + len(ITEM_NAMES)], action[:, pairs + len(ITEM_NAMES) :]
+        # Several features read the same columns of the items, which are multiplied once: content is the first part of
+        # the vectors, and categories are read twice.
+        of_vectors = taste * users.taste
+        of_vectors[:, :width] += content * users.content + directions
+        of_categories = categories * users.categories + recent * users.recent
+        point = np.concatenate([of_vectors, of_categories, own], axis=1)
+        blocked = None if observation.candidates is None else pack_mask(~observation.candidates)
+        return self._scorer.top_k(point, observation.slate_size, blocked=blocked)
 
 
 class ProtoSettings(BaseModel):
@@ -143,17 +159,16 @@ class ProtoAgent:
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The K candidates nearest to the mean proto-action."""
-        return top_slates(self._scores(observation), observation)
-
-    def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
-        """One for the candidate nearest to the mean proto-action."""
-        return greedy_probabilities(self._scores(observation), observation)
-
-    def _scores(self, observation: Observation) -> F32:
         assert self.proto is not None, "fit comes before act"
         assert self.mean is not None, "fit comes before act"
         users = self.proto.features.users(observation)
-        return self.proto.scores(users, self.mean(self.proto.scale(users)))
+        return self.proto.nearest(users, self.mean(self.proto.scale(users)), observation)
+
+    def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
+        """One for the candidate nearest to the mean proto-action."""
+        assert self.proto is not None, "fit comes before act"
+        first = self.act(replace(observation, slate_size=1), np.random.default_rng(0))[:, 0]
+        return certain(first, self.proto.features.n_items)
 
 
 class PPO(ProtoAgent):

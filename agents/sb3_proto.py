@@ -28,7 +28,6 @@ from agents.proto_actions import (
     TD3Settings,
 )
 from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length
-from agents.slates import top_slates
 from agents.train_world import Act, Lanes
 
 BOUND = 10.0
@@ -46,7 +45,7 @@ def train_proto(training: Training, settings: ProtoSettings, proto: Proto, *, bu
 
             def choose(observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
                 users = proto.features.users(observation)
-                return top_slates(proto.scores(users, network(proto.scale(users))), observation)
+                return proto.nearest(users, network(proto.scale(users)), observation)
 
             return choose
 
@@ -60,7 +59,7 @@ def proto_lanes(training: Training, settings: ProtoSettings, proto: Proto) -> SB
     bound = 1.0 if isinstance(settings, OffPolicySettings) else BOUND
 
     def slates(actions: NDArray[Any], users: UserBlocks, observation: Observation) -> NDArray[np.int64]:
-        return top_slates(proto.scores(users, actions), observation)
+        return proto.nearest(users, actions, observation)
 
     return SB3Lanes(
         Lanes(training, settings.num_envs, seed=training.seed),

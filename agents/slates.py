@@ -56,8 +56,12 @@ def masked(scores: NDArray[np.floating], observation: Observation, rows: slice =
 
 def greedy_probabilities(scores: NDArray[np.floating], observation: Observation) -> NDArray[np.float64]:
     """Chances of the first position [n, I] for an agent that shows the best first: one, for that item."""
-    first = top_slates(scores, observation)[:, 0]
-    out = np.zeros((len(observation), scores.shape[-1]))
+    return certain(top_slates(scores, observation)[:, 0], scores.shape[-1])
+
+
+def certain(first: NDArray[np.int64], n_items: int) -> NDArray[np.float64]:
+    """Chances [n, I] of one for each user's item [n]; none where it is -1."""
+    out = np.zeros((len(first), n_items))
     there = np.flatnonzero(first >= 0)
     out[there, first[there]] = 1.0
     return out

@@ -100,8 +100,8 @@ def shown_places(slates: NDArray[np.int64], candidates: NDArray[np.bool_]) -> ND
     """The slates [n, K] with -1 where an item is no candidate or stood further up already."""
     n, slate_size = slates.shape
     allowed = (slates >= 0) & candidates[np.arange(n)[:, None], np.maximum(slates, 0)]
-    for place in range(1, slate_size):
-        allowed[:, place] &= (slates[:, :place] != slates[:, place, None]).all(axis=1)
+    before = np.tri(slate_size, k=-1, dtype=bool)
+    allowed &= ~((slates[:, :, None] == slates[:, None, :]) & before).any(axis=2)
     return np.where(allowed, slates, -1)
 
 

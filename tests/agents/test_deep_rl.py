@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -141,16 +143,24 @@ def test_a_proto_action_shows_the_items_that_it_points_at(
 ) -> None:
     """An action along one feature ranks by that feature: here like rate, then popularity, then taste."""
     proto = Proto(features, StateScale.of(features, training_in(*world_and_log)))
-    users = features.users(observed(world_and_log[0]))
+    seen = replace(observed(world_and_log[0]), candidates=None, slate_size=3)
+    users = features.users(seen)
     action = np.zeros((len(users.level), proto.size), np.float32)
-    for number, expected in ((4, features.like_rate), (5, features.popularity)):
+    for number, feature in ((4, features.like_rate), (5, features.popularity)):
         action[:] = 0
         action[:, number] = 2.0
-        assert np.array_equal(proto.scores(users, action).argmax(axis=1), np.full(len(action), expected.argmax()))
+        expected = np.argsort(-feature, kind="stable")[:3]
+        assert np.array_equal(proto.nearest(users, action, seen), np.tile(expected, (len(action), 1)))
     action[:] = 0
     action[:, 0] = 1.0
+    taste = users.taste @ features.vectors.T
+    shown = proto.nearest(users, action, seen)
+    assert np.allclose(np.take_along_axis(taste, shown, axis=1), -np.sort(-taste, axis=1)[:, :3], atol=1e-4)
+    some = np.random.default_rng(0).random(taste.shape) < 0.3
+    shown = proto.nearest(users, action, replace(seen, candidates=some))
+    assert np.take_along_axis(some, shown, axis=1).all()
     assert np.allclose(
-        proto.scores(users, action), users.taste @ features.vectors.T / features.pair_scale[0], atol=1e-4
+        np.take_along_axis(taste, shown, axis=1), -np.sort(-np.where(some, taste, -np.inf), axis=1)[:, :3], atol=1e-4
     )
 
 

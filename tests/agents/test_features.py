@@ -21,6 +21,7 @@ from agents.features import (
     fold_in,
     newest_rows,
 )
+from agents.folding import design_of
 from agents.loading import AgentSettings, train
 from simulator.env import WindtunnelVectorEnv
 from simulator.log import InteractionLog
@@ -48,7 +49,7 @@ def test_the_fold_in_is_the_ridge_regression_of_each_users_rows() -> None:
     trust[2, :4] = 0.0  # empty places
     surprise = rng.standard_normal((5, 9)).astype(np.float32)
     precision = np.array([2.0, 5.0, 0.5, 1.0], np.float32)
-    level, taste = fold_in(items, trust, surprise, table, precision)
+    level, taste = fold_in(items, trust, surprise, design_of(table), precision)
     for user in range(5):
         design = np.concatenate([np.ones((9, 1)), vectors[user]], axis=1) * np.sqrt(trust[user])[:, None]
         augmented = np.concatenate([design, np.diag(np.sqrt(precision))])
