@@ -7,7 +7,7 @@ in `agents.sb3_proto`; a trained agent holds its network as plain arrays, so act
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -130,7 +130,7 @@ class TD3Settings(OffPolicySettings):
     """Parameters of TD3."""
 
     action_noise: float = Field(
-        default=0.3, ge=0, description="standard deviation of exploration, in half-widths of the action's range"
+        default=0.5, ge=0, description="standard deviation of exploration, in half-widths of the action's range"
     )
     policy_delay: int = Field(default=2, ge=1, description="updates of the critics for each of the policy")
     target_policy_noise: float = Field(
@@ -167,8 +167,7 @@ class ProtoAgent:
     def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
         """One for the candidate nearest to the mean proto-action."""
         assert self.proto is not None, "fit comes before act"
-        first = self.act(replace(observation, slate_size=1), np.random.default_rng(0))[:, 0]
-        return certain(first, self.proto.features.n_items)
+        return certain(self.act(observation, np.random.default_rng(0))[:, 0], self.proto.features.n_items)
 
 
 class PPO(ProtoAgent):
