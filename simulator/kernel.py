@@ -479,7 +479,7 @@ _LEVELS = np.float32(256.0)
 _SQRT_HALF, _LN2 = np.float32(0.70710678), np.float32(0.69314718)
 
 
-@njit(inline="always", **PLAIN)
+@njit(**PLAIN)
 def exp32(x: np.float32) -> np.float32:
     """exp(x) for |x| <= 80 by Cephes' polynomial, as in `sigma`."""
     x = x if x > -_FAR else -_FAR
@@ -492,7 +492,7 @@ def exp32(x: np.float32) -> np.float32:
     return (y * r * r + r + _ONE) * power
 
 
-@njit(inline="always", **PLAIN)
+@njit(**PLAIN)
 def log32(x: np.float32) -> np.float32:
     """log(x) for x >= 1 within 1e-6, by the series of atanh: no libm, so the same everywhere."""
     exponent = _ZERO
@@ -505,7 +505,7 @@ def log32(x: np.float32) -> np.float32:
     return np.float32(2.0) * s * series + exponent * _LN2
 
 
-@njit(inline="always", **PLAIN)
+@njit(**PLAIN)
 def _has(start: I64, item: I64, row: np.uint64, wanted: np.int64) -> bool:
     """Whether a rising ragged row holds a number."""
     low, high = start[row], start[row + _1]
@@ -560,7 +560,7 @@ def _choose(flat: F32, examined: U64, begin: int, end: int, uniform: np.float32,
     return chosen
 
 
-@njit(inline="always", **PLAIN)
+@njit(**PLAIN)
 def _follow(user: np.uint64, k: int, z: np.float32, bits: np.uint64, extra: Extra) -> None:
     """Behaviours after a click at place k with logit z; bits: those of the place."""
     for h in range(extra.heads.shape[0]):
@@ -578,7 +578,7 @@ def _follow(user: np.uint64, k: int, z: np.float32, bits: np.uint64, extra: Extr
             extra.after[user, k, h] = extra.levels[h, 1, place]
 
 
-@njit(inline="always", **PLAIN)
+@njit(**PLAIN)
 def _boring(groups: U32, traits: F32, row: np.uint64, user: np.uint64, extra: Extra) -> np.float32:
     """Share of the item's categories that bore the user."""
     share = _ZERO

@@ -71,7 +71,7 @@ def _step_users(boredom: float) -> None:
     env = WindtunnelVectorEnv(world, 8)
     env.reset(seed=1)
     env.step(slate)
-    if not boredom:
+    if boredom:
         users.observe().candidates()
         users.appeal()
 
