@@ -116,13 +116,16 @@ class Usage:
         requests: questions put to the model.
         cached: questions answered from the cache.
         tokens_in, tokens_out: tokens of the questions put and of their answers.
-        cost: money, by the prices of the settings.
+        kept_in, kept_out: tokens of the questions answered from the cache, when they were put.
+        cost: money for the questions put, by the prices of the settings.
     """
 
     requests: int = 0
     cached: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    kept_in: int = 0
+    kept_out: int = 0
     cost: float = 0.0
 
 
@@ -207,6 +210,8 @@ class LanguageModel(Wrapping):
             write_atomically(path, lambda part: _write(part, json.dumps(kept)))
         else:
             self.usage.cached += 1
+            self.usage.kept_in += answer.tokens_in
+            self.usage.kept_out += answer.tokens_out
         named = [place for place in dict.fromkeys(answer.order) if 0 <= place < len(texts)]
         return named + [place for place in range(len(texts)) if place not in set(named)]
 
@@ -232,8 +237,19 @@ class LanguageModel(Wrapping):
                 answer = Answer(numbers_in(said, len(texts)), tokens_in, tokens_out)
         usage.tokens_in += answer.tokens_in
         usage.tokens_out += answer.tokens_out
-        usage.cost += (answer.tokens_in * settings.price_in + answer.tokens_out * settings.price_out) / 1000
+        usage.cost += self._price(answer.tokens_in, answer.tokens_out)
         return answer
+
+    def _price(self, tokens_in: int, tokens_out: int) -> float:
+        return (tokens_in * self.settings.price_in + tokens_out * self.settings.price_out) / 1000
+
+    def account(self) -> str:
+        """What its questions take, in words: the same whether they were put or answered from the cache."""
+        usage = self.usage
+        tokens = usage.tokens_in + usage.kept_in, usage.tokens_out + usage.kept_out
+        price = self._price(*tokens)
+        questions = f"{usage.requests + usage.cached:,} questions, {tokens[0]:,} tokens in and {tokens[1]:,} out"
+        return questions + (f", {price:.2f} by its prices where no answer was kept" if price else "")
 
     def _from_endpoint(self, asked: str) -> Answer:
         settings = self.settings

@@ -79,6 +79,7 @@ class Judged:
         first: the sessions in B_1, for the log on disk.
         staying: the same where nobody leaves; of the first training alone, else None.
         flipped: attribute -> what each of its flips did; of the first training alone.
+        account: what its answers took, as it says itself; empty where it says nothing.
     """
 
     flights: tuple[Flight, ...]
@@ -88,6 +89,7 @@ class Judged:
     first: Sessions
     staying: Sessions | None = None
     flipped: Mapping[str, tuple[Flipped, ...]] = field(default_factory=dict)
+    account: str = ""
 
 
 def fly_course(
@@ -155,7 +157,10 @@ def fly_course(
                 Flipped(flip.values, flip.shift.by, tuple(once(*case) for case in flip.cases(agent, course.worlds[0])))
                 for flip in flips
             )
-    return Judged(tuple(flights), claimed, swept, slates, first, staying, flipped)
+    account = getattr(agent, "account", None)
+    return Judged(
+        tuple(flights), claimed, swept, slates, first, staying, flipped, "" if account is None else str(account())
+    )
 
 
 def fly_all(

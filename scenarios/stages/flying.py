@@ -240,6 +240,7 @@ def check_flights(
             f"no {what}: {found[name].why}" for what, found in missing.items() if isinstance(found.get(name), Failure)
         )
         + (LEARNS_ON,) * any(learns_online(one.agent) for one in trained[name])
+        + tuple(dict.fromkeys(f"flown by {one.account}" for one in judged[name] if one.account))
         for name in judged
     }
     return Flown(

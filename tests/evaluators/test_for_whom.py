@@ -6,6 +6,7 @@ left out of the groups.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,9 +38,13 @@ class Showing:
     """Shows the same items to everyone; `reads`: turned round for users whose first feature is set."""
 
     def __init__(self, scores: NDArray[np.floating], *, reads: bool = False) -> None:
-        self.scores, self.reads = scores, reads
+        self.scores, self.reads, self.asked = scores, reads, 0
+
+    def account(self) -> str:
+        return f"{self.asked} questions" if self.reads else ""
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        self.asked += 1
         sign = (
             np.where(observation.user_features[:, :1] > 0, -1.0, 1.0) if self.reads else np.ones((len(observation), 1))
         )
@@ -103,6 +108,14 @@ def sections(flown: Flown, **fairness: Any) -> dict[str, dict[str, Any]]:
     kinds = {name: f"file.py:{name}" for name in judged} | {"fair": "rerank:file.py:blind"}
     whom = ForWhom(population, judged, flights, evaluate, "popularity", gaps, kinds, np.random.SeedSequence(1))
     return {name: whom.section(name) for name in judged}
+
+
+def test_what_an_agent_says_that_its_answers_took_is_kept_with_its_flights(flown: Flown) -> None:
+    _, judged, _ = flown
+    said = judged["reads"][0].account
+    assert re.fullmatch(r"\d+ questions", said)
+    assert int(said.split()[0]) >= 2 * 6  # two worlds, six slates in each
+    assert judged["blind"][0].account == ""
 
 
 @pytest.fixture(scope="module")
