@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from evaluators.estimate import Estimate
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made
 from evaluators.intervals import recentred_interval
-from simulator.log import InteractionLog, Split
+from simulator.log import Histories, InteractionLog, Split
 
 if TYPE_CHECKING:
     from simulator.world import World
@@ -119,12 +119,15 @@ def replayed_sessions(
 def flown_sessions(
     world: World, log: InteractionLog, split: Split, users: Ints, rng: np.random.Generator, *, seed: int
 ) -> tuple[SessionTable, SessionTable] | str:
-    """Whole sessions of unseen rows, and as many that the world flies for the same users; or why there are none.
+    """How long the sessions last that reach into unseen rows, and as many that the world flies; or why there are none.
 
     A simulated session is shown the slates of the logged one, and when it outlasts it, slates drawn from all of these
-    sessions: so what is shown is the log's own, and how long users stay and what they click is the simulator's. Both
-    sides are cut at the world's horizon. A session that begins in an early row, or may go on after the log's end, is
-    left out.
+    sessions: so what is shown is the log's own, and how long users stay is the simulator's. Items met before may be
+    shown again, as the log does. Both sides are cut at the world's horizon.
+
+    The session in which a user's late rows begin is taken whole. Counted back from a user's end until so many rows are
+    covered, sessions are as long as any (Wald, 1944); without that one, which is rather a long one, they would be too
+    short. No fit of leaving has seen its end. A session that may go on after the log's end is left out.
 
     Args:
         world: a judge world.
@@ -148,14 +151,14 @@ def flown_sessions(
     impression = log.impression[rows]
     begins = np.flatnonzero(np.r_[True, (impression[1:] != impression[:-1]) | (session[1:] != session[:-1])])
     size = np.diff(np.r_[begins, len(rows)])
-    whole = np.bincount(session, ~split.late[rows]) == 0
+    reaches = np.bincount(session, split.late[rows]) > 0
     if log.session is None:
         last = np.flatnonzero(np.r_[session[1:] != session[:-1], True])
-        whole &= log.time.max() - log.time[rows][last] > SESSION_GAP_SECONDS
-    chosen = np.flatnonzero(whole)[:MOST_FLOWN]
+        reaches &= log.time.max() - log.time[rows][last] > SESSION_GAP_SECONDS
+    chosen = np.flatnonzero(reaches)[:MOST_FLOWN]
     n_users = len(np.unique(log.user[rows][np.isin(session, chosen)]))
     if n_users < FEWEST_USERS:
-        return f"{len(chosen)} whole sessions of {n_users} users are in unseen rows; needs {FEWEST_USERS} users"
+        return f"{len(chosen)} sessions of {n_users} users reach into unseen rows; needs {FEWEST_USERS} users"
     ours = np.flatnonzero(np.isin(session[begins], chosen))  # slates
     width = int(size[ours].max())
     # Places behind a slate's end repeat its first item, which leaves them empty.
@@ -164,26 +167,23 @@ def flown_sessions(
     of = np.searchsorted(chosen, session[begins[ours]])
     length = np.bincount(of)
     first = np.cumsum(length) - length
-    step = np.arange(len(ours)) - first[of]
-    within = step < world.horizon
-    clicked = np.add.reduceat(log.primary[rows].astype(np.float64), begins)[ours]
     user = log.user[rows][begins[ours[first]]]
-    real: dict[str, Floats] = {
-        "length": np.minimum(length, world.horizon).astype(np.float64),
-        "clicks, flown": np.bincount(of[within], clicked[within], len(chosen)).astype(np.float64, copy=False),
-    }
+    starts = world.starts
+    nothing = np.zeros(0, np.int64)
+    unmet = Histories(np.zeros(len(starts) + 1, np.int64), nothing, nothing.astype(np.float32))
+    world = replace(world, starts=replace(starts, seen=unmet))
     flown = SimulatedUsers(world, len(chosen), seed=seed, slate_size=width)
     flown.start(np.searchsorted(world.starts.user, user), np.arange(len(chosen)))
-    steps, clicks, active = np.zeros(len(chosen)), np.zeros(len(chosen)), np.ones(len(chosen), bool)
+    steps, active = np.zeros(len(chosen)), np.ones(len(chosen), bool)
     for at in range(world.horizon):
         shown = np.where(at < length, first + np.minimum(at, length - 1), rng.integers(len(ours), size=len(chosen)))
         outcome = flown.step(slates[shown])
         steps += active
-        clicks += np.where(active, outcome.clicks.sum(1), 0)
         active &= ~outcome.done
         if not active.any():
             break
-    return SessionTable(user, real), SessionTable(user, {"length": steps, "clicks, flown": clicks})
+    lasted = np.minimum(length, world.horizon).astype(np.float64)
+    return SessionTable(user, {"length": lasted}), SessionTable(user, {"length": steps})
 
 
 def _longest_wait(y: Floats, session: Ints) -> Floats:

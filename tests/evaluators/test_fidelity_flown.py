@@ -9,7 +9,7 @@ import pytest
 
 from evaluators.fidelity import SessionTable, flown_sessions, leaving_given_clicks, session_checks
 from simulator.behaviour import Assumption
-from simulator.log import JUDGE, InteractionLog, Split
+from simulator.log import JUDGE, Histories, InteractionLog, Split
 from simulator.users import SimulatedUsers
 from simulator.world import World
 from tests.simulator.small_world import small_log, small_world
@@ -64,19 +64,29 @@ def test_sessions_of_the_world_that_wrote_the_log_are_as_long_and_those_of_a_has
     right = flown(world, logged)
     assert not isinstance(right, str)
     assert len(right[0].user) == 2 * USERS
-    assert set(right[0].features) == {"length", "clicks, flown"}
-    checks = {c.name: c for c in session_checks(*right, np.random.default_rng(2))}
-    assert checks["sessions: length"].passed
-    assert checks["sessions: clicks, flown"].verdict != "fail"
+    assert set(right[0].features) == {"length"}
+    assert session_checks(*right, np.random.default_rng(2))[0].passed
     hasty = flown(world.with_parameter("leave", "base_rate", 0.32), logged)
     assert not isinstance(hasty, str)
-    assert session_checks(*hasty, np.random.default_rng(2))[1].verdict == "fail"
-    keen = flown(world.with_appeal_shift(1.2), logged)
-    assert not isinstance(keen, str)
-    assert session_checks(*keen, np.random.default_rng(2))[0].verdict == "fail"
+    assert session_checks(*hasty, np.random.default_rng(2))[0].verdict == "fail"
 
 
-def test_logged_lengths_and_clicks_are_counted_by_hand(world: World, logged: tuple[InteractionLog, Split]) -> None:
+def test_late_rows_that_begin_within_a_session_do_not_make_sessions_short(
+    world: World, logged: tuple[InteractionLog, Split]
+) -> None:
+    """The last fifth of each user's rows. Sessions wholly in it are half as long, those that reach into it are not."""
+    log, split = logged
+    place = np.arange(len(log)) - np.repeat(log.row_starts()[:-1], np.diff(log.row_starts()))
+    late = place >= 0.8 * np.diff(log.row_starts())[log.user]
+    found = flown(world, (log, replace(split, late=late)))
+    assert not isinstance(found, str)
+    lengths = [table.features["length"].mean() for table in found]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.12)
+    inside = [k for k in np.unique(log.session[late]) if late[log.session == k].all()]
+    assert np.mean([len(np.unique(log.impression[log.session == k])) for k in inside]) < 0.7 * lengths[1]
+
+
+def test_logged_lengths_are_counted_by_hand(world: World, logged: tuple[InteractionLog, Split]) -> None:
     log, split = logged
     found = flown(world, logged)
     assert not isinstance(found, str)
@@ -85,22 +95,24 @@ def test_logged_lengths_and_clicks_are_counted_by_hand(world: World, logged: tup
     at = 17
     mine = [k for k in np.unique(log.session[split.late]) if log.user[log.session == k][0] == real.user[at]]
     lengths = [len(np.unique(log.impression[log.session == k])) for k in mine]
-    clicks = [log.primary[log.session == k].sum() for k in mine]
-    same = real.user == real.user[at]
-    assert real.features["length"][same].tolist() == lengths
-    assert real.features["clicks, flown"][same].tolist() == clicks
+    assert real.features["length"][real.user == real.user[at]].tolist() == lengths
 
 
-def test_a_session_that_began_in_a_row_that_was_fitted_or_may_go_on_is_left_out(
+def test_items_met_before_are_shown_again_and_a_session_that_may_go_on_is_left_out(
     world: World, logged: tuple[InteractionLog, Split]
 ) -> None:
+    """Users leave the sooner the less they click, so places left empty would shorten sessions."""
     log, split = logged
-    cut = split.late.copy()
-    first_late = np.flatnonzero(np.r_[True, log.user[1:] != log.user[:-1]] | np.r_[True, np.diff(split.late) > 0])
-    cut[first_late] = False
-    found = flown(world, (log, replace(split, late=cut)))
-    assert not isinstance(found, str)
-    assert len(found[0].user) == USERS
+    keen = replace(world, assumptions=with_effect(6.0).assumptions)
+    everything = np.arange(world.n_items)
+    met = Histories(
+        np.arange(USERS + 1) * world.n_items, np.tile(everything, USERS), np.zeros(USERS * world.n_items, np.float32)
+    )
+    sated = replace(keen, starts=replace(keen.starts, seen=met))
+    one, other = flown(keen, logged), flown(sated, logged)
+    assert not isinstance(one, str)
+    assert not isinstance(other, str)
+    assert np.array_equal(one[1].features["length"], other[1].features["length"])
     by_time = flown(world, (replace(log, session=None), split))
     assert not isinstance(by_time, str)
     assert len(by_time[0].user) == USERS  # the last sessions of all end within half an hour of the log's end
