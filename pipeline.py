@@ -279,10 +279,13 @@ def make_vector_env(
     action: str = "slate",
     seed: int = 0,
     copy: bool = True,
+    autoreset_mode: str = "same_step",
     render_mode: None = None,
 ) -> Any:
     """Many simulated users at once: what `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")` returns."""
     from simulator.env import WindtunnelVectorEnv
 
     world, content = _train_world(scenario)
-    return WindtunnelVectorEnv(world, num_envs, action=action, seed=seed, content=content, copy=copy)
+    return WindtunnelVectorEnv(
+        world, num_envs, action=action, seed=seed, content=content, copy=copy, autoreset_mode=autoreset_mode
+    )

@@ -80,6 +80,14 @@ class _Actions:
         return out
 
 
+def _mode(given: AutoresetMode | str) -> AutoresetMode:
+    known = {one.name.lower(): one for one in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)}
+    name = given.name.lower() if isinstance(given, AutoresetMode) else str(given).lower()
+    if name not in known:
+        raise InputError(f"autoreset_mode: '{name}' is not offered; choose {' or '.join(known)}")
+    return known[name]
+
+
 def proto_vectors(content: NDArray[np.float32], width: int = PROTO_WIDTH) -> NDArray[np.float32]:
     """[I, min(width, d, I)] principal components of the items' content, unit length: the space of proto-actions."""
     centred = content.astype(np.float64) - content.mean(axis=0, dtype=np.float64)
@@ -202,11 +210,13 @@ class LastInfo(dict[str, Any]):
 
 
 class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
-    """Many users at once; a lane whose session ends starts that of its next user within the same step.
+    """Many users at once; a lane whose session ends starts that of its next user within the same step, or in the next.
 
-    The last observation of a session is in `info["final_obs"][lane]` (with the mask `info["_final_obs"]`), and those of
-    all sessions that ended in the last step stand together in `ended`. A lane's users and luck depend on the seed, its
-    number and the episode, not on `num_envs`.
+    Same step: the last observation of a session is in `info["final_obs"][lane]` (with the mask `info["_final_obs"]`),
+    and those of all sessions that ended in the last step stand together in `ended`. Next step: the last observation is
+    the step's own, and in the step after it the lane's action is not looked at, its reward is 0 and its observation the
+    start of the next session. A lane's users and luck depend on the seed, its number and the episode, not on
+    `num_envs` and not on the mode.
 
     Args:
         world: what users would do.
@@ -216,6 +226,10 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         seed: of users and luck, until `reset(seed=...)` gives another.
         content: [I, d] content vectors, needed by "proto".
         copy: False returns live views that the next step overwrites.
+        autoreset_mode: Gymnasium's SAME_STEP or NEXT_STEP, or its name.
+
+    Raises:
+        InputError: another mode, or "proto" without content vectors that fit.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -229,10 +243,14 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         seed: int = 0,
         content: NDArray[np.float32] | None = None,
         copy: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
         self.world = world
         self.num_envs = num_envs
         self.copy = copy
+        self.metadata = {**self.metadata, "autoreset_mode": _mode(autoreset_mode)}
+        self._next_step = self.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+        self._waiting = np.zeros(num_envs, np.bool_)  # lanes whose session ended in the last step, in mode NEXT_STEP
         self._actions = _Actions(world, action, content)
         self.single_action_space = self._actions.space
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -255,10 +273,13 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
             self.users.reseed(seed)
             self._episode[:] = 0
         self.users.stop()
+        self._waiting[:] = False
         return self._advance(self._nothing)[0], {}
 
     def step(self, actions: NDArray[Any]) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Show slates; reward is the number of clicks in this step."""
+        if self._next_step:
+            return self._next_step_of(actions)
         self._turn = self._no_turn  # its arrays may be taken again
         observation, turn = self._advance(self._actions.slates(actions, self.users))
         self._turn = turn
@@ -270,6 +291,28 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
             turn.truncated,
             LastInfo(turn, copy=self.copy) if turn.n_ended else {},
         )
+
+    def _next_step_of(
+        self, actions: NDArray[Any]
+    ) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """As `step`, in mode NEXT_STEP.
+
+        A session that ended has its successor begun in the same turn, as in the other mode, and not shown; in the next
+        turn the lane stands still, which is to begin that same session once more.
+        """
+        waited = self._waiting.copy()
+        self.users.stop(waited)
+        self._episode[waited] -= 1
+        self._turn = self._no_turn
+        observation, turn = self._advance(self._actions.slates(actions, self.users))
+        reward = np.where(waited, 0, self.users.outcome.reward).astype(np.float32)
+        terminated, truncated = turn.terminated & ~waited, turn.truncated & ~waited
+        self._waiting = terminated | truncated
+        ended = Ended.of(turn, copy=False)
+        now = self._waiting[ended.lanes]
+        for name, last in ended.observation.items():
+            observation[name][ended.lanes[now]] = last[now]
+        return observation, reward, terminated, truncated, {}
 
     @property
     def ended(self) -> Ended:

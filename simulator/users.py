@@ -430,10 +430,11 @@ class SimulatedUsers:
             self._delay.hide(observation[1])
         return Advance(terminated, truncated, m, *last)
 
-    def stop(self) -> None:
-        """End every session at once, as if the horizon were reached."""
-        self._flags[:, kernel.LEFT] = False
-        self._flags[:, kernel.DONE] = True
+    def stop(self, lanes: NDArray[np.bool_] | None = None) -> None:
+        """End every session at once, as if the horizon were reached; of these lanes [n], of all where None."""
+        which = slice(None) if lanes is None else lanes
+        self._flags[which, kernel.LEFT] = False
+        self._flags[which, kernel.DONE] = True
 
     def step(self, slate: NDArray[np.int64]) -> Outcome:
         """Show a slate to each user; users who are done are left as they are.

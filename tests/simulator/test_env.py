@@ -279,3 +279,60 @@ def test_an_argument_that_no_environment_takes_is_an_error_and_not_ignored() -> 
         pipeline.make_env("nothing.yaml", actoin="item")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="actoin"):
         pipeline.make_vector_env(2, scenario="nothing.yaml", actoin="item")  # type: ignore[call-arg]
+
+
+Turn = tuple[Any, ...]
+
+
+def sessions_of(world: World, mode: str, *, copied: bool, turns: int) -> tuple[list[list[Turn]], list[list[Turn]]]:
+    """Each lane's turns under a policy of what it sees, those in which a lane stands still left out, and these."""
+    env = WindtunnelVectorEnv(world, 9, seed=1, copy=copied, autoreset_mode=mode)
+    seen, _ = env.reset(seed=4)
+    lived: list[list[Turn]] = [[] for _ in range(9)]
+    still: list[list[Turn]] = [[] for _ in range(9)]
+    waits = np.zeros(9, bool)
+    for _ in range(turns):
+        before = {name: np.array(value) for name, value in seen.items()}
+        actions = np.stack(
+            [(before["history_items"][:, -1] + 7 * k) % world.n_items for k in range(world.slate_size)], 1
+        )
+        actions[waits] = 0
+        seen, reward, terminated, truncated, info = env.step(actions)
+        for lane in range(9):
+            after = {name: np.array(value[lane]) for name, value in seen.items()}
+            done = bool(terminated[lane] | truncated[lane])
+            if done and mode == "same_step":
+                after = info["final_obs"][lane]
+            row = tuple(part.tobytes() for part in (*(value[lane] for value in before.values()), *after.values()))
+            into = still if waits[lane] else lived
+            into[lane].append((row, float(reward[lane]), bool(terminated[lane]), bool(truncated[lane])))
+        waits = (terminated | truncated) if mode == "next_step" else np.zeros(9, bool)
+    return lived, still
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_next_step_autoreset_lives_the_same_sessions_with_a_turn_of_rest_between_them(
+    world: World, copied: bool
+) -> None:
+    same, _ = sessions_of(world, "same_step", copied=copied, turns=30)
+    following, still = sessions_of(world, "next_step", copied=copied, turns=30)
+    for lane in range(9):
+        assert len(still[lane]) >= 3
+        assert following[lane] == same[lane][: len(following[lane])]
+        assert all(
+            (reward, terminated, truncated) == (0.0, False, False) for _, reward, terminated, truncated in still[lane]
+        )
+    env = WindtunnelVectorEnv(world, 3, seed=1, autoreset_mode=AutoresetMode.NEXT_STEP)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert WindtunnelVectorEnv.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    counted = RecordEpisodeStatistics(env)
+    counted.reset(seed=4)
+    lengths = []
+    for _ in range(20):
+        *_, info = counted.step(counted.action_space.sample())
+        if "episode" in info:
+            lengths += info["episode"]["l"][info["_episode"]].tolist()
+    assert lengths
+    assert max(lengths) <= world.horizon
+    with pytest.raises(InputError, match="autoreset_mode: 'disabled' is not offered; choose same_step or next_step"):
+        WindtunnelVectorEnv(world, 3, autoreset_mode=AutoresetMode.DISABLED)
