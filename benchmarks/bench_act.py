@@ -39,8 +39,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "rerank:AGENT": ("rerank:popularity",),
     "http://HOST": (),
     "language_model": (),
+    "bert_q": (),
 }
-"""Kinds to try for the rows of the table that take a parameter; those that wait for a service or a model, none."""
+"""Kinds to try for the rows of the table that take a parameter; for those that wait for a service or a model, none, and
+none for `bert_q`, whose encoder would read texts for minutes before it acts as `dqn` does."""
 
 PARAMS: dict[str, dict[str, Any]] = {"recbole:BPR": {"epochs": 1}, "uplift": {"trial_steps": 1_000}}
 MEMORY = 14 * 2**30

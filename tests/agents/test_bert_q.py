@@ -1,7 +1,7 @@
 """The Q-network over BERT: vectors from text and log alone, a duelling network, and no transformer once it learns.
 
-Sabotaged once, each seen red: items not centred, vectors of the pretrained encoder in place of the fitted ones, rows of
-a tuning user's second half among those that fit.
+Sabotaged once, each seen red: items not centred in either twin, the catalogue's own vectors in place of the fitted,
+every user's second half kept from fitting.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What learns from the log alone: what came of a row, better than the mixed policy that logged, and nothing untried.
 
 Sabotaged once, each seen red: a bootstrap beyond the user's last row, the discount of one row for several, the sign of
-the advantage, the conservative part left out, return to go left out, padding that is looked at, the newest row's own
-item in its window.
+the advantage, the conservative part left out, the return asked for left out, padding that is looked at, a window that
+ends a row early, states taken as known that were not computed.
 """
 
 from __future__ import annotations
