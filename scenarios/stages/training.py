@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,13 +84,16 @@ def _train(
     from agents.loading import train
 
     whole = spec.settings.train.steps or 0  # 0: not known; a built-in agent tells its own default
+    seconds, began = spec.settings.train.seconds, time.monotonic()
 
     def expect(steps: int) -> None:
         nonlocal whole
         whole = steps
 
     def point(steps: int, value: float) -> None:
-        report(min(0.99, steps / whole) if whole else 0.0, f"{steps:,} steps, {value:.2f} a session")
+        of_steps = steps / whole if whole else 0.0
+        of_seconds = (time.monotonic() - began) / seconds if seconds else 0.0  # whichever limit comes first
+        report(min(0.99, max(of_steps, of_seconds)), f"{steps:,} steps, {value:.2f} a session")
 
     try:
         return train(spec, replace(training, report=point, expect=expect), folder, log_file=log_file)

@@ -27,6 +27,20 @@ def test_progress_runs_from_nothing_to_the_end_where_an_agent_trains_for_its_own
     assert told[-1] == 0.99
 
 
+def test_progress_goes_by_the_clock_where_that_ends_the_training_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("scenarios.stages.training.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("agents.bandits.DEFAULT_STEPS", 3_200)
+    world, log = taught_world()
+    entry = {"name": "a", "kind": "linucb", "train": {"seconds": 4.0}}
+    spec = resolve_kind(AgentSettings.model_validate(entry), tmp_path)
+    told: list[float] = []
+    _train(spec, training_in(world, log), tmp_path, tmp_path / "a.log", report=lambda share, _: told.append(share))
+    assert told[:4] == [0.25, 0.5, 0.75, 0.99]  # by the steps it would be 0, 1/8, 2/8, 3/8
+
+
 def test_a_search_is_kept_unless_one_of_its_trials_came_up_against_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
