@@ -242,7 +242,7 @@ def _splat(builder: Any, number: Any) -> Any:
 
 
 def _kept(builder: Any, vector: Any, first: Any, count: Any) -> Any:
-    """The vector's lanes `first` to `count`, and 65,535 in the others."""
+    """The vector's lanes `first` (below `count`, and below 32) to `count`, and 65,535 in the others."""
     lane = ir.Constant(_SHORTS, list(range(32)))
     count = builder.select(builder.icmp_signed("<", count, count.type(32)), count, count.type(32))
     first, length = (builder.trunc(n, ir.IntType(16)) for n in (first, builder.sub(count, first)))
@@ -284,17 +284,17 @@ def first32(typing: Any, array: Any, row: Any, column: Any, count: Any) -> Any:
 
 
 @_intrinsic
-def twins32(typing: Any, array: Any, row: Any, column: Any, count: Any, above: Any) -> Any:
-    """Of the `count` numbers of array[row, column:], each one ^ that `above` places before; else 65,535."""
+def twins32(typing: Any, array: Any, row: Any, column: Any, first: Any, count: Any, above: Any) -> Any:
+    """Of the numbers `first` to `count` of array[row, column:], each one ^ that `above` places before; else 65,535."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         one, other = (
             builder.load(_address(context, builder, signature.args[0], args[0], args[1], place, _SHORTS), align=2)
-            for place in (args[2], builder.sub(args[2], args[4]))
+            for place in (args[2], builder.sub(args[2], args[5]))
         )
-        return _kept(builder, builder.xor(one, other), args[4], args[3])
+        return _kept(builder, builder.xor(one, other), args[3], args[4])
 
-    return _shorts(array, types.int64, types.int64, types.int64, types.int64), lower
+    return _shorts(array, types.int64, types.int64, types.int64, types.int64, types.int64), lower
 
 
 @_intrinsic

@@ -311,8 +311,9 @@ def _place_listed(
             found |= hit
         for first in range(0, slate_size, 32):
             apart = far32()
-            for above in range(1, slate_size):
-                apart = lesser32(apart, twins32(own, b, lanes + first, slate_size - first, above))
+            for above in range(1, min(slate_size, first + 32)):  # not before the slate
+                begin = max(above - first, 0)
+                apart = lesser32(apart, twins32(own, b, lanes + first, begin, slate_size - first, above))
             twins = zeros32(apart)
             found |= twins
             while twins and exact:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -173,6 +173,7 @@ def flight(world: World, rows: NDArray[np.int64], seed: int, slates: NDArray[np.
     far=st.booleans(),
     seed=st.integers(0, 999),
 )
+@example(items=90, horizon=3, slate_size=40, history=5, cascade=False, known_masks=True, far=False, seed=1)
 def test_lists_of_what_was_shown_and_masks_of_the_catalogue_are_the_same_world(
     items: int, horizon: int, slate_size: int, history: int, cascade: bool, known_masks: bool, far: bool, seed: int
 ) -> None:
