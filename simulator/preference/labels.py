@@ -68,7 +68,7 @@ def with_few_labels(
     sure = ~labelled & (np.maximum(p, 1 - p) >= settings.pseudo_labels)
     history = problem.histories
     primary = np.where(sure, p >= 0.5, history.primary).astype(np.float32)
-    guessed = replace(problem, histories=Histories(history.start, history.item, primary))
+    guessed = replace(problem, histories=Histories(history.start, history.item, primary), guessed=sure)
     return only(guessed, labelled | sure), {**counts, "labels_made": int(sure.sum())}
 
 

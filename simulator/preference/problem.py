@@ -36,6 +36,7 @@ class Problem:
         rows, target_rows: [m], [k] row numbers in the log of the rows to fit and of the targets.
         taught: [m] probability that another model gives a row to fit, NaN where it says nothing; None: nowhere. Half
             of what such a row is fitted to.
+        guessed: [m] whether a row's outcome is one that a model took for granted (`pseudo_labels`); None: nowhere.
         weight, target_weight: [m], [k] weight of each of them in the loss, of mean 1; None where all weigh the same.
     """
 
@@ -58,6 +59,7 @@ class Problem:
     weight: NDArray[np.float32] | None = None
     target_weight: NDArray[np.float32] | None = None
     taught: NDArray[np.float32] | None = None
+    guessed: NDArray[np.bool_] | None = None
 
     @property
     def base_logit(self) -> float:
@@ -91,6 +93,7 @@ def only(problem: Problem, keep: NDArray[np.bool_]) -> Problem:
         rows=problem.rows[keep],
         distinct_rows=len(np.unique(problem.rows[keep])),
         weight=None if problem.weight is None else problem.weight[keep],
+        guessed=None if problem.guessed is None else problem.guessed[keep],
     )
 
 

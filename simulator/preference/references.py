@@ -202,6 +202,7 @@ def _for_choosing(problem: Problem, rng: np.random.Generator) -> Problem:
         rows=problem.rows[of_row],
         weight=cut(problem.weight, of_row),
         taught=cut(problem.taught, of_row),
+        guessed=cut(problem.guessed, of_row),
         tuning=Histories(
             _starts(np.diff(problem.tuning.start)[tuning]),
             problem.tuning.item[of_tuning_row],

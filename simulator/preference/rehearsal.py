@@ -30,7 +30,7 @@ class Rehearsal:
 
     Attributes:
         problem: the rows that are left to fit.
-        held: [m] of the whole problem's rows, those held back.
+        held: [m] of the whole problem's rows, those held back, but for outcomes that a model made (`pseudo_labels`).
         user: [h] whose each of them is, in the log's numbering (a user drawn twice by a bootstrap is one user).
         farther: how far the rows that a world will be asked about lie behind those fitted, in lengths of the way from
             the rehearsal's fitted rows to those it held back; 1 where rows have no times.
@@ -56,15 +56,20 @@ def rehearsal_of(problem: Problem, log: InteractionLog, rng: np.random.Generator
     history = problem.histories
     length = np.diff(history.start)
     user = np.repeat(np.arange(len(history)), length)
-    key = np.arange(len(user), dtype=np.float64) if log.has_time else rng.random(len(user))
+    key = np.arange(len(user), dtype=np.float64)
+    if not log.has_time:
+        # A user whom a bootstrap draws twice loses the same rows both times: none is fitted here and asked for there.
+        distinct, row = np.unique(problem.rows, return_inverse=True)
+        key = rng.random(len(distinct))[row]
     place = np.empty(len(user), np.int64)
     place[np.lexsort((key, user))] = np.arange(len(user)) - np.repeat(history.start[:-1], length)
-    held = place >= np.maximum(1, np.floor(KEPT * length))[user]
+    later = place >= np.maximum(1, np.floor(KEPT * length))[user]
+    held = later if problem.guessed is None else later & ~problem.guessed
     owner = log.user[problem.rows]
     if len(np.unique(owner[held])) < FEWEST_USERS:
         return None
-    left = only(problem, ~held)
-    popularity, popularity_fitted = popularity_of(owner[~held], left.histories.item, left.new)
+    left = only(problem, ~later)
+    popularity, popularity_fitted = popularity_of(owner[~later], left.histories.item, left.new)
     left = replace(left, popularity=popularity, popularity_fitted=popularity_fitted)
     # With n rows a user, .8 n of them fitted, the middle of the later ones lies .5 n behind the middle of the fitted
     # ones; in the rehearsal, which has .8 n, .4 n.

@@ -73,6 +73,9 @@ def test_pseudo_labels_are_the_models_where_it_is_sure_and_no_row_else(
     assert counts["labels_made"] > 300
     assert len(some.histories.item) == 500 + counts["labels_made"]
     made = some.histories.item < 20
+    assert some.guessed is not None
+    assert some.guessed.sum() == counts["labels_made"]
+    assert made[some.guessed].all()
     right = some.histories.primary[made] == some.histories.item[made] % 2
     assert right.mean() > 0.95
     rng.bit_generator.state = state

@@ -81,6 +81,21 @@ def test_a_user_whom_a_bootstrap_draws_twice_is_one_cluster_and_a_handful_of_use
     assert rehearsal_of(problem, few, np.random.default_rng(2)) is None
 
 
+def test_a_row_that_a_bootstrap_draws_twice_is_never_fitted_and_asked_for(log: InteractionLog) -> None:
+    problem, found = rehearsed(replace(log, time=np.full(len(log), np.nan)), resample=True)
+    assert not np.intersect1d(problem.rows[found.held], found.problem.rows).size
+
+
+def test_outcomes_that_a_model_made_are_not_asked_for(log: InteractionLog) -> None:
+    problem, whole = rehearsed(log)
+    made = np.random.default_rng(3).random(len(problem.rows)) < 0.5
+    found = rehearsal_of(replace(problem, guessed=made), log, np.random.default_rng(2))
+    assert found is not None
+    assert np.array_equal(found.held, whole.held & ~made)
+    assert np.array_equal(found.problem.rows, whole.problem.rows)
+    assert np.array_equal(found.user, log.user[problem.rows[found.held]])
+
+
 @pytest.mark.parametrize("fall", [0.0, 0.5])
 def test_later_rows_that_are_liked_less_are_predicted_so_and_others_are_left_alone(fall: float) -> None:
     """Future rows lie half a log behind the fitted ones; without a rehearsal O/E is .91."""
