@@ -84,6 +84,8 @@ def calibrate(
         rehearsed: what the fitting users' own later rows say; needs `popularity`.
         weight: [k] weight of each row; all the same where left out.
     """
+    if rehearsed is not None and not _both_occur(rehearsed.outcome):
+        rehearsed = None  # it says nothing, so the narrow prior holds
     columns = 2 if popularity is None else 3
     centre = np.array([1.0, 0.0, 0.0])[:columns]
     level = INTERCEPT_SD if rehearsed is None else REHEARSED_INTERCEPT_SD
@@ -92,7 +94,7 @@ def calibrate(
     said = []
     if _both_occur(outcome):
         said.append(regression(logit, outcome, user, centre, weight, popularity))
-    if rehearsed is not None and _both_occur(rehearsed.outcome):
+    if rehearsed is not None:
         said.append(rehearsed.says())
     for theta, covariance in said:
         information = np.linalg.inv(covariance + 1e-12 * np.eye(columns))

@@ -249,6 +249,9 @@ def test_rows_without_an_event_say_nothing_of_the_level(rng: np.random.Generator
     rehearsed = Rehearsed(z, nothing, user, popularity)
     assert abs(calibrate(z, nothing, user, popularity=popularity, rehearsed=rehearsed).intercept) < 0.05
     assert abs(calibrate(z, nothing, user % 8).intercept) < 0.05
+    events = (rng.random(400) < 0.3).astype(np.float32)
+    alone = calibrate(z + 4, events, user, popularity=popularity)
+    assert calibrate(z + 4, events, user, popularity=popularity, rehearsed=rehearsed) == alone
 
 
 def rehearsed_log(rng: np.random.Generator, n_users: int, rows: int = 20, **what: float) -> Rehearsed:
