@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -148,9 +148,8 @@ def fly_course(
 
         def once(flown: Agent, world: World) -> Flight:
             which = (name, 1, course.seeds[0], 0)
-            return measure(
-                fly_all(flown, world, course.sessions, which, graded=relevances)[0], course.reference, course.metrics
-            )
+            sessions = next(fly_all(flown, world, course.sessions, which, graded=relevances))
+            return measure(sessions, course.reference, course.metrics)
 
         for attribute, flips in course.flips.items():
             flipped[attribute] = tuple(
@@ -165,8 +164,10 @@ def fly_course(
 
 def fly_all(
     agent: Agent, world: World, sessions: int, which: tuple[str, int, int, int], *, graded: bool
-) -> tuple[Sessions, ...]:
+) -> Iterator[Sessions]:
     """All sessions of a world's users: repeats from the log, or one flight of sessions that follow each other.
+
+    Each is flown when it is asked for.
 
     Args:
         agent: the trained agent.
@@ -177,20 +178,19 @@ def fly_all(
     """
     name, number, seed, training = which
     if sessions > 1 and (world.returns or world.item_clicks is not None):
-        return (
-            fly_visits(
-                agent,
-                world,
-                name=name,
-                world_number=number,
-                seed=seed,
-                training_seed=training,
-                sessions=sessions,
-                graded=graded,
-            ),
+        yield fly_visits(
+            agent,
+            world,
+            name=name,
+            world_number=number,
+            seed=seed,
+            training_seed=training,
+            sessions=sessions,
+            graded=graded,
         )
-    return tuple(
-        fly(
+        return
+    for session in range(sessions):
+        yield fly(
             agent,
             world,
             name=name,
@@ -200,8 +200,6 @@ def fly_all(
             session=session,
             graded=graded,
         )
-        for session in range(sessions)
-    )
 
 
 def fly_shifted(

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from agents.base import Observation
 from agents.slates import top_slates
+from evaluators import judging
 from evaluators.evidence import GroupGaps
 from evaluators.fairness import ShiftValues, flips_of
 from evaluators.flights import gather
 from evaluators.for_whom import ForWhom, Population, crossed_groups
 from evaluators.judging import Course, Flipped, Judged, fly_course
 from evaluators.metrics import Reference
+from evaluators.rollout import fly
 from evaluators.settings import EvaluateSettings
 from simulator.behaviour import SimulatorSettings
 from simulator.log import split_users
@@ -116,6 +118,26 @@ def test_what_an_agent_says_that_its_answers_took_is_kept_with_its_flights(flown
     assert re.fullmatch(r"\d+ questions", said)
     assert int(said.split()[0]) >= 2 * 6  # two worlds, six slates in each
     assert judged["blind"][0].account == ""
+
+
+def test_a_flip_flies_no_session_but_the_one_that_it_is_held_against(
+    flown: Flown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, _, _ = flown
+    flights: list[int] = []
+
+    def counted(*args: Any, **which: Any) -> Any:
+        flights.append(which.get("session", 0))
+        return fly(*args, **which)
+
+    monkeypatch.setattr(judging, "fly", counted)
+    again = fly_course(
+        Showing(-np.arange(ITEMS, dtype=np.float64), reads=True), replace(course, sessions=3), name="reads",
+        training_seed=0, root=np.random.SeedSequence(3), report=lambda share, words: None,
+    )  # fmt: skip
+    (one,) = again.flipped["gender"]
+    assert len(one.flights) == 4
+    assert flights == [0, 1, 2] * 3 + [0] * 5  # two judge worlds and the train world, nobody leaving, four flips
 
 
 @pytest.fixture(scope="module")
