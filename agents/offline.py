@@ -128,7 +128,7 @@ class IQL(OfflineAgent):
     """Implicit Q-learning (Kostrikov, Nair and Levine, 2021): no value of an item that was not taken is ever asked.
 
     A state's value is an expectile of Q over the log's items, Q is regressed on reward and the next state's value, and
-    the policy imitates the log's items by the exponential of their advantage. Q is the lower of two networks.
+    the policy imitates the log's items by the exponential of their advantage. Q is the lower of two heads.
     """
 
     def __init__(self, settings: IQLSettings) -> None:
