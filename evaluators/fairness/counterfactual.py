@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from agents.base import Observation
+from agents.base import Feedback, Observation, learns_online
 from evaluators.estimate import Estimate
 from evaluators.fairness.groups import mean_interval
 from simulator.log import Histories
@@ -39,7 +39,19 @@ class FlippedAgent:
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The agent's slates for the same users with their features flipped."""
-        return self._agent.act(replace(observation, user_features=self._flip(observation.user_features)), rng)
+        return self._agent.act(self._flipped(observation), rng)
+
+    @property
+    def online(self) -> bool:
+        """Whether the agent goes on learning while it is judged: then it does so in flipped flights too."""
+        return learns_online(self._agent)
+
+    def observe(self, feedback: Feedback) -> None:
+        """What came of the slates, of users as they were shown to it."""
+        self._agent.observe(replace(feedback, observation=self._flipped(feedback.observation)))
+
+    def _flipped(self, observation: Observation) -> Observation:
+        return replace(observation, user_features=self._flip(observation.user_features))
 
 
 @dataclass(frozen=True, slots=True)

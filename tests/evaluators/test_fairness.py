@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.sparse import csr_matrix
 from scipy.special import expit
 
-from agents.base import Observation
+from agents.base import Feedback, Observation
 from agents.slates import top_slates
 from evaluators.comparison import AgentValues
 from evaluators.fairness import (
@@ -254,6 +254,19 @@ class Reads(Blind):
         return top_slates((sign * scores[None, :]).astype(np.float32), observation)
 
 
+class BlindLearner(Blind):
+    """Shows the same items to everyone, others after each slate that it is told of."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        return top_slates(np.roll(np.arange(observation.candidates.shape[1]), 7 * self.told), observation)
+
+    def observe(self, feedback: Feedback) -> None:
+        self.told += 1
+
+
 class ReadsFeatures(TruePreference):
     """A preference model whose user bias depends on the first feature."""
 
@@ -321,6 +334,7 @@ def test_shifts_of_values_are_all_ways_to_give_everybody_another_one() -> None:
     ("agent", "preference", "moved"),
     [
         (Blind, TruePreference, (False, False, False, False)),
+        (BlindLearner, TruePreference, (False, False, False, False)),
         (Reads, TruePreference, (True, False, True, True)),
         (Blind, ReadsFeatures, (False, True, True, True)),
     ],
