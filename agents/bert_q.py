@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,17 @@ class BertQSettings(DQNSettings):
         default="top_layers", description="what is trained of the encoder: `preference.adaptation`"
     )
     max_tokens: int = Field(default=64, ge=4, le=512, description="word pieces kept of an item's text")
+
+    def located(self, folder: Path, where: str) -> BertQSettings:
+        """The settings with the full path of an encoder that is a folder beside the scenario.
+
+        Raises:
+            InputError: there is no such encoder.
+        """
+        from simulator.encoders.text import ENCODERS, resolve_encoder
+
+        path = resolve_encoder(self.encoder, folder, f"{where}.params.encoder")
+        return self if self.encoder in ENCODERS else self.model_copy(update={"encoder": path})
 
 
 class BertQ(QAgent):

