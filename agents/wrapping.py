@@ -43,6 +43,11 @@ class Wrapping:
             if learns_online(agent):
                 agent.observe(feedback)  # type: ignore[attr-defined]
 
+    def account(self) -> str:
+        """What the answers of those that count took, in words."""
+        said = [agent.account() for agent in self.wrapped if hasattr(agent, "account")]
+        return "; ".join(one for one in said if one)
+
 
 def best_of(agent: Agent, observation: Observation, rng: np.random.Generator, n_items: int, slates: int) -> Ints:
     """[n, slates * K] the agent's best items: its slate, then its slate without these, and so on; -1 where none is.

@@ -19,7 +19,7 @@ from agents.language_model import LanguageModel, numbers_in, question
 from agents.loading import resolve_kind, train
 from agents.local_language_model import LocalModel
 from agents.settings import AgentSettings
-from agents.wrapping import best_of
+from agents.wrapping import Wrapping, best_of
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -133,6 +133,7 @@ def test_an_endpoint_is_asked_once_for_equal_questions_and_what_it_costs_is_coun
     assert (usage.tokens_in, usage.tokens_out) == (300, 30)
     assert usage.cost == pytest.approx(3 * (0.2 + 0.06))
     assert agent.account() == ("6 questions, 600 tokens in and 60 out, 1.56 by its prices where no answer was kept")
+    assert Wrapping([Wrapping([agent]), object()]).account() == agent.account()  # type: ignore[list-item]
     assert asked[0]["authorization"] == "Bearer secret"
     assert asked[0]["temperature"] == 0
     row = seen.history_items[0][(seen.history_items[0] >= 0) & (seen.history_feedback[0] > 0)]
