@@ -102,6 +102,8 @@ def decompose(
             added = float(refitted.var() / max(fixed.var(), 1e-300)) - 1
             wider = math.sqrt(1 + max(added, 0.0) / 2)
             method += f", {wider:.3g} times as wide for the models"
+        elif models and not {plus, minus} <= {"x1", "x0"}:
+            method += f", models held fixed (over {REFITTED_ROWS:,} rows)"
         low, high = value - wider * max(value - low, 0.0), value + wider * max(high - value, 0.0)
         return Estimate(value, low, high, level, n_users, method)
 
@@ -128,7 +130,7 @@ fitted anew is added to the bootstrap's.
 CELLS = 4_000_000
 """Rows times squared features that are held at a time."""
 REFITTED_ROWS = 100_000
-"""Rows up to which the models are fitted anew; beyond, what they add is far below the sampling error."""
+"""Rows up to which the models are fitted anew; beyond, for time's sake, the limits hold them fixed and say so."""
 
 
 def _without_each_group(

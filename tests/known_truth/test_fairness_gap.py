@@ -165,7 +165,7 @@ def experiment(rng: np.random.Generator, n: int) -> tuple[Floats, NDArray[np.boo
     return y.astype(float), second, x, w[:, None].astype(float)
 
 
-def test_33_limits_of_a_part_hold_the_error_of_its_models() -> None:
+def test_33_limits_of_a_part_hold_the_error_of_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """In an experiment nobody's spurious part is far from 0, so that the models make up much of its error."""
     widths = []
     for seed in range(8):
@@ -174,6 +174,10 @@ def test_33_limits_of_a_part_hold_the_error_of_its_models() -> None:
         found = decompose(y, second, np.arange(400), rng, confounders=x, mediators=w, resamples=200)
         assert "times as wide" not in found.total.method
         widths.append(found.spurious.high - found.spurious.low)
+    monkeypatch.setattr("evaluators.fairness.decomposition.REFITTED_ROWS", 399)
+    held = decompose(y, second, np.arange(400), rng, confounders=x, mediators=w, resamples=50)
+    assert "models held fixed (over 399 rows)" in held.spurious.method
+    assert "held fixed" not in held.total.method
     spread = 0.0208  # standard deviation of the estimate over 300 logs
     assert 1.0 < np.mean(widths) / (2 * 1.96 * spread) < 1.4
 
