@@ -155,7 +155,8 @@ def flown_sessions(
     if log.session is None:
         last = np.flatnonzero(np.r_[session[1:] != session[:-1], True])
         reaches &= log.time.max() - log.time[rows][last] > SESSION_GAP_SECONDS
-    chosen = np.flatnonzero(reaches)[:MOST_FLOWN]
+    there = np.flatnonzero(reaches)  # in the order of users
+    chosen = there[np.linspace(0, len(there) - 1, min(len(there), MOST_FLOWN)).astype(np.int64)]  # evenly from all
     n_users = len(np.unique(log.user[rows][np.isin(session, chosen)]))
     if n_users < FEWEST_USERS:
         return f"{len(chosen)} sessions of {n_users} users reach into unseen rows; needs {FEWEST_USERS} users"

@@ -168,3 +168,15 @@ def test_leaving_that_listens_to_earlier_slates_alone_is_no_pass(monkeypatch: py
     monkeypatch.setattr(SimulatedUsers, "step", deaf)
     found = [leaving_given_clicks(world, seed=s) for s in range(4)]
     assert sum(check.passed is True for check in found) <= 1
+
+
+def test_where_not_all_sessions_are_flown_they_are_taken_from_all_users(
+    world: World, logged: tuple[InteractionLog, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluators.fidelity.sessions.MOST_FLOWN", 40)
+    found = flown(world, logged)
+    assert not isinstance(found, str)
+    users = np.unique(found[0].user)
+    assert len(found[0].user) == 40
+    assert users.min() < 0.05 * USERS
+    assert users.max() > 0.95 * USERS
