@@ -49,9 +49,12 @@ class Debiased(Ranking):
         self._mean = 0.0
         self._bias = np.zeros(0)  # [I]
         self._vectors = np.zeros((0, 0))  # [I, r]
+        self._design = np.zeros((0, 0), np.float32)  # [I, w] the same as the ridge regression reads them
 
     def fit(self, training: Training) -> None:
         """Fit to the train rows, alternating between users and items."""
+        from agents.folding import design_of  # numba is slow to import, and who lists agents folds nobody in
+
         log = training.log
         n_items = log.catalogue.n_items
         rows = np.bincount(log.item, minlength=n_items)
@@ -84,6 +87,7 @@ class Debiased(Ranking):
             # Only products of both sides are identified: keep the items' mean square length at 1.
             items = items / max(float(np.sqrt((items**2).sum(axis=1).mean())), 1e-9)
         self._bias, self._vectors = bias, items
+        self._design = design_of(items.astype(np.float32))
 
     def scores(self, observation: Observation) -> NDArray[np.floating]:
         """[n, I] expected like of every item."""
@@ -95,14 +99,11 @@ class Debiased(Ranking):
         return out
 
     def _taste(self, observation: Observation, looked: Floats, rows: slice) -> Floats:
-        from agents.folding import design_of
-
         items = np.ascontiguousarray(observation.history_items[rows])
         surprise = observation.history_feedback[rows] - self._mean - self._bias[items]  # of no weight where empty
         trust = self._weight[items] * (items >= 0) * looked
         precision = np.full(1 + self._vectors.shape[1], self.settings.reg, np.float32)
-        design = design_of(self._vectors.astype(np.float32))
-        _, taste = fold_in(items, trust.astype(np.float32), surprise.astype(np.float32), design, precision)
+        _, taste = fold_in(items, trust.astype(np.float32), surprise.astype(np.float32), self._design, precision)
         return taste.astype(np.float64)
 
 

@@ -46,12 +46,11 @@ def top_slates(scores: Scores, observation: Observation) -> NDArray[np.int64]:
     return slates
 
 
-def masked(scores: NDArray[np.floating], observation: Observation, rows: slice = slice(None)) -> NDArray[np.floating]:
-    """Scores [n, I] with -inf outside the candidates of these rows."""
-    n = len(range(*rows.indices(len(observation))))
+def masked(scores: NDArray[np.floating], observation: Observation) -> NDArray[np.floating]:
+    """Scores [n, I] with -inf outside the candidates."""
     if observation.candidates is None:
-        return np.broadcast_to(scores, (n, scores.shape[-1]))
-    return np.where(observation.candidates[rows], scores, -np.inf)
+        return np.broadcast_to(scores, (len(observation), scores.shape[-1]))
+    return np.where(observation.candidates, scores, -np.inf)
 
 
 def greedy_probabilities(scores: NDArray[np.floating], observation: Observation) -> NDArray[np.float64]:

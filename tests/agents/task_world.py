@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.behaviour import SimulatorSettings
-from simulator.log import HELD_OUT, WORLD_A, Catalogue, InteractionLog, Split, split_users
+from simulator.log import HELD_OUT, WORLD_A, InteractionLog, Split, split_users
 from simulator.world import World
-from tests.simulator.small_world import TruePreference
+from tests.simulator.small_world import TruePreference, bare_catalogue
 
 USERS, ITEMS, WIDTH, DIRECTIONS, ROWS = 500, 300, 16, 2, 40
 
@@ -34,16 +34,7 @@ def task_world(*, taste: float = 3.0) -> tuple[World, InteractionLog, Split]:
     tastes = taste * rng.standard_normal((USERS, DIRECTIONS)) / np.sqrt(DIRECTIONS)
     logit = np.einsum("ij,ij->i", tastes[user], place[item]) + quality[item]
     primary = (rng.random(len(user)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
-    catalogue = Catalogue(
-        item_ids=tuple(f"i{i}" for i in range(ITEMS)),
-        item_text=tuple(f"item {i}" for i in range(ITEMS)),
-        item_categories=np.zeros((ITEMS, 0), np.float32),
-        category_names=(),
-        user_ids=tuple(f"u{u}" for u in range(USERS)),
-        user_features=np.zeros((USERS, 0), np.float32),
-        user_feature_names=(),
-        content=content,
-    )
+    catalogue = bare_catalogue(USERS, content)
     log = InteractionLog(user, item, np.arange(len(user), dtype=np.float64), primary, catalogue, "tasks")
     split = split_users(log, np.random.SeedSequence(3), world_a=0.5, judge=0.1)
     settings = SimulatorSettings.model_validate({"slate_size": 4, "horizon": 4})

@@ -14,7 +14,8 @@ import pytest
 from agents.base import AgentError, Observation
 from agents.fusion import passes
 from agents.multimodal import ItemTables, MultimodalSettings, fusion_inputs
-from simulator.log import Catalogue, InteractionLog
+from simulator.log import InteractionLog
+from tests.simulator.small_world import bare_catalogue
 
 USERS, FRESH, ITEMS, WIDTH = 240, 120, 160, 4
 COLD = np.arange(ITEMS) >= ITEMS // 2
@@ -33,16 +34,8 @@ def generated(*, shown_by: str) -> tuple[InteractionLog, np.ndarray, np.ndarray]
     like = rng.random(len(user)) < chance(taste[user], hidden[item])
     image = image.astype(np.float32)
     image[::10] = np.nan
-    catalogue = Catalogue(
-        item_ids=tuple(f"i{i}" for i in range(ITEMS)),
-        item_text=tuple(f"item {i}" for i in range(ITEMS)),
-        item_categories=np.zeros((ITEMS, 0), np.float32),
-        category_names=(),
-        user_ids=tuple(f"u{u}" for u in range(USERS)),
-        user_features=np.zeros((USERS, 0), np.float32),
-        user_feature_names=(),
-        content=(text / np.linalg.norm(text, axis=1, keepdims=True)).astype(np.float32),
-        modalities={"image": image},
+    catalogue = bare_catalogue(
+        USERS, (text / np.linalg.norm(text, axis=1, keepdims=True)).astype(np.float32), modalities={"image": image}
     )
     log = InteractionLog(user, item, np.arange(len(user), dtype=float), like.astype(np.float32), catalogue, "generated")
     return log, taste[USERS:], hidden

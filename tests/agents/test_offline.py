@@ -21,10 +21,10 @@ from agents.logged_choices import LoggedChoices
 from agents.offline import CQL
 from agents.train_world import Lanes, session_values
 from simulator.behaviour import SimulatorSettings
-from simulator.log import Catalogue, InteractionLog, split_users
+from simulator.log import InteractionLog, split_users
 from simulator.world import World
 from tests.agents.taught_world import ITEMS, USERS, WIDTH, observed, taught_world, training_in
-from tests.simulator.small_world import TruePreference
+from tests.simulator.small_world import TruePreference, bare_catalogue
 
 WorldAndLog = tuple[World, InteractionLog]
 
@@ -117,16 +117,7 @@ def untried_world() -> tuple[World, InteractionLog, np.ndarray]:
     taste = rng.standard_normal((USERS, WIDTH)) * (np.arange(WIDTH) > 0)
     logit = np.einsum("ij,ij->i", taste[user], content[item]) + quality[item]
     primary = (rng.random(len(user)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
-    catalogue = Catalogue(
-        item_ids=tuple(f"i{i}" for i in range(ITEMS)),
-        item_text=tuple(f"item {i}" for i in range(ITEMS)),
-        item_categories=np.zeros((ITEMS, 0), np.float32),
-        category_names=(),
-        user_ids=tuple(f"u{u}" for u in range(USERS)),
-        user_features=np.zeros((USERS, 0), np.float32),
-        user_feature_names=(),
-        content=content,
-    )
+    catalogue = bare_catalogue(USERS, content)
     log = InteractionLog(user, item, np.arange(len(user), dtype=np.float64), primary, catalogue, "untried")
     settings = SimulatorSettings.model_validate({"slate_size": 2, "horizon": 6})
     split = split_users(log, np.random.SeedSequence(3))

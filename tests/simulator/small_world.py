@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,22 @@ class TruePreference:
                 vector[u] = self.item_vectors[liked].mean(axis=0) * 4
             bias[u] = 0.3 * np.sin(u)
         return TrueStates(vector, bias)
+
+
+def bare_catalogue(users: int, content: NDArray[np.float32], **more: Any) -> Catalogue:
+    """Items of this content [I, d] and users of whom nothing is known; `more` are further fields."""
+    items = len(content)
+    return Catalogue(
+        item_ids=tuple(f"i{i}" for i in range(items)),
+        item_text=tuple(f"item {i}" for i in range(items)),
+        item_categories=np.zeros((items, 0), np.float32),
+        category_names=(),
+        user_ids=tuple(f"u{u}" for u in range(users)),
+        user_features=np.zeros((users, 0), np.float32),
+        user_feature_names=(),
+        content=content,
+        **more,
+    )
 
 
 def small_log(rng: np.random.Generator, *, users: int = 40, items: int = 130, categories: int = 5) -> InteractionLog:
