@@ -112,11 +112,7 @@ def fly_course(
 
     def everywhere(world: World, number: int, words: str) -> tuple[tuple[Flight, ...], Sessions]:
         nonlocal done
-        flown = [
-            flight
-            for seed in course.seeds
-            for flight in fly_all(agent, world, course.sessions, (name, number, seed, training_seed), graded=relevances)
-        ]
+        flown = _fly_seeds(agent, world, course, name, number, training_seed)
         done += 1
         report(done / total, words)
         return tuple(measure(sessions, course.reference, course.metrics) for sessions in flown), flown[0].first_rows(
@@ -160,6 +156,18 @@ def fly_course(
     return Judged(
         tuple(flights), claimed, swept, slates, first, staying, flipped, "" if account is None else str(account())
     )
+
+
+def _fly_seeds(
+    agent: Agent, world: World, course: Course, name: str, number: int, training_seed: int
+) -> list[Sessions]:
+    """All sessions of a world's users, for every simulation seed of the course."""
+    relevances = graded(course.metrics)
+    return [
+        sessions
+        for seed in course.seeds
+        for sessions in fly_all(agent, world, course.sessions, (name, number, seed, training_seed), graded=relevances)
+    ]
 
 
 def fly_all(
@@ -217,12 +225,6 @@ def fly_shifted(
             out.append(None)
             continue
         world = course.worlds[0].with_appeal_shift(shift)
-        flown = [
-            flight
-            for seed in course.seeds
-            for flight in fly_all(
-                agent, world, course.sessions, (name, 1, seed, training_seed), graded=graded(course.metrics)
-            )
-        ]
+        flown = _fly_seeds(agent, world, course, name, 1, training_seed)
         out.append(tuple(measure(sessions, course.reference, course.metrics) for sessions in flown))
     return tuple(out)
