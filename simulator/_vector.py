@@ -4,9 +4,6 @@ A loop over rows of several arrays is vectorised by LLVM only behind run-time te
 the loop where rows are short; and a sum only under `fastmath`. These say it outright. A sum is always of sixteen lanes
 in the same order, so results do not depend on batch, thread or optimiser. Arrays are C-contiguous, [rows, columns];
 nothing is checked.
-
-numba's cache on disk watches the file of the function that it compiled, not this one: after a change here, touch
-`kernel.py` and `top_items.py`.
 """
 
 from __future__ import annotations
