@@ -74,8 +74,8 @@ class _WithItsImports(caching._CacheLocator):  # type: ignore[misc]
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> _WithItsImports | None:
         file = Path(py_file)
-        if _PROJECT not in file.resolve().parents or not file.is_file():
-            return None
+        if not file.is_file() or Path(__file__).resolve() not in sources(file.resolve()):
+            return None  # whether a file is looked after must not depend on what was imported before it
         others: list[Any] = caching.CacheImpl._locator_classes
         for other in others:
             kept = None if other is cls else other.from_function(py_func, py_file)
