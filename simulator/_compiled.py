@@ -26,7 +26,7 @@ PLAIN: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 Arrays are borrowed from the caller, without numba's count of references, which costs some thousand cycles a call."""
 
 _PROJECT = Path(__file__).resolve().parent.parent
-_IMPORT = re.compile(r"^from ((?:simulator|agents|evaluators)[\w.]*) import", re.MULTILINE)
+_IMPORT = re.compile(r"^from ((?:simulator|agents|evaluators)[\w.]*) import (\([^)]*\)|.*)$", re.MULTILINE)
 
 
 def sources(file: Path) -> frozenset[Path]:
@@ -38,9 +38,13 @@ def sources(file: Path) -> frozenset[Path]:
         if one in found:
             continue
         found.add(one)
-        for name in _IMPORT.findall(one.read_text(encoding="utf-8")):
-            place = _PROJECT.joinpath(*name.split("."))
-            waiting += [path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()]
+        for module, names in _IMPORT.findall(one.read_text(encoding="utf-8")):
+            place = _PROJECT.joinpath(*module.split("."))
+            places = [
+                place / "__init__.py",
+                *(p.with_suffix(".py") for p in (place, *map(place.joinpath, re.findall(r"\w+", names)))),
+            ]
+            waiting += [path for path in places if path.is_file()]
     return frozenset(found)
 
 
