@@ -112,22 +112,31 @@ def log_rounds(
     """Log rounds inside a judge world with a softmax over popularity, propensities known.
 
     Args:
-        world: the judge world; each start user logs `rounds_per_user` rounds in their start state.
+        world: the judge world; each start user logs `rounds_per_user` rounds in their start state, but for those whom
+            fewer items may be shown than half of the users.
         items: what the train rows say of the items.
         root: root of the scenario's streams; the streams "off_policy_check" are used.
         rounds_per_user: rounds of each user.
-        candidates: A, items drawn for each round among those that the user has not seen.
+        candidates: A, items drawn for each round among those that the user may be shown; fewer where half of the
+            users may not be shown so many.
         temperature: of the softmax; larger is closer to uniform.
+
+    Raises:
+        InputError: half of the users may be shown one item at most.
     """
-    starts = world.starts
-    n_users, n_items = len(starts), world.n_items
-    n = n_users * rounds_per_user
-    start = np.repeat(np.arange(n_users), rounds_per_user)
+    starts, n_items = world.starts, world.n_items
     unseen = _unseen(world)
+    left = unseen.sum(1)
+    candidates = min(candidates, int(np.median(left)))
+    if candidates < 2:
+        raise InputError(
+            f"simulator.shown_again: 'false' leaves half of the users {candidates} of {n_items} items that they have "
+            "not met; set it to true"
+        )
+    start = np.repeat(np.flatnonzero(left >= candidates), rounds_per_user)
+    n = len(start)
     drawn = np.empty((n, candidates), np.int64)
     rng = stream(root, "off_policy_check", "candidates")
-    if int(unseen.sum(1).min()) < candidates:
-        raise InputError(f"off_policy_check: a user has fewer than {candidates} unseen items; ask for fewer candidates")
     for at in range(0, n, CHUNK):
         rows = start[at : at + CHUNK]
         key = np.where(unseen[rows], rng.random((len(rows), n_items), dtype=np.float32), np.float32(2))
@@ -151,8 +160,8 @@ def log_rounds(
 
 
 def _unseen(world: World) -> NDArray[np.bool_]:
-    """[U, I] True for items that are not in the user's logged history."""
-    seen = world.starts.seen
+    """[U, I] True for items that may be shown to the user."""
+    seen = world.barred
     out = np.ones((len(world.starts), world.n_items), bool)
     out[np.repeat(np.arange(len(seen)), np.diff(seen.start)), seen.item] = False
     return out

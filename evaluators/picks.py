@@ -90,6 +90,7 @@ def held_out_observation(
     feature_names: Sequence[str],
     history_length: int,
     slate_size: int,
+    shown_again: bool = False,
 ) -> Observation:
     """What an agent sees of users after their early rows: a first step, in a state that no world simulated.
 
@@ -100,11 +101,13 @@ def held_out_observation(
         feature_names: user features that agents see, as `World.feature_names`.
         history_length: H.
         slate_size: K of the scenario; picks are the top max(10, K).
+        shown_again: whether what a user met in the log may be picked too, as in the world.
     """
     histories = split.histories(log, users)
     items, feedback = histories.last(history_length)
     candidates = np.ones((len(users), log.catalogue.n_items), bool)
-    candidates[np.repeat(np.arange(len(users)), np.diff(histories.start)), histories.item] = False
+    if not shown_again:
+        candidates[np.repeat(np.arange(len(users)), np.diff(histories.start)), histories.item] = False
     columns = [log.catalogue.user_feature_names.index(name) for name in feature_names]
     return Observation(
         user_features=np.ascontiguousarray(log.catalogue.user_features[users][:, columns], np.float32),

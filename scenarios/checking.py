@@ -17,7 +17,7 @@ from scenarios.schema import Scenario
 from simulator.behaviour import SimulatorSettings
 from simulator.datasets import DataSettings, load_dataset
 from simulator.errors import InputError, ScenarioError, did_you_mean
-from simulator.log import InteractionLog, split_users
+from simulator.log import JUDGE, InteractionLog, Split, split_users
 from simulator.preference.settings import PreferenceSettings
 
 FEWEST_SHARED = 0.8
@@ -81,8 +81,9 @@ def check_scenario(
 def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate: EvaluateSettings | None) -> list[str]:
     """Mistakes that show only when the log is known: too few users or items, one group where two are compared."""
     mistakes = []
+    split = None
     try:
-        split_users(log, np.random.SeedSequence(0))
+        split = split_users(log, np.random.SeedSequence(0))
     except InputError as error:
         mistakes.append(str(error))
     n_items = log.catalogue.n_items
@@ -90,6 +91,13 @@ def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate
         mistakes.append(
             f"simulator.slate_size: '{simulator.slate_size}' is more than the log's items; give at most {n_items}"
         )
+    elif simulator is not None and not simulator.shown_again and split is not None:
+        left = items_left(log, split)
+        if left < simulator.slate_size:
+            mistakes.append(
+                f"simulator.shown_again: 'false' leaves half of the users {left} of {n_items} items that they have not "
+                f"met, and a slate needs {simulator.slate_size}; set it to true"
+            )
     for column in () if simulator is None else simulator.behaviours:
         if column not in log.behaviours:
             hint = did_you_mean(column, log.behaviours) or "; name it there"
@@ -102,6 +110,14 @@ def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate
                 f"evaluate.fairness.attributes: '{name}' has {there} in the log; a comparison needs two groups"
             )
     return mistakes
+
+
+def items_left(log: InteractionLog, split: Split) -> int:
+    """Items that the median judge user has not met before sessions start."""
+    n_items = log.catalogue.n_items
+    rows = split.rows(log, split.users(JUDGE), late=False)
+    user = np.unique(log.user[rows] * n_items + log.item[rows]) // n_items
+    return int(n_items - np.median(np.unique(user, return_counts=True)[1]))
 
 
 def _check_log(parts: Parts, folder: Path) -> list[str]:

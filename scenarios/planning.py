@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from evaluators.gates import comparisons_of, parse_rule
 from evaluators.power import planning_advice
 from evaluators.settings import FEWEST_WORLDS_FOR_A_GATE
-from scenarios.checking import Prepared, prepare_scenario
+from scenarios.checking import Prepared, items_left, prepare_scenario
 from scenarios.schema import Scenario
 from simulator.datasets import load_dataset
-from simulator.log import JUDGE, InteractionLog, split_users
+from simulator.log import JUDGE, InteractionLog, Split, split_users
 
 
 def planning_lines(path: Path, *, overrides: Sequence[str] = ()) -> list[str]:
@@ -33,7 +33,12 @@ def planning_lines(path: Path, *, overrides: Sequence[str] = ()) -> list[str]:
     split = split_users(log, np.random.SeedSequence(scenario.seed))
     judges = split.users(JUDGE)
     n_users = min(len(judges), scenario.evaluate.users)
-    return [*_detectable(prepared, n_users), *_too_few_worlds(scenario), *_small_groups(scenario, log, judges)]
+    return [
+        *_detectable(prepared, n_users),
+        *_too_few_worlds(scenario),
+        *_small_groups(scenario, log, judges),
+        *_few_items(scenario, log, split),
+    ]
 
 
 def _detectable(prepared: Prepared, n_users: int) -> Iterator[str]:
@@ -76,3 +81,13 @@ def _small_groups(scenario: Scenario, log: InteractionLog, judges: NDArray[np.in
                 f"evaluate.fairness: groups of {name} with fewer than {FEWEST_USERS} flown users "
                 f"({', '.join(small)}) have no gap; more users would help"
             )
+
+
+def _few_items(scenario: Scenario, log: InteractionLog, split: Split) -> Iterator[str]:
+    simulator = scenario.simulator
+    shown, left = simulator.slate_size * simulator.horizon, items_left(log, split)
+    if not simulator.shown_again and left < shown:
+        yield (
+            f"simulator.shown_again: false leaves half of the users {left} of {log.catalogue.n_items} items that they "
+            f"have not met, and a session shows up to {shown}: whoever ranks them shows much the same; set it to true"
+        )

@@ -94,7 +94,7 @@ class ObservedUsers:
         self.context = np.zeros((users.n, 0), np.float32)
 
     def candidates(self) -> NDArray[np.bool_]:
-        """[n, I] items that may be shown: neither in the logged history nor shown before in this session."""
+        """[n, I] items that may be shown: neither barred by the logged history nor shown before in this session."""
         return self._users.candidates()
 
     def appeal(self) -> NDArray[np.float32]:
@@ -190,13 +190,14 @@ class SimulatedUsers:
         lines = (places + slots + 31) // 32 | 1  # cache lines of a list
         large = words > _MASK_WORDS or (n * words > _ALL_MASK_WORDS and words > 8 * lines)
         listed = large and places <= _LISTED
-        known_item = starts.seen.item.astype(np.int32)
+        barred = world.barred
+        known_item = barred.item.astype(np.int32)
         masked = not listed or len(starts) * words <= _KNOWN_WORDS
         self._known = np.zeros((len(starts), words if masked else 0), np.uint64)
         if masked:
-            kernel.pack_rows(starts.seen.start, known_item, n_items, self._known)
+            kernel.pack_rows(barred.start, known_item, n_items, self._known)
         else:
-            kernel.sort_rows(starts.seen.start, known_item)
+            kernel.sort_rows(barred.start, known_item)
         self._seeds = np.full(n, seed % 2**64, np.uint64)
 
         self.rows = np.zeros(n, np.int64)
@@ -240,7 +241,7 @@ class SimulatedUsers:
             self._start_past,
             starts.user_features,
         )
-        self._known_arguments = (self._known, starts.seen.start, known_item, self.rows)
+        self._known_arguments = (self._known, barred.start, known_item, self.rows)
         self._state_arguments = (self._clock, self._state, self._mood, self._seen, self._past, self._flags)
         self._step_arguments = (
             self._table,

@@ -78,7 +78,7 @@ class Starts:
         history_items: [U, H] int64 newest logged interactions, newest last, -1 pads on the left.
         history_feedback: [U, H] float32 their primary behaviour.
         user_features: [U, f] float32 what a policy may see of the user.
-        seen: everything in each user's logged history: never a candidate.
+        seen: everything in each user's logged history.
     """
 
     user: NDArray[np.int64]
@@ -142,6 +142,7 @@ class World:
         friends: what friends liked; None without friends' influence.
         item_clicks: [I] clicks in the log, where popularity feeds back; else None.
         returns: whether users come back after a session, or all their sessions start from the log.
+        shown_again: whether a session may show what stands in the user's logged history.
         own: a user's own behaviour in place of the kernel's.
         notes: what was fitted and what could not be, for the report.
     """
@@ -168,6 +169,7 @@ class World:
     friends: Friends | None = None
     item_clicks: NDArray[np.float64] | None = None
     returns: bool = False
+    shown_again: bool = False
     own: OwnBehaviour | None = None
     notes: tuple[str, ...] = ()
 
@@ -265,6 +267,7 @@ class World:
             if settings.popularity.strength
             else None,
             returns=settings.returning is not None,
+            shown_again=settings.shown_again,
             own=None
             if settings.behaviour is None
             else OwnBehaviour.find(settings.behaviour, settings.behaviour_params, folder),
@@ -275,6 +278,13 @@ class World:
     def n_items(self) -> int:
         """Number of items I."""
         return len(self.item_bias)
+
+    @cached_property
+    def barred(self) -> Histories:
+        """What may not be shown to each of the starts: the logged history, or nothing where it may be shown again."""
+        if not self.shown_again:
+            return self.starts.seen
+        return Histories(np.zeros(len(self.starts) + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
     def value(self, part: str, parameter: str) -> float:
         """Value of one behaviour parameter."""
@@ -361,6 +371,7 @@ class World:
             "delay": self.delay,
             "delayed_reward": self.delayed_reward,
             "returns": self.returns,
+            "shown_again": self.shown_again,
             "own": None if self.own is None else asdict(self.own),
             "notes": list(self.notes),
         }

@@ -19,7 +19,7 @@ AGENT = "class Mine:\n    def act(self, observation, rng):\n        return None\
 SCENARIO = """\
 name: tried
 data: {source: log.csv, positive: rating >= 4}
-simulator: {slate_size: 2}
+simulator: {slate_size: 2, shown_again: true}
 agents:
   - {name: random, kind: random}
   - {name: mine, kind: "mine.py:Mine", trained_on: nothing}

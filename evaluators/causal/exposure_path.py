@@ -89,7 +89,7 @@ def same_class(slates: NDArray[np.integer], classes: Ints, seen: NDArray[np.bool
     Args:
         slates: [U, T, K] items shown; -1 stays -1.
         classes: [I] class of each item.
-        seen: [U, I] items in each user's history, which may not be shown.
+        seen: [U, I] items that may not be shown to each user.
         rng: draws which.
     """
     n, _, _ = slates.shape
@@ -197,8 +197,8 @@ def _rewards(sessions: Sessions) -> Floats:
 
 
 def _seen(world: World) -> NDArray[np.bool_]:
-    """[U, I] items in each user's history."""
-    histories = world.starts.seen
+    """[U, I] items that may not be shown to each user."""
+    histories = world.barred
     out = np.zeros((len(world.starts), world.n_items), bool)
     out[np.repeat(np.arange(len(histories)), np.diff(histories.start)), histories.item] = True
     return out

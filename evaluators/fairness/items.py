@@ -40,11 +40,11 @@ def item_groups(likes: Floats, share: float = 0.5) -> NDArray[np.str_]:
 
 
 def merit_of(world: World) -> NDArray[np.float64]:
-    """[U, I] probability that each user likes each item at the start, as the judge world has it; 0 where met before."""
+    """[U, I] probability that each user likes each item at the start, as the judge world has it; 0 where barred."""
     starts = world.starts
     logit = starts.vector @ world.item_vectors.T + starts.bias[:, None] + world.item_bias[None, :]
     merit = expit(logit.astype(np.float64) + world.appeal_shift)
-    histories = starts.seen
+    histories = world.barred
     merit[np.repeat(np.arange(len(histories)), np.diff(histories.start)), histories.item] = 0.0
     return np.asarray(merit)
 

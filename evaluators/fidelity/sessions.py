@@ -12,7 +12,7 @@ import numpy as np
 from evaluators.estimate import Estimate
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made
 from evaluators.intervals import recentred_interval
-from simulator.log import Histories, InteractionLog, Split
+from simulator.log import InteractionLog, Split
 
 if TYPE_CHECKING:
     from simulator.world import World
@@ -169,10 +169,7 @@ def flown_sessions(
     length = np.bincount(of)
     first = np.cumsum(length) - length
     user = log.user[rows][begins[ours[first]]]
-    starts = world.starts
-    nothing = np.zeros(0, np.int64)
-    unmet = Histories(np.zeros(len(starts) + 1, np.int64), nothing, nothing.astype(np.float32))
-    world = replace(world, starts=replace(starts, seen=unmet))
+    world = replace(world, shown_again=True)
     flown = SimulatedUsers(world, len(chosen), seed=seed, slate_size=width)
     flown.start(np.searchsorted(world.starts.user, user), np.arange(len(chosen)))
     steps, active = np.zeros(len(chosen)), np.ones(len(chosen), bool)

@@ -64,6 +64,7 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds, *, flips: bool) ->
         feature_names=first.feature_names,
         history_length=first.history_length,
         slate_size=min(max(MOST_PICKS, first.slate_size), first.n_items),
+        shown_again=first.shown_again,
     )
     n_items = log.catalogue.n_items
     sweeps: tuple[Sweep, ...] = tuple(

@@ -205,6 +205,11 @@ class SimulatorSettings(_Settings):
         "likes and purchases (number), dwell (seconds), ratings (sum of values).",
     )
     history_length: int = Field(default=50, ge=1, le=10_000, description="H, newest interactions that an agent sees.")
+    shown_again: bool = Field(
+        default=False,
+        description="Whether a session may show what the user met in the log; within a session nothing is shown twice. "
+        "For logs that repeat items, and for catalogues that users know most of.",
+    )
     behaviours: dict[str, Literal["like", "purchase", "dwell", "rating"]] = Field(
         default={},
         description="What may follow a click: column of data.behaviours -> what it is. Each gets a head fitted on the "

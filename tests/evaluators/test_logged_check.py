@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from agents.slates import top_slates
 from evaluators.logged_check import ItemFacts, JudgeLog, Policy, log_rounds, off_policy_check, policy_in
 from simulator.behaviour import SimulatorSettings
 from simulator.errors import InputError
-from simulator.log import split_users
+from simulator.log import Histories, split_users
 from simulator.users import SimulatedUsers
 from simulator.world import World
 from tests.simulator.small_world import TruePreference, small_log
@@ -127,6 +129,16 @@ def test_estimates_without_their_propensities_would_miss(
     assert found.rounds.reward.mean() < estimate.low
 
 
-def test_too_many_candidates_are_refused(judged: tuple[World, ItemFacts, JudgeLog]) -> None:
-    with pytest.raises(InputError, match="fewer than 199 unseen"):
-        log_rounds(judged[0], judged[1], np.random.SeedSequence(1), candidates=199)
+def test_rounds_have_as_many_candidates_as_half_of_the_users_have_left(
+    judged: tuple[World, ItemFacts, JudgeLog],
+) -> None:
+    world, facts, _ = judged
+    root = np.random.SeedSequence(1)
+    left = 200 - np.diff(world.starts.seen.start)
+    fewer = log_rounds(world, facts, root, candidates=199)
+    assert fewer.candidates.shape[1] == int(np.median(left)) < 199
+    assert set(fewer.start) == set(np.flatnonzero(left >= np.median(left)))
+    assert log_rounds(replace(world, shown_again=True), facts, root, candidates=199).candidates.shape == (6000, 199)
+    all_met = Histories(200 * np.arange(301), np.tile(np.arange(200), 300), np.ones(60_000, np.float32))
+    with pytest.raises(InputError, match=r"simulator\.shown_again: 'false' leaves half of the users 0 of 200 items"):
+        log_rounds(replace(world, starts=replace(world.starts, seen=all_met)), facts, root)

@@ -48,6 +48,10 @@ def test_an_agent_sees_held_out_users_after_their_early_rows_only(
     assert seen.candidates[0].sum() == log.catalogue.n_items - len(early)
     assert seen.user_features[:, 0].tolist() == log.catalogue.user_features[users, 1].tolist()
     assert seen.slate_size == 10  # picks are the top 10, or the slate where that is longer
+    again = held_out_observation(
+        log, split, users, feature_names=["gender=F"], history_length=5, slate_size=4, shown_again=True
+    )
+    assert again.candidates.all()
 
 
 def test_rows_are_picked_for_their_own_user_and_averaged_over_training_seeds(rng: np.random.Generator) -> None:

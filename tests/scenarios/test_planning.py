@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.power import planned_difference
+from scenarios.checking import check_scenario
 from scenarios.planning import planning_lines
 from simulator.errors import InputError
 
@@ -71,6 +72,23 @@ def test_groups_that_are_too_small_for_a_gap_are_foretold(scenario: Path) -> Non
         line for line in planning_lines(scenario, overrides=["evaluate.users=30"]) if line.startswith("evaluate.fair")
     )
     assert "(f " in line
+
+
+def test_a_catalogue_that_users_know_is_foretold_and_refused_where_no_slate_is_left(scenario: Path) -> None:
+    """Histories hold three of the four items; with 20 more, sessions run out of what nobody has met."""
+    said = "simulator.shown_again: "
+    (mistake,) = check_scenario(scenario)
+    assert mistake.startswith(
+        f"{said}'false' leaves half of the users 1 of 4 items that they have not met, and a slate"
+    )
+    again = ["simulator.shown_again=true"]
+    assert not any(line.startswith(said) for line in planning_lines(scenario, overrides=again))
+    more = [f"v{user},j{user % 20},1,f" for user in range(40)]
+    log = scenario.parent / "log.csv"
+    log.write_text(log.read_text() + "\n".join(more) + "\n")
+    (line,) = (line for line in planning_lines(scenario) if line.startswith(said))
+    assert "false leaves half of the users 21 of 24 items that they have not met, and a session shows up to 40" in line
+    assert not any(line.startswith(said) for line in planning_lines(scenario, overrides=again))
 
 
 def test_a_scenario_that_is_wrong_gets_no_plan(scenario: Path) -> None:

@@ -40,6 +40,20 @@ def test_sessions_start_from_the_early_rows_of_the_given_users() -> None:
         World.build(preference, log, split, users[:0], SimulatorSettings(), name="w")
 
 
+def test_what_was_met_in_the_log_is_shown_again_where_the_settings_say_so() -> None:
+    """Nobody's history is a candidate, or all of it is; what the session showed is none either way."""
+    for again in (False, True):
+        world = small_world(shown_again=again)
+        users = SimulatedUsers(world, len(world.starts), seed=1, slate_size=1)
+        users.start(np.arange(users.n))
+        met = np.zeros((users.n, world.n_items), bool)
+        met[np.repeat(np.arange(users.n), np.diff(world.starts.seen.start)), world.starts.seen.item] = True
+        assert np.array_equal(users.candidates(), np.ones_like(met) if again else ~met)
+        known = world.starts.seen.item[world.starts.seen.start[:-1], None].astype(np.int64)  # one of each user's own
+        assert ((users.step(known).shown >= 0) == again).all()
+        assert not users.candidates()[np.arange(users.n), known[:, 0]].any()
+
+
 def test_every_behaviour_parameter_says_where_it_comes_from() -> None:
     world = small_world()
     parts = {(a.part, a.parameter): a for a in world.assumptions}
