@@ -131,7 +131,7 @@ class Leaderboard:
 
     def as_html(self) -> str:
         """The boards as one page without network or scripts; all names are escaped."""
-        from evaluators.report_page import render_leaderboard
+        from evaluators.page import render_leaderboard
 
         return render_leaderboard(self)
 

@@ -1,7 +1,7 @@
 """What a run found, as one document: the model of report.json, and its summary for a terminal.
 
 `report.json` keeps the keys of its contract for good; sections beyond it are optional and have defaults, so that a
-report of an earlier version still loads. The page for people is drawn from this model alone (`report_page.py`).
+report of an earlier version still loads. The page for people is drawn from this model alone (`evaluators.page`).
 """
 
 from __future__ import annotations

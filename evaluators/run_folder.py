@@ -81,8 +81,8 @@ def write_fidelity(folder: Path, report: Report) -> None:
 
 def render_again(folder: Path) -> Path:
     """Render report.html again from the report.json on disk; returns the page's path."""
+    from evaluators.page import write_page
     from evaluators.report import Report
-    from evaluators.report_page import write_page
 
     page = folder / "report.html"
     if not folder.is_dir():
@@ -95,8 +95,8 @@ def render_again(folder: Path) -> Path:
 
 def _write_page(page: Path, text: str) -> None:
     """The page of a report as it will be read back, so that rendering it again gives the same page."""
+    from evaluators.page import write_page
     from evaluators.report import Report
-    from evaluators.report_page import write_page
 
     report = Report.model_validate_json(text)
     write_atomically(page, lambda path: write_page(report, path))

@@ -12,8 +12,8 @@ import pytest
 from example_report import example_report
 
 from evaluators.data_card import DataCard, data_card, difference_of_rates
+from evaluators.page import render_page
 from evaluators.report import DataCardModel
-from evaluators.report_page import render_page
 from evaluators.report_text import summary, to_text
 from simulator.datasets import DataSettings, check_dataset, load_dataset
 from simulator.log import Catalogue, InteractionLog, RandomRows

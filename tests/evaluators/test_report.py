@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evaluators.estimate import Estimate
+from evaluators.page.evidence import estimators_of
 from evaluators.report import AgentSection, ComparisonSection, EstimateModel, RankingRow, Report, estimates, plain
-from evaluators.report_page import _estimators
 from evaluators.run_folder import render_again, write_fidelity, write_run
 from evaluators.wording import column_decimals, decimals, gate_summary, number, p_value, with_interval
 from simulator.errors import InputError
@@ -280,4 +280,4 @@ def test_estimators_stand_on_the_page_in_the_order_of_the_scenario() -> None:
     names = sorted({name for agent in report.agents for name in agent.off_policy})
     for order in (names, names[::-1]):
         asked = report.model_copy(update={"scenario": {"evaluate": {"off_policy": list(order)}}})
-        assert _estimators(asked) == order
+        assert estimators_of(asked) == order

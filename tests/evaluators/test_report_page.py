@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators import report_charts as charts
+from evaluators.page import in_words, render_page, write_page
+from evaluators.page.belief import band_of
 from evaluators.report import AgentSection, Curve, DataSection, GroupRow, PortfolioRow, Report
-from evaluators.report_page import band_of, in_words, render_page, write_page
 
 SCRIPT = "<script>alert('x')</script>"
 VOID = {"meta", "br", "hr", "img", "input", "link"}

@@ -13,7 +13,7 @@ from agents.base import Observation
 from agents.loading import AgentSpec, Trained, resolve_kind
 from agents.settings import AgentSettings
 from agents.slates import top_slates
-from evaluators.report_page import render_page
+from evaluators.page import render_page
 from scenarios.schema import Scenario
 from scenarios.stages.adapting import measure_adaptation, measured, references
 from scenarios.stages.setting import Setting
