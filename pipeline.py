@@ -22,11 +22,12 @@ from scenarios.schema import Scenario
 from scenarios.stages.adapting import measure_adaptation, references
 from scenarios.stages.believing import check_fidelity, scored_users
 from scenarios.stages.curves import write_tensorboard
+from scenarios.stages.domains import open_domains
 from scenarios.stages.flying import check_flights, fly_users
 from scenarios.stages.reporting import assemble, evaluate, write
 from scenarios.stages.setting import open_setting
-from scenarios.stages.training import source_of, train_agents, tune_agents
-from scenarios.stages.worlds import FITTING, fit_worlds, load
+from scenarios.stages.training import digests_of, source_of, train_agents, tune_agents
+from scenarios.stages.worlds import FITTING, fit_train_world, fit_worlds, load
 from simulator.cache import PROJECT
 from simulator.engine import Task
 from simulator.errors import InputError, did_you_mean
@@ -76,7 +77,7 @@ def run(
         prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine
     ) as setting:
         began = time.monotonic()
-        data = load(setting)
+        data = open_domains(setting, load(setting), prepared.specs)
         worlds = fit_worlds(setting, data)
         believed = check_fidelity(setting, data, worlds)
         specs, tuned = tune_agents(setting, data, worlds, prepared.specs)
@@ -85,7 +86,10 @@ def run(
         if tensorboard is not None:
             curves = write_tensorboard(tensorboard, trained)
             setting.progress.say(f"{curves} learning curves in {tensorboard}")
-        keys = {one.settings.name: (one.settings, worlds.a.digest, source_of(one)) for one in (*specs, *beside)}
+        keys = {
+            one.settings.name: (one.settings, worlds.a.digest, source_of(one), *digests_of(one, data))
+            for one in (*specs, *beside)
+        }
         adapted = measure_adaptation(setting, data, worlds, [*specs, *beside], trained, keys)
         trained = {spec.settings.name: trained[spec.settings.name] for spec in specs}
         worlds, judged, failed = fly_users(setting, data, worlds, specs, trained, keys)
@@ -261,7 +265,7 @@ def _train_world(scenario: str | Path | Scenario) -> tuple[World, NDArray[np.flo
         chosen, folder = load_scenario(Path(scenario)), Path(scenario).parent
     with open_setting(chosen, folder, Progress(None), workers=1) as setting:
         data = load(setting)
-        return fit_worlds(setting, data).a, data.log.catalogue.content
+        return fit_train_world(setting, data), data.log.catalogue.content
 
 
 def make_env(scenario: str | Path | Scenario, *, action: str = "slate", seed: int = 0, render_mode: None = None) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
@@ -81,6 +81,8 @@ class Training:
         report: call `report(steps, value)` to add a point to the learning curve (value: mean reward a session).
         seconds: wall-clock seconds after which training must stop, or None. Such a training is not reproducible.
         expect: call `expect(steps)` at the beginning to say how many steps the whole training has, for those who wait.
+        domains: what would be learned from in other scenarios, by the name that the agent's parameters give each
+            (`learned_in`); the content vectors of all are by one encoder.
     """
 
     log: InteractionLog
@@ -94,6 +96,7 @@ class Training:
     report: Callable[[int, float], None]
     seconds: float | None = None
     expect: Callable[[int], None] = nobody_waits
+    domains: Mapping[str, Training] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

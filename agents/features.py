@@ -311,7 +311,12 @@ def attention(observation: Observation) -> F32:
     """
     length, slate_size = observation.history_items.shape[1], observation.slate_size
     position = slate_size - 1 - np.arange(length)[::-1] % slate_size
-    return np.where(in_session(observation), 1 / np.log2(2 + position)[None, :], 1.0).astype(np.float32)
+    return np.where(in_session(observation), discount(position)[None, :], 1.0).astype(np.float32)
+
+
+def discount(position: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How far "not clicked" means "not liked" at places of a slate, 0 the first."""
+    return np.asarray(1 / np.log2(2 + position))
 
 
 def in_session(observation: Observation) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ and all items are scored for all users by one matrix product.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -47,6 +48,15 @@ class MetaSettings(BaseModel):
         default=3.0, ge=0, description="AdamW's shrinking of the weights, against learning the train users by heart"
     )
     meta_batch_size: int = Field(default=32, ge=1, description="users in a step of the meta-learning")
+    learned_in: tuple[str, ...] = Field(
+        default=(),
+        description="scenario files, counted from this one: tasks are the sessions of users of their train worlds, and "
+        "of this scenario only texts and a user's own history are known; empty: tasks are this scenario's train users",
+    )
+
+    def files(self, folder: Path) -> tuple[Path, ...]:
+        """The files that are read beside the scenario."""
+        return tuple(folder / Path(name).expanduser() for name in self.learned_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ class Learned:
         n = len(support.items)
         phi, bias = self.vectors[support.items], self.bias[support.items]
         layer, head, level, of_features = (np.repeat(self.start[name][None], n, axis=0) for name in LOCAL)
-        features = support.user_features
+        features = support.user_features[:, : len(self.start["of_features"])]  # none where learned in other domains
         share = support.weight / (self.prior_rows + support.weight.sum(axis=1, keepdims=True)).clip(1e-9)
         for _ in range(self.steps):
             inner = head + _times(features, of_features)  # [n, m]

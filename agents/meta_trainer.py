@@ -15,11 +15,10 @@ from torch.func import grad, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits as log_loss
 
 from agents.base import Training
-from agents.features import fit_features
 from agents.meta import LOCAL, Learned, MetaLearner, MetaSettings, Support, score
+from agents.meta_domains import Ground, Told, other_domains, own_users
 from agents.slates import top_slates
 from agents.train_world import Act, Curve
-from simulator.log import InteractionLog
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -53,7 +52,7 @@ class Tasks:
 
     Attributes:
         support: [B, H] of them.
-        items: [B, Q]; liked: [B, Q]; there: [B, Q] float32, 0 for an empty place.
+        items: [B, Q]; liked: [B, Q]; there: [B, Q] float32 how far each counts, 0 for an empty place.
     """
 
     support: Support
@@ -62,29 +61,24 @@ class Tasks:
     there: F32
 
 
-def draw_tasks(log: InteractionLog, users: Ints, n: int, rng: np.random.Generator) -> Tasks:
+def draw_tasks(told: Told, users: Ints, n: int, rng: np.random.Generator) -> Tasks:
     """Tasks: a user, a place in his rows, the interactions right before it (SHOTS) and right after it (QUERY)."""
-    starts = log.row_starts()
     user = rng.choice(users, n)
-    first, length = starts[user], starts[user + 1] - starts[user]
+    first, length = told.start[user], told.start[user + 1] - told.start[user]
     shots = np.minimum(rng.choice(SHOTS, n), length - 1)
     place = first + shots + np.floor(rng.random(n) * (length - shots)).astype(np.int64)  # first row of the query
     before = place[:, None] - np.arange(max(SHOTS), 0, -1)
-    weight = (before >= (place - shots)[:, None]).astype(np.float32)
+    known = before >= (place - shots)[:, None]
     before = np.maximum(before, 0)
+    weight = told.weight[before] * known
     after = place[:, None] + np.arange(QUERY)
-    there = (after < (first + length)[:, None]).astype(np.float32)
-    after = np.minimum(after, len(log) - 1)
+    there = after < (first + length)[:, None]
+    after = np.minimum(after, len(told.item) - 1)
     return Tasks(
-        Support(
-            log.item[before],
-            (log.primary[before] * weight).astype(np.float32),
-            weight,
-            log.catalogue.user_features[user].astype(np.float32),
-        ),
-        log.item[after],
-        log.primary[after].astype(np.float32),
-        there,
+        Support(told.item[before], told.liked[before] * known, weight, told.user_features[user]),
+        told.item[after],
+        told.liked[after],
+        told.weight[after] * there,
     )
 
 
@@ -92,15 +86,15 @@ class Network(torch.nn.Module):
     """The item tower, shared by all users, and the start of the decision layers.
 
     Args:
-        inputs: [I, p] what is known of the items, of unit spread.
-        n_features: f, public features of a user.
+        ground: gives the items that are learned from, and the number of a user's features.
         rng: draws the first weights.
     """
 
     def __init__(
-        self, inputs: F32, n_features: int, settings: MetaSettings, kind: type[MetaLearner], rng: np.random.Generator
+        self, ground: Ground, settings: MetaSettings, kind: type[MetaLearner], rng: np.random.Generator
     ) -> None:
         super().__init__()
+        inputs, n_features = ground.inputs, ground.told.user_features.shape[1]
         p, e, h, m = inputs.shape[1], settings.embedding_size, settings.hidden_size, settings.layer_size
 
         def drawn(*shape: int, scale: float) -> torch.nn.Parameter:
@@ -131,15 +125,18 @@ class Network(torch.nn.Module):
         self.prototypes = drawn(2, e, scale=0.1 * e**-0.5)
 
     def tower(self, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors [..., e] and logits for anyone [...] of the items [...]."""
-        x = self.inputs[items]
+        """Vectors [..., e] and logits for anyone [...] of the items [...] that are learned from."""
+        return self.read(self.inputs[items])
+
+    def read(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [..., e] and logits for anyone [...] of items of which this is known [..., p]."""
         hidden = torch.relu(x @ self.first + self.first_bias)
         return x @ self.direct + hidden @ self.second, x @ self.bias_direct + hidden @ self.bias_hidden
 
-    def learned(self, kind: type[MetaLearner], settings: MetaSettings) -> Learned:
-        """What acting needs, as arrays."""
+    def learned(self, kind: type[MetaLearner], settings: MetaSettings, items: F32) -> Learned:
+        """What acting among items needs, of which this is known [I, p], as arrays."""
         with torch.no_grad():
-            vectors, bias = self.tower(torch.arange(len(self.inputs)))
+            vectors, bias = self.read(torch.as_tensor(items))
         return Learned(
             vectors=vectors.numpy().copy(),
             bias=bias.numpy().copy(),
@@ -207,52 +204,38 @@ def by_prototypes(
 
 def train_meta(training: Training, settings: MetaSettings, kind: type[MetaLearner]) -> Learned:
     """Learn in the way of this kind of meta-learner, for `budget` tasks."""
-    users = np.unique(training.log.user)
     budget = DEFAULT_TASKS if training.budget is None else training.budget
-    inputs, rng = item_inputs(training), training.rng
-    n_features = training.catalogue.user_features.shape[1]
+    ground = other_domains(training, settings.learned_in) if settings.learned_in else own_users(training)
+    users, rng = ground.told.users(), training.rng
     with one_thread():
         acting, learning = settings, settings
         if kind.chooses_steps:
-            apart = users[rng.permutation(len(users)) < len(users) / 5]
-            rest = replace(training, log=_without(training.log, apart))  # features too know nothing of those left out
-            start = Network(item_inputs(rest), n_features, settings, kind, rng)
-            tasks = draw_tasks(training.log, apart, CHOSEN_ON, rng)
+            owners = np.unique(ground.told.owner[users])
+            apart = owners[rng.permutation(len(owners)) < len(owners) / 5]
+            rest = ground.without(apart)
+            start = Network(rest, settings, kind, rng)
+            tasks = draw_tasks(ground.told, users[np.isin(ground.told.owner[users], apart)], CHOSEN_ON, rng)
             tried = []
             for decay in DECAYS if kind.trains else (settings.weight_decay,):
                 first, wanted = deepcopy(start), settings.model_copy(update={"weight_decay": decay})
                 if kind.trains:
-                    _learn(first, rest, wanted, kind, budget)
-                tried.append(_best_order(first.learned(kind, wanted), tasks, wanted))
+                    _learn(first, rest, wanted, kind, budget, rng)
+                tried.append(_best_order(first.learned(kind, wanted, rest.inputs), tasks, wanted))
             acting = max(tried, key=lambda one: one[0])[1]
             learning = settings.model_copy(update={"weight_decay": acting.weight_decay})
-        made = Network(inputs, n_features, settings, kind, rng)
+        made = Network(ground, settings, kind, rng)
         curve = Curve(training, budget)
-        curve.measure(0, _act(made.learned(kind, acting)))
+        curve.measure(0, _act(made.learned(kind, acting, ground.acting)))
 
         def watch(tasks: int) -> bool:
             if curve.due(tasks) or tasks >= budget:
-                curve.measure(tasks, _act(made.learned(kind, acting)), last=tasks >= budget)
+                curve.measure(tasks, _act(made.learned(kind, acting, ground.acting)), last=tasks >= budget)
             return curve.out_of_time()
 
         if kind.trains:
-            _learn(made, training, learning, kind, budget, watch)
+            _learn(made, ground, learning, kind, budget, rng, watch)
         curve.close()
-        return made.learned(kind, acting)
-
-
-def item_inputs(training: Training) -> F32:
-    """[I, p] what the tower reads of the items: features of the train rows and of the catalogue, standardised."""
-    features = fit_features(training)
-    inputs = np.concatenate([features.item_features(), features.vectors], axis=1)
-    spread = np.maximum(inputs.std(axis=0), 1e-6)
-    return np.asarray((inputs - inputs.mean(axis=0)) / spread, np.float32)
-
-
-def _without(log: InteractionLog, users: Ints) -> InteractionLog:
-    """The rows of all but these users."""
-    kept = ~np.isin(log.user, users)
-    return InteractionLog(log.user[kept], log.item[kept], log.time[kept], log.primary[kept], log.catalogue, log.source)
+        return made.learned(kind, acting, ground.acting)
 
 
 def _act(learned: Learned) -> Act:
@@ -261,14 +244,15 @@ def _act(learned: Learned) -> Act:
 
 def _learn(
     network: Network,
-    training: Training,
+    ground: Ground,
     settings: MetaSettings,
     kind: type[MetaLearner],
     budget: int,
+    rng: np.random.Generator,
     watch: Callable[[int], bool] = lambda tasks: False,
 ) -> None:
     """Meta-learn from `budget` tasks, until `watch` says that it is enough."""
-    users = np.unique(training.log.user)
+    users = ground.told.users()
     # The start is where users differ from: shrunk to nothing, no gradient step would leave it.
     start = [*network.local.parameters(), *network.rates.parameters()]
     tower = [one for name, one in network.named_parameters() if name.partition(".")[0] not in ("local", "rates")]
@@ -278,7 +262,7 @@ def _learn(
     )
     tasks = 0
     while tasks < budget and not watch(tasks):
-        drawn = draw_tasks(training.log, users, settings.meta_batch_size, training.rng)
+        drawn = draw_tasks(ground.told, users, settings.meta_batch_size, rng)
         for group in optimiser.param_groups:  # to a tenth, so that the last batches decide little
             group["lr"] = settings.learning_rate * (1 - 0.9 * tasks / budget)
         optimiser.zero_grad()

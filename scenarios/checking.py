@@ -56,7 +56,7 @@ def prepare_scenario(
         ScenarioError: everything that is wrong, one line each.
     """
     parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
-    specs, wrong_agents = _resolve_agents(parts, path.parent)
+    specs, wrong_agents = _resolve_agents(parts, path)
     encoder, wrong_encoder = _resolve_encoder(parts, path.parent)
     mistakes = [*parts.mistakes, *wrong_agents, *wrong_encoder, *_check_behaviour(parts, path.parent)]
     if mistakes or encoder is None:
@@ -72,7 +72,7 @@ def check_scenario(
         parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
     except ScenarioError as error:
         return list(error.mistakes)
-    _, wrong_agents = _resolve_agents(parts, path.parent)
+    _, wrong_agents = _resolve_agents(parts, path)
     _, wrong_encoder = _resolve_encoder(parts, path.parent)
     wrong_behaviour = _check_behaviour(parts, path.parent)
     return [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *_check_log(parts, path.parent)]
@@ -201,17 +201,41 @@ def _seed(parts: Parts) -> int:
     return seed if isinstance(seed, int) else 0
 
 
-def _resolve_agents(parts: Parts, folder: Path) -> tuple[list[AgentSpec], list[str]]:
+def _check_learned_in(spec: AgentSpec, path: Path, encoder: str | None, where: str) -> list[str]:
+    """Mistakes in the scenarios that an agent learns in; their own agents are not looked at."""
+    from scenarios.stages.training import learned_in
+
+    mistakes: list[str] = []
+    for name in dict.fromkeys(learned_in(spec)):
+        field, other = f"{where}.params.learned_in", path.parent / Path(name).expanduser()
+        if not other.is_file():
+            mistakes.append(f"{field}: '{name}' is no file; name scenarios, counted from the folder of this one")
+        elif path.is_file() and other.samefile(path):
+            mistakes.append(f"{field}: '{name}' is this scenario; leave it out, and its own train users are the tasks")
+        elif encoder == "own":
+            mistakes.append(f"{field}: preference.encoder 'own' knows this log's texts alone; name another encoder")
+        else:
+            try:
+                mistakes += [f"{field}: '{name}': {line}" for line in read_parts(other).mistakes]
+            except ScenarioError as error:
+                mistakes += [f"{field}: {line}" for line in error.mistakes]
+    return mistakes
+
+
+def _resolve_agents(parts: Parts, path: Path) -> tuple[list[AgentSpec], list[str]]:
     specs: list[AgentSpec] = []
     mistakes: list[str] = []
     agents: Sequence[AgentSettings | None] = parts.settings.get("agents") or ()
+    preference = parts.settings.get("preference")
     for at, agent in enumerate(agents):
         if agent is None:
             continue
         try:
-            specs.append(resolve_kind(agent, folder, where=f"agents[{at}]"))
+            specs.append(resolve_kind(agent, path.parent, where=f"agents[{at}]"))
         except InputError as error:
             mistakes += str(error).splitlines()
+        else:
+            mistakes += _check_learned_in(specs[-1], path, getattr(preference, "encoder", None), f"agents[{at}]")
     return specs, mistakes
 
 

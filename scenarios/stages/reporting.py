@@ -187,7 +187,7 @@ def assemble(
     seconds = {**setting.progress.seconds, **of_stages, **setting.cpu}
     return Report(
         name=scenario.name,
-        digest=digest(scenario, data.digest),
+        digest=digest(scenario, data.run_digest),
         world_digest=world_digest(scenario, data.digest, versions),
         seed=scenario.seed,
         versions=versions,

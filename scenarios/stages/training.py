@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scenarios.stages.setting import Setting
-from scenarios.stages.worlds import Data, Worlds
+from scenarios.stages.worlds import Data, Domain, Worlds
 from simulator.engine import Task
 from simulator.errors import InputError
 from simulator.log import WORLD_A, InteractionLog, Split
@@ -114,9 +115,10 @@ def train_agents(
     for spec in specs:
         name = spec.settings.name
         for number in range(training_seeds(spec)):
-            training = _training(log, worlds.a, setting.root, "train", name, number)
+            training = _training(log, worlds.a, setting.root, "train", name, number, domains=domains_of(spec, data))
             log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-{number}.log"
-            depends = (data.digest, worlds.a.digest, setting.scenario.seed, spec.settings, number, source_of(spec))
+            depends = (data.digest, worlds.a.digest, setting.scenario.seed, spec.settings, number, source_of(spec),
+                       *digests_of(spec, data))  # fmt: skip
             tasks.append(
                 Task(
                     "train",
@@ -211,11 +213,11 @@ def tune_agents(
     for spec in asking:
         name = spec.settings.name
         assert spec.settings.tune is not None
-        training = _training(log, world, root, "tune", name)
+        training = _training(log, world, root, "tune", name, domains=domains_of(spec, data))
         valued = _Valuation(worlds.validation, stream_word(root, "tune", "fly", bits=63), spec.settings.tune.sessions)
         log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-tune.log"
         depends = (data.digest, world.digest, worlds.validation.digest, setting.scenario.seed, spec.settings,
-                   source_of(spec))  # fmt: skip
+                   source_of(spec), *digests_of(spec, data))  # fmt: skip
         inputs = (spec, training, valued, setting.folder, log_file, stream_word(root, "tune", name, "search", bits=31))
         code = ("simulator", "agents", "evaluators/rollout.py", "evaluators/sessions.py", "evaluators/metrics.py")
         tasks.append(Task("tune", name, _search, inputs, depends, code, failed_by_limit))
@@ -228,7 +230,13 @@ def tune_agents(
     return chosen, found
 
 
-def _training(log: InteractionLog, world: World, root: np.random.SeedSequence, *names: str | int) -> Training:
+def _training(
+    log: InteractionLog,
+    world: World,
+    root: np.random.SeedSequence,
+    *names: str | int,
+    domains: Mapping[str, Domain] = MappingProxyType({}),
+) -> Training:
     """What an agent learns from, with the draws of the stream of these names."""
     from agents.base import Training
 
@@ -242,7 +250,25 @@ def _training(log: InteractionLog, world: World, root: np.random.SeedSequence, *
         seed=stream_word(root, *names, bits=31),
         budget=None,
         report=_no_report,
+        domains={name: _training(one.log, one.world, root, *names, "in", name) for name, one in domains.items()},
     )
+
+
+def learned_in(spec: AgentSpec) -> Iterator[str]:
+    """Names of the scenarios that an agent, or one that it is made of, learns in beside this one."""
+    yield from getattr(spec.params, "learned_in", ())
+    for inner in spec.wrapped:
+        yield from learned_in(inner)
+
+
+def domains_of(spec: AgentSpec, data: Data) -> dict[str, Domain]:
+    """The scenarios that an agent learns in, opened."""
+    return {name: data.domains[name] for name in learned_in(spec)}
+
+
+def digests_of(spec: AgentSpec, data: Data) -> tuple[str, ...]:
+    """Digests of the scenarios that an agent learns in."""
+    return tuple(one.digest for one in domains_of(spec, data).values())
 
 
 def save_agents(

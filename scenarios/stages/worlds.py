@@ -31,13 +31,37 @@ OTHER_CLASS = "matrix_factorisation"
 
 
 @dataclass(frozen=True, slots=True)
+class Domain:
+    """What agents may learn from in another scenario.
+
+    Attributes:
+        log: rows of its train users; content vectors are by the encoder of the scenario that learns from it.
+        world: its train world.
+        digest: of all that both depend on.
+    """
+
+    log: InteractionLog
+    world: World
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
-    """The log with content vectors, who may see which rows, the digest of its content, and other policies' logs."""
+    """The log with content vectors, who may see which rows, the digest of its content, and other policies' logs.
+
+    `domains` are the scenarios that agents learn in beside this one, by the name that their parameters give.
+    """
 
     log: InteractionLog
     split: Split
     digest: str
     others: Mapping[str, InteractionLog] = field(default_factory=dict)
+    domains: Mapping[str, Domain] = field(default_factory=dict)
+
+    @property
+    def run_digest(self) -> str:
+        """Digest of the content of everything that a run reads."""
+        return digest_of((self.digest, *(one.digest for one in self.domains.values()))) if self.domains else self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +99,15 @@ def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
 
 def load(setting: Setting) -> Data:
     """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
+    data = read_log(setting)
+    with setting.progress.stage("encode"):
+        return replace(data, log=with_content(setting, data.log))
+
+
+def read_log(setting: Setting) -> Data:
+    """The log without content vectors, and its split by user and time."""
     from scenarios.checking import check_graded, check_log, read_other_logs
     from simulator.datasets import load_dataset
-    from simulator.encoders.text import encode_texts, encoder_for
 
     scenario = setting.scenario
     with setting.progress.stage("load"):
@@ -92,25 +122,32 @@ def load(setting: Setting) -> Data:
         if others:
             data_digest = digest_of((data_digest, *others.values()))
         split = split_users(log, setting.root)
-    with setting.progress.stage("encode"):
-        content: NDArray[np.float32] | None = None
-        if any(text.strip() for text in log.catalogue.item_text):
-            vectors = setting.engine.cache.folder / "vectors"
-            encoder = encoder_for(
-                scenario.preference.encoder, log.catalogue.item_text, setting.folder, cache=vectors,
-                own=scenario.preference.own, root=setting.root,
-            )  # fmt: skip
-            content = encode_texts(
-                log.catalogue.item_text,
-                encoder,
-                cache=vectors,
-                max_tokens=scenario.preference.max_tokens,
-            )
-        elif log.catalogue.item_categories.shape[1]:
-            categories = log.catalogue.item_categories
-            length = np.linalg.norm(categories, axis=1, keepdims=True)
-            content = (categories / np.where(length > 0, length, 1)).astype(np.float32)
-    return Data(replace(log, catalogue=replace(log.catalogue, content=content)), split, data_digest, others)
+    return Data(log, split, data_digest, others)
+
+
+def with_content(setting: Setting, log: InteractionLog) -> InteractionLog:
+    """The log with content vectors of its items, by the scenario's encoder; of their categories without text."""
+    from simulator.encoders.text import encode_texts, encoder_for
+
+    scenario = setting.scenario
+    content: NDArray[np.float32] | None = None
+    if any(text.strip() for text in log.catalogue.item_text):
+        vectors = setting.engine.cache.folder / "vectors"
+        encoder = encoder_for(
+            scenario.preference.encoder, log.catalogue.item_text, setting.folder, cache=vectors,
+            own=scenario.preference.own, root=setting.root,
+        )  # fmt: skip
+        content = encode_texts(
+            log.catalogue.item_text,
+            encoder,
+            cache=vectors,
+            max_tokens=scenario.preference.max_tokens,
+        )
+    elif log.catalogue.item_categories.shape[1]:
+        categories = log.catalogue.item_categories
+        length = np.linalg.norm(categories, axis=1, keepdims=True)
+        content = (categories / np.where(length > 0, length, 1)).astype(np.float32)
+    return replace(log, catalogue=replace(log.catalogue, content=content))
 
 
 def _tune(
@@ -197,40 +234,103 @@ def load_saved(setting: Setting) -> dict[int, SavedModel]:
     return {role: load(folder / file_name(role)) for role in (WORLD_A, JUDGE)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """The tasks that fine-tune encoders and fit preference models on a log.
+
+    Attributes:
+        setting, data: of the scenario whose log it is.
+        saved: models of an earlier run, by the role of their users.
+        beside: what tells the tasks from those of the scenario that is run, for people.
+    """
+
+    setting: Setting
+    data: Data
+    saved: Mapping[int, SavedModel]
+    beside: str = ""
+
+    @property
+    def bare(self) -> InteractionLog:
+        """The log without content vectors."""
+        log = self.data.log
+        return replace(log, catalogue=replace(log.catalogue, content=None))
+
+    @property
+    def vectors(self) -> Path:
+        """Where texts' vectors are kept."""
+        return self.setting.engine.cache.folder / "vectors"
+
+    @property
+    def depends(self) -> tuple[Any, ...]:
+        """What every model depends on."""
+        scenario = self.setting.scenario
+        seen = (one.model.seen for one in self.saved.values())
+        return (self.data.digest, scenario.seed, scenario.preference, *seen)
+
+    def tune(self, role: int) -> Task:
+        """The encoder, fine-tuned on the users of a role."""
+        setting = self.setting
+        name = {WORLD_A: "world A", JUDGE: "judge worlds"}[role]
+        inputs = (self.bare, self.data.split, role, setting.scenario.preference, setting.root, setting.folder,
+                  self.vectors)  # fmt: skip
+        return Task("fine-tune", f"encoder of {name}{self.beside}", _tune, inputs, (*self.depends, role), FITTING)
+
+    def fit(self, name: str, role: int, tower: TextTower, architecture: str, bootstrap: int | None = None) -> Task:
+        """A preference model of the users of a role."""
+        setting = self.setting
+        inputs = (
+            self.bare,
+            self.data.split,
+            role,
+            tower,
+            setting.scenario.preference,
+            setting.root,
+            architecture,
+            bootstrap,
+            self.saved.get(role),
+            setting.folder,
+            self.vectors,
+        )
+        depends = (*self.depends, role, architecture, bootstrap)
+        return Task("fit", f"{name}{self.beside}", _fit, inputs, depends, FITTING)
+
+
+def fit_train_world(setting: Setting, data: Data, *, beside: str = "") -> World:
+    """World A alone, from the cache where a run of the scenario has fitted it.
+
+    Args:
+        setting: of the scenario.
+        data: of the scenario.
+        beside: what tells its tasks from those of the scenario that is run, for people.
+    """
+    fitting = _Fitting(setting, data, load_saved(setting), beside)
+    [tower] = setting.map("fine-tune", [fitting.tune(WORLD_A)])
+    task = fitting.fit("world A", WORLD_A, tower, setting.scenario.preference.architecture)
+    [model] = setting.map("fit worlds", [task])
+    return _world_a(setting, data, model)
+
+
+def _world_a(setting: Setting, data: Data, model: PreferenceModel) -> World:
+    from simulator.world import World
+
+    users = data.split.users(WORLD_A)
+    return World.build(model, data.log, data.split, users, setting.scenario.simulator, name="A", folder=setting.folder)
+
+
 def fit_worlds(setting: Setting, data: Data) -> Worlds:
     """Fine-tune one encoder on world A's users and one on the judge users; fit world A and the judge worlds."""
     from simulator.preference.continual import forgetting
-    from simulator.world import World
 
     scenario, root = setting.scenario, setting.root
     log, split, settings = data.log, data.split, scenario.preference
-    bare = replace(log, catalogue=replace(log.catalogue, content=None))
     saved = load_saved(setting)
-    shared = (data.digest, scenario.seed, settings, *(one.model.seen for one in saved.values()))
-    vectors = setting.engine.cache.folder / "vectors"
-    names = {WORLD_A: "world A", JUDGE: "judge worlds"}
-    tuning = [
-        Task("fine-tune", f"encoder of {names[role]}", _tune,
-             (bare, split, role, settings, root, setting.folder, vectors), (*shared, role), FITTING)
-        for role in (WORLD_A, JUDGE)
-    ]  # fmt: skip
-    towers = dict(zip((WORLD_A, JUDGE), setting.map("fine-tune", tuning), strict=True))
+    fitting = _Fitting(setting, data, saved)
+    bare, vectors = fitting.bare, fitting.vectors
+    roles = (WORLD_A, JUDGE)
+    towers = dict(zip(roles, setting.map("fine-tune", [fitting.tune(role) for role in roles]), strict=True))
 
     def fit(name: str, role: int, architecture: str, bootstrap: int | None = None) -> Task:
-        inputs = (
-            bare,
-            split,
-            role,
-            towers[role],
-            settings,
-            root,
-            architecture,
-            bootstrap,
-            saved.get(role),
-            setting.folder,
-            vectors,
-        )
-        return Task("fit", name, _fit, inputs, (*shared, role, architecture, bootstrap), FITTING)
+        return fitting.fit(name, role, towers[role], architecture, bootstrap)
 
     m = scenario.evaluate.worlds
     own = settings.architecture
@@ -249,13 +349,13 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
     explained: tuple[str, ...] = ()
     if settings.examples:
         inputs = (judge_models[0], bare, split, towers[JUDGE], settings, root, setting.folder, vectors)
-        [explained] = setting.map("explain", [Task("explain", "examples", _explain, inputs, shared, FITTING)])
+        [explained] = setting.map("explain", [Task("explain", "examples", _explain, inputs, fitting.depends, FITTING)])
 
     graded: Sequence[GradedModel] = ()
     if settings.graded:
         tasks = [
             Task("fit graded", name, _fit_graded, (bare, split, towers[JUDGE], settings, root, name, limits),
-                 (*shared, name, limits), FITTING)
+                 (*fitting.depends, name, limits), FITTING)
             for name, limits in settings.graded.items()
         ]  # fmt: skip
         graded = setting.map("fit graded", tasks)
@@ -271,7 +371,7 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         model_a=model_a,
         judge_models=judge_models,
         references=dict(zip(references, fitted[len(judges) :], strict=True)),
-        a=World.build(model_a, log, split, split.users(WORLD_A), scenario.simulator, name="A", folder=setting.folder),
+        a=_world_a(setting, data, model_a),
         **judged_on(setting, data, model_a, judge_models, judge_users),
         **({} if validation is None else _tuned_in(setting, data, model_a, validation)),
         explained=explained,

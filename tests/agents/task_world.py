@@ -10,9 +10,19 @@ from simulator.world import World
 from tests.simulator.small_world import TruePreference, bare_catalogue
 
 USERS, ITEMS, WIDTH, DIRECTIONS, ROWS = 500, 300, 16, 2, 40
+SEED = 21
 
 
-def task_world(*, taste: float = 3.0) -> tuple[World, InteractionLog, Split]:
+def hidden_directions(seed: int = SEED) -> np.ndarray:
+    """[WIDTH, DIRECTIONS] in which the users of the task world of this seed differ."""
+    rng = np.random.default_rng(seed)
+    rng.standard_normal((ITEMS, WIDTH))
+    return np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))[0][:, :DIRECTIONS]
+
+
+def task_world(
+    *, taste: float = 3.0, seed: int = SEED, directions: np.ndarray | None = None, horizon: int = 4
+) -> tuple[World, InteractionLog, Split]:
     """World, log and split: half of the users teach, half are held out.
 
     Each user has ROWS rows in random order. Logit of a like: taste along two hidden directions of the 16 of an item's
@@ -21,12 +31,15 @@ def task_world(*, taste: float = 3.0) -> tuple[World, InteractionLog, Split]:
 
     Args:
         taste: standard deviation of a user's taste, in logits; 0 makes all users alike.
+        seed: draws items and users, and the directions where none are given.
+        directions: [WIDTH, DIRECTIONS] in which users differ.
+        horizon: slates of a session.
     """
-    rng = np.random.default_rng(21)
+    rng = np.random.default_rng(seed)
     content = rng.standard_normal((ITEMS, WIDTH)).astype(np.float32)
     content /= np.linalg.norm(content, axis=1, keepdims=True)
     hidden = np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))[0][:, :DIRECTIONS]
-    place = content @ hidden
+    place = content @ (hidden if directions is None else directions)
     place /= place.std(axis=0)
     quality = (0.3 * rng.standard_normal(ITEMS)).astype(np.float32)
     user = np.repeat(np.arange(USERS), ROWS)
@@ -37,7 +50,7 @@ def task_world(*, taste: float = 3.0) -> tuple[World, InteractionLog, Split]:
     catalogue = bare_catalogue(USERS, content)
     log = InteractionLog(user, item, np.arange(len(user), dtype=np.float64), primary, catalogue, "tasks")
     split = split_users(log, np.random.SeedSequence(3), world_a=0.5, judge=0.1)
-    settings = SimulatorSettings.model_validate({"slate_size": 4, "horizon": 4})
+    settings = SimulatorSettings.model_validate({"slate_size": 4, "horizon": horizon})
     preference = TruePreference(place.astype(np.float32), quality)
     world = World.build(preference, log, split, split.users(WORLD_A), settings, name="tasks")
     return world, log, split

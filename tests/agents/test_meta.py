@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from agents import meta
+from agents.base import Training
 from agents.meta import LOCAL, Learned, MetaLearner, MetaSettings, Support
-from evaluators.adaptation import later_rows_ordered
+from agents.meta_domains import Ground, Told, other_domains, sessions
+from evaluators.adaptation import Adaptation, later_rows_ordered
 from simulator.log import InteractionLog, Split
 from simulator.world import World
-from tests.agents.task_world import held_out, task_world, taught
+from tests.agents.task_world import ITEMS, held_out, hidden_directions, task_world, taught
 from tests.agents.taught_world import training_in
 
 SIZES = {"embedding_size": 5, "hidden_size": 6, "layer_size": 3}
+
+
+def ground(inputs: np.ndarray) -> Ground:
+    """Items of which this is known and no interactions of users who have two features."""
+    nothing = np.zeros(0, np.float32)
+    told = Told(
+        np.zeros(1, np.int64),
+        np.zeros(0, np.int64),
+        nothing,
+        nothing,
+        np.zeros((0, 2), np.float32),
+        np.zeros(0, np.int64),
+    )
+    return Ground(told, inputs, inputs, lambda owners: ground(inputs))
 
 
 def network_of(kind: type[MetaLearner], seed: int = 0):
@@ -21,7 +40,7 @@ def network_of(kind: type[MetaLearner], seed: int = 0):
 
     rng = np.random.default_rng(seed)
     settings = MetaSettings(**SIZES, inner_rate=0.7)
-    network = Network(rng.standard_normal((9, 4)).astype(np.float32), 2, settings, kind, rng)
+    network = Network(ground(rng.standard_normal((9, 4)).astype(np.float32)), settings, kind, rng)
     for parameter in network.local.parameters():
         parameter.data += 0.5 * np.random.default_rng(1).standard_normal(parameter.shape).astype(np.float32)
     return network, settings
@@ -49,7 +68,7 @@ def test_the_arrays_that_act_take_the_gradient_steps_of_torch(kind: type[MetaLea
         settings = settings if kind.learns_rates else settings.model_copy(update={"inner_rate": 0.7})
         if not kind.learns_rates:
             rate.data.fill_(0.7)
-    learned, seen = network.learned(kind, settings), support()
+    learned, seen = network.learned(kind, settings, network.inputs.numpy()), support()
     vector, level = learned.adapt(seen)
     for row in range(len(vector)):
         phi, bias = network.tower(torch.as_tensor(seen.items[row]))
@@ -76,7 +95,7 @@ def test_the_prototypes_that_act_are_those_that_trained() -> None:
     from agents.meta_trainer import by_prototypes
 
     network, settings = network_of(meta.Prototypical)
-    learned, seen = network.learned(meta.Prototypical, settings), support()
+    learned, seen = network.learned(meta.Prototypical, settings, network.inputs.numpy()), support()
     vector, level = learned.adapt(seen)
     everything = np.tile(np.arange(9), (len(vector), 1))
     phi, query = (network.tower(torch.as_tensor(items))[0] for items in (seen.items, everything))
@@ -89,7 +108,7 @@ def test_the_prototypes_that_act_are_those_that_trained() -> None:
 
 def test_a_user_without_history_is_the_start() -> None:
     network, settings = network_of(meta.MAML)
-    learned: Learned = network.learned(meta.MAML, settings)
+    learned: Learned = network.learned(meta.MAML, settings, network.inputs.numpy())
     nothing = support()
     nothing = Support(nothing.items, nothing.liked, np.zeros_like(nothing.weight), np.zeros_like(nothing.user_features))
     vector, level = learned.adapt(nothing)
@@ -140,7 +159,7 @@ def test_a_task_is_adapted_to_what_came_right_before_its_query() -> None:
     _, log, _ = task_world()
     place = {(int(u), int(i)): row for row, (u, i) in enumerate(zip(log.user, log.item, strict=True))}
     users = np.arange(10)
-    tasks = draw_tasks(log, users, 64, np.random.default_rng(0))
+    tasks = draw_tasks(Told.of(log), users, 64, np.random.default_rng(0))
     of_item = [{int(i): r for (u, i), r in place.items() if u == user} for user in users]
     shots = tasks.support.weight.sum(axis=1).astype(int)
     assert set(shots) >= {0, 1, 2, 5, 10}
@@ -164,6 +183,91 @@ def test_meta_sgd_learns_a_step_for_every_parameter(tasks: tuple[World, Interact
 @pytest.fixture(scope="module")
 def tasks() -> tuple[World, InteractionLog, Split]:
     return task_world()
+
+
+def abroad(*, directions: np.ndarray | None) -> Training:
+    """A domain with items and users of its own; the directions are its own too where none are given."""
+    world, log, split = task_world(seed=22, directions=directions, horizon=20)
+    return training_in(world, taught(log, split))
+
+
+def test_a_session_of_a_domain_is_what_a_stranger_did_with_slates_drawn_at_random() -> None:
+    domain = abroad(directions=None)
+    told = sessions(domain, 3)
+    length = np.diff(told.start)
+    assert len(length) == 2048
+    assert length.max() <= 20 * domain.slate_size
+    users = [told.item[low:high] for low, high in pairwise(told.start)]
+    assert all(len(np.unique(one)) == len(one) for one in users)  # nothing is shown twice
+    shown = np.bincount(told.item, minlength=ITEMS)
+    assert shown.std() / shown.mean() < 0.2  # at random, whatever the users' rows were
+    places = 1 / np.log2(2 + np.arange(domain.slate_size))
+    assert set(np.unique(told.weight[told.liked == 0])) == set(places.astype(np.float32))
+    assert (told.weight[told.liked > 0] == 1).all()
+    owners = np.unique(told.owner)
+    assert len(owners) == len(
+        np.unique(domain.log.user)
+    )  # each user of the train world is one owner of all his sessions
+    rest = told.without(owners[:50])
+    gone = np.isin(told.owner, owners[:50])
+    assert np.array_equal(np.diff(rest.start), np.where(gone, 0, length))
+    assert np.array_equal(rest.item, np.concatenate([one for one, out in zip(users, gone, strict=True) if not out]))
+
+
+def test_items_of_all_domains_are_read_in_the_same_directions(tasks: tuple[World, InteractionLog, Split]) -> None:
+    world, log, split = tasks
+    training = training_in(world, taught(log, split))
+    content = training.catalogue.content
+    domains = {"a": abroad(directions=None), "b": training_in(world, taught(log, split))}
+    ground = other_domains(replace(training, domains=domains), ["a", "b"])
+    assert np.array_equal(ground.inputs[ITEMS:], ground.acting)  # b's items are this scenario's
+    both = np.concatenate([domains["a"].catalogue.content, content])
+    distance = np.linalg.norm(both[:1] - both, axis=1)
+    read = np.linalg.norm(ground.inputs[:1] - ground.inputs, axis=1)
+    assert np.corrcoef(distance, read)[0, 1] > 0.9
+    of_b = ground.told.owner > ground.told.owner[0:2048].max()
+    assert of_b.sum() == 2048
+    first = ground.told.start[2048]
+    assert (ground.told.item[:first] < ITEMS).all()
+    assert (ground.told.item[first:] >= ITEMS).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [meta.MAML, meta.ANIL, meta.MetaSGD])
+def test_learned_in_a_domain_that_shares_how_text_says_taste_beats_the_others_after_one_to_five_interactions(
+    kind: type[MetaLearner], tasks: tuple[World, InteractionLog, Split]
+) -> None:
+    """On held-out users here. All three know this scenario by its content alone, and the other by its train world."""
+    measured = learned_abroad(kind, tasks, abroad(directions=hidden_directions()))
+    for other in ("FineTuned", "FromScratch"):
+        for k in (1, 2, 5):
+            gain = measured.difference(kind.__name__, other, k)
+            assert gain.low is not None
+            assert gain.low > 0, (other, k, gain)
+
+
+@pytest.mark.slow
+def test_learned_in_a_domain_that_shares_nothing_gains_nothing(tasks: tuple[World, InteractionLog, Split]) -> None:
+    measured = learned_abroad(meta.MAML, tasks, abroad(directions=None))
+    for other in ("FineTuned", "FromScratch"):
+        for k in (1, 2, 5):
+            gain = measured.difference("MAML", other, k)
+            assert gain.low is not None
+            assert gain.low < 0, (other, k, gain)
+            assert gain.high < 0.04, (other, k, gain)
+
+
+def learned_abroad(kind: type[MetaLearner], tasks: tuple[World, InteractionLog, Split], domain: Training) -> Adaptation:
+    """Agents that learned in this domain; rows here are upside down, so whoever learned from them would do badly."""
+    world, log, split = tasks
+    agents = {}
+    for one in (kind, meta.FineTuned, meta.FromScratch):
+        agent = one(MetaSettings(learned_in=("there",)))
+        training = training_in(world, taught(log, split), budget=2_400)
+        upside_down = replace(training.log, primary=1 - training.log.primary)
+        agent.fit(replace(training, log=upside_down, domains={"there": domain}))
+        agents[one.__name__] = [agent]
+    return later_rows_ordered(agents, log, split, held_out(split), feature_names=(), history_length=50)
 
 
 @pytest.mark.slow
