@@ -42,6 +42,7 @@ from evaluators.picks import PickedRows, picks_from_rows
 from evaluators.settings import KnownValue
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Rng = np.random.Generator
 
 
@@ -197,13 +198,32 @@ def swapped(r: ScoredRows) -> ScoredRows:
     return replace(r, p=r.p_bias, p_bias=r.p)
 
 
-def sessions_case(what: str, users: int, factor: float) -> Case:
-    """Sessions of one kind on both sides against sessions `factor` as long."""
+def lengths(rng: Rng, user: Ints, by: float) -> Floats:
+    """Geometric lengths at each user's own hazard, `by` times as long."""
+    hazard = sigmoid(-2.0 + 0.5 * rng.standard_normal(user.max() + 1))[user]
+    return np.ceil(by * rng.geometric(hazard))
+
+
+def gaps(rng: Rng, user: Ints, by: float) -> Floats:
+    """Lognormal days about each user's own median, `by` times as long, cut at thirty."""
+    median = 2.0 * np.exp(0.5 * rng.standard_normal(user.max() + 1))[user]
+    return np.minimum(by * median * np.exp(rng.standard_normal(len(user))), 30.0)
+
+
+def diversities(rng: Rng, user: Ints, by: float) -> Floats:
+    """Share of pairs of four clicks that differ in category, five of each user's own shares; `by` of it is left."""
+    share = rng.dirichlet(np.ones(5), user.max() + 1)[user]
+    kind = (rng.random((len(user), 4))[..., None] > np.cumsum(share, axis=1)[:, None]).sum(axis=2)
+    first, second = np.triu_indices(4, 1)
+    return by * (kind[:, first] != kind[:, second]).mean(axis=1)
+
+
+def sessions_case(what: str, users: int, draw: Callable[[Rng, Ints, float], Floats], factor: float, about: str) -> Case:
+    """Sessions of one kind on both sides against sessions that are `factor` of it."""
 
     def table(rng: Rng, by: float = 1.0) -> SessionTable:
         user = np.repeat(np.arange(users), 3)
-        hazard = sigmoid(-2.0 + 0.5 * rng.standard_normal(users))[user]
-        return SessionTable(user, {what: np.ceil(by * rng.geometric(hazard))})
+        return SessionTable(user, {what: draw(rng, user, by)})
 
     def check(rng: Rng, by: float) -> Check:
         return session_checks(table(rng), table(rng, by), rng, permutations=100)[0]
@@ -213,7 +233,7 @@ def sessions_case(what: str, users: int, factor: float) -> Case:
         f"{users} users, 3 sessions each",
         lambda rng: check(rng, 1.0),
         lambda rng: check(rng, factor),
-        f"{factor} times as long",
+        about,
         below(0.15, 0.0),
     )
 
@@ -291,7 +311,9 @@ CASES = (
          "logits + 1", below(0.6, 0.5)),
     Case("two-sample classifier, sessions", "120 users, 3 sessions each", lambda rng: session_classifier(rng, 0.0),
          lambda rng: session_classifier(rng, 1.0), "click logits + 1", below(0.6, 0.5)),
-    sessions_case("length", 350, 1.5),
+    sessions_case("length", 350, lengths, 1.5, "1.5 times as long"),
+    sessions_case("gap", 500, gaps, 2.0, "2 times as long"),
+    sessions_case("diversity", 60, diversities, 0.4, "two fifths as diverse"),
     Case("responsiveness", "300 users", lambda rng: responds(rng, 0.182), lambda rng: responds(rng, 0.0),
          "slates change nothing", above_own_threshold),
     Case("picks", "600 users, 30 rows each", lambda rng: picked(rng, 0.0), lambda rng: picked(rng, 0.8),

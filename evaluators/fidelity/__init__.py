@@ -41,9 +41,9 @@ from evaluators.fidelity.scored_rows import ScoredRows, log_loss, score_random_r
 from evaluators.fidelity.sessions import (
     SessionTable,
     flown_sessions,
-    log_sessions,
     replayed_sessions,
     session_checks,
+    session_numbers,
     why_no_sessions,
 )
 from evaluators.fidelity.trust import (
@@ -100,7 +100,6 @@ __all__ = [
     "judged",
     "leaving_given_clicks",
     "log_loss",
-    "log_sessions",
     "logistic_recalibration",
     "not_made",
     "observed_over_expected",
@@ -115,6 +114,7 @@ __all__ = [
     "score_random_rows",
     "score_rows",
     "session_checks",
+    "session_numbers",
     "skill",
     "skill_over",
     "splits",

@@ -1,4 +1,4 @@
-"""Are simulated sessions like those of the log: in length, clicks, gaps?"""
+"""Are simulated sessions like those of the log: in length, clicks, gaps, and what is clicked together?"""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from evaluators.intervals import recentred_interval
 from simulator.log import InteractionLog, Split
 
 if TYPE_CHECKING:
+    from simulator.users import SimulatedUsers
     from simulator.world import World
 
 BURST_SHARE = 0.2
 """Share of zero gaps within users above which time stamps are bursts of entry, not of viewing (ml-100k: .51)."""
 SESSION_GAP_SECONDS = 1800.0
+DAY = 86_400.0
 FEWEST_USERS, MOST_FLOWN = 30, 5000
 """Users with a whole unseen session under whom nothing is flown, and sessions that are flown at most."""
+FLOWN_FEATURES = ("length", "gap", "diversity")
+Pair = tuple["SessionTable", "SessionTable"]
+"""Sessions of the log, and of the simulator for the same users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class SessionTable:
 
     Attributes:
         user: [n] the cluster.
-        features: name -> [n], e.g. length, clicks, gap (seconds to the next session), diversity.
+        features: name -> [n], e.g. length, clicks, gap (to the next session), diversity.
         given: name -> [n] what was not simulated and is the same on both sides; a classifier may use it.
     """
 
@@ -66,27 +71,6 @@ def session_numbers(log: InteractionLog, rows: Ints, *, gap_seconds: float = SES
     return np.cumsum(new) - 1
 
 
-def log_sessions(log: InteractionLog, users: Ints, *, gap_seconds: float = SESSION_GAP_SECONDS) -> SessionTable:
-    """Sessions of these users: length, clicks, and gap in seconds to the next (0: none; left out without times)."""
-    keep = np.zeros(log.catalogue.n_users, bool)
-    keep[users] = True
-    rows = np.flatnonzero(keep[log.user])
-    session = session_numbers(log, rows, gap_seconds=gap_seconds)
-    first = np.flatnonzero(np.r_[True, session[1:] != session[:-1]])
-    user = log.user[rows][first]
-    features: dict[str, Floats] = {
-        "length": np.bincount(session).astype(np.float64),
-        "clicks": np.bincount(session, log.primary[rows]).astype(np.float64, copy=False),
-    }
-    if log.has_time:
-        last = np.r_[first[1:], len(rows)] - 1
-        between = log.time[rows][first[1:]] - log.time[rows][last[:-1]]
-        gap = np.where(user[1:] == user[:-1], between, 0.0)
-        if gap.any():
-            features["gap"] = np.r_[gap, 0.0]
-    return SessionTable(user, features)
-
-
 def replayed_sessions(
     log: InteractionLog, rows: Ints, p: Floats, rng: np.random.Generator
 ) -> tuple[SessionTable, SessionTable] | None:
@@ -118,8 +102,12 @@ def replayed_sessions(
 
 def flown_sessions(
     world: World, log: InteractionLog, split: Split, users: Ints, rng: np.random.Generator, *, seed: int
-) -> tuple[SessionTable, SessionTable] | str:
-    """How long the sessions last that reach into unseen rows, and as many that the world flies; or why there are none.
+) -> dict[str, Pair | str]:
+    """The sessions that reach into unseen rows, and as many that the world flies: feature -> both, or why not.
+
+    `length`: slates. `gap`: days until the user's next session, cut on both sides where the log ends or the world's
+    users count as gone. `diversity`: chance that two clicks of a session differ in category, of sessions with two
+    clicks at least on the logged session's own slates; it does not grow with the number of clicks.
 
     A simulated session is shown the slates of the logged one, and when it outlasts it, slates drawn from all of these
     sessions: so what is shown is the log's own, and how long users stay is the simulator's. Items met before may be
@@ -139,11 +127,14 @@ def flown_sessions(
     """
     from simulator.users import SimulatedUsers
 
+    def none(why: str) -> dict[str, Pair | str]:
+        return dict.fromkeys(FLOWN_FEATURES, why)
+
     why = why_no_sessions(log)
     if why is not None:
-        return why
+        return none(why)
     if log.impression is None:
-        return "the log does not say which rows were shown together (data.columns.impression)"
+        return none("the log does not say which rows were shown together (data.columns.impression)")
     keep = np.zeros(log.catalogue.n_users, bool)
     keep[np.intersect1d(users, world.starts.user)] = True
     rows = np.flatnonzero(keep[log.user])
@@ -159,7 +150,7 @@ def flown_sessions(
     chosen = there[np.linspace(0, len(there) - 1, min(len(there), MOST_FLOWN)).astype(np.int64)]  # evenly from all
     n_users = len(np.unique(log.user[rows][np.isin(session, chosen)]))
     if n_users < FEWEST_USERS:
-        return f"{len(chosen)} sessions of {n_users} users reach into unseen rows; needs {FEWEST_USERS} users"
+        return none(f"{len(chosen)} sessions of {n_users} users reach into unseen rows; needs {FEWEST_USERS} users")
     ours = np.flatnonzero(np.isin(session[begins], chosen))  # slates
     width = int(size[ours].max())
     # Places behind a slate's end repeat its first item, which leaves them empty.
@@ -173,15 +164,84 @@ def flown_sessions(
     flown = SimulatedUsers(world, len(chosen), seed=seed, slate_size=width)
     flown.start(np.searchsorted(world.starts.user, user), np.arange(len(chosen)))
     steps, active = np.zeros(len(chosen)), np.ones(len(chosen), bool)
+    clicked: list[tuple[Ints, Ints]] = []
     for at in range(world.horizon):
         shown = np.where(at < length, first + np.minimum(at, length - 1), rng.integers(len(ours), size=len(chosen)))
         outcome = flown.step(slates[shown])
         steps += active
+        one, place_of = np.nonzero((outcome.clicks > 0) & (active & (at < length))[:, None])
+        clicked.append((one, outcome.shown[one, place_of].astype(np.int64)))
         active &= ~outcome.done
         if not active.any():
             break
     lasted = np.minimum(length, world.horizon).astype(np.float64)
-    return SessionTable(user, {"length": lasted}), SessionTable(user, {"length": steps})
+    return {
+        "length": (SessionTable(user, {"length": lasted}), SessionTable(user, {"length": steps})),
+        "gap": _gaps(world, flown, log, rows, session, chosen),
+        "diversity": _diversities(
+            log, user, _clicked_in(log, rows, session, begins, chosen, world.horizon), _joined(clicked)
+        ),
+    }
+
+
+def _joined(parts: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    one, item = zip(*parts, strict=True)
+    return np.concatenate(one), np.concatenate(item)
+
+
+def _gaps(
+    world: World, flown: SimulatedUsers, log: InteractionLog, rows: Ints, session: Ints, chosen: Ints
+) -> Pair | str:
+    """Days after each of the chosen sessions, logged and as the users who flew them would have it."""
+    if not world.returns:
+        return "the world's users do not come back (simulator.returning)"
+    if not log.has_time:
+        return "the log has no time stamps"
+    first = np.flatnonzero(np.r_[True, session[1:] != session[:-1]])
+    last = np.r_[first[1:], len(rows)] - 1
+    user, begin, end = log.user[rows][first], log.time[rows][first], log.time[rows][last]
+    following = np.r_[np.where(user[1:] == user[:-1], begin[1:], np.inf), np.inf][chosen]
+    bound = np.minimum((log.time.max() - end[chosen]) / DAY, world.value("returning", "window"))
+    there = bound > 0
+    if len(np.unique(user[chosen][there])) < FEWEST_USERS:
+        return f"after the flown sessions the log goes on for fewer than {FEWEST_USERS} users"
+    real, simulated = (
+        SessionTable(user[chosen][there], {"gap": np.minimum(days, bound)[there]})
+        for days in ((following - end[chosen]) / DAY, flown.gap_days())
+    )
+    return real, simulated
+
+
+def _clicked_in(
+    log: InteractionLog, rows: Ints, session: Ints, begins: Ints, chosen: Ints, horizon: int
+) -> tuple[Ints, Ints]:
+    """What was clicked in the first slates of each chosen session: its place among the chosen, and the item."""
+    slate = np.repeat(np.arange(len(begins)), np.diff(np.r_[begins, len(rows)]))
+    number = slate - np.searchsorted(session[begins], session)  # of the slate within its session
+    there = np.flatnonzero((log.primary[rows] > 0) & np.isin(session, chosen) & (number < horizon))
+    return np.searchsorted(chosen, session[there]), log.item[rows][there]
+
+
+def _diversities(log: InteractionLog, user: Ints, logged: tuple[Ints, Ints], flown: tuple[Ints, Ints]) -> Pair | str:
+    """Mean distance of two clicks of a session, one less the cosine of their categories."""
+    categories = log.catalogue.item_categories.astype(np.float64)
+    size = np.linalg.norm(categories, axis=1)
+    if not size.any():
+        return "the items have no categories (data.item_categories)"
+    unit = categories / np.where(size > 0, size, 1)[:, None]
+    tables = []
+    for of, item in (logged, flown):
+        known = size[item] > 0
+        count = np.bincount(of[known], minlength=len(user)).astype(np.float64)
+        total = np.zeros((len(user), unit.shape[1]))
+        np.add.at(total, of[known], unit[item[known]])
+        two = count >= 2
+        alike = ((total**2).sum(1)[two] - count[two]) / (count[two] * (count[two] - 1))
+        tables.append(SessionTable(user[two], {"diversity": 1 - alike}))
+    fewest = min(len(np.unique(table.user)) for table in tables)
+    if fewest < FEWEST_USERS:
+        return f"{fewest} users have a session with two clicks on items with categories; needs {FEWEST_USERS}"
+    return tables[0], tables[1]
 
 
 def _longest_wait(y: Floats, session: Ints) -> Floats:

@@ -21,7 +21,7 @@ from evaluators.fidelity.prediction import (
     unbiased_test,
 )
 from evaluators.fidelity.scored_rows import ScoredRows
-from evaluators.fidelity.sessions import SessionTable, session_checks, why_no_sessions
+from evaluators.fidelity.sessions import FLOWN_FEATURES, Pair, session_checks, why_no_sessions
 from evaluators.fidelity.two_samples import answers_classifier, two_sample_classifier
 from simulator.log import JUDGE, InteractionLog, Split
 from simulator.streams import stream
@@ -51,7 +51,7 @@ class WorldEvidence:
         held_out: predictions for the held-out users' later half, or None.
         behaviour: responsiveness and determinism checks of the world (same behaviour in all worlds: B_1's suffice).
         sessions: sessions of the log and of the model's answers to the same rows, where the log has them.
-        flown: whole sessions of the log and as the simulator flies them, or why there are none.
+        flown: feature -> whole sessions of the log and as the simulator flies them, or why there are none.
         unbiased: predictions for rows of random exposure, where the log has them.
         further: name of a further yes/no behaviour -> its predictions for rows that nothing has seen.
         graded: name of a graded behaviour (dwell, rating) -> its predicted distributions for such rows.
@@ -62,8 +62,10 @@ class WorldEvidence:
     future: ScoredRows
     held_out: ScoredRows | None = None
     behaviour: tuple[Check, ...] = ()
-    sessions: tuple[SessionTable, SessionTable] | None = None
-    flown: tuple[SessionTable, SessionTable] | str = "no session was flown"
+    sessions: Pair | None = None
+    flown: Mapping[str, Pair | str] = field(
+        default_factory=lambda: dict.fromkeys(FLOWN_FEATURES, "no session was flown")
+    )
     unbiased: ScoredRows | None = None
     further: Mapping[str, ScoredRows] = field(default_factory=dict)
     graded: Mapping[str, GradedRows] = field(default_factory=dict)
@@ -225,8 +227,8 @@ def _verdict(checks: Sequence[Check]) -> dict[str, Any]:
 
 def _session_checks(
     log: InteractionLog,
-    sessions: tuple[SessionTable, SessionTable] | None,
-    flown: tuple[SessionTable, SessionTable] | str,
+    sessions: Pair | None,
+    flown: Mapping[str, Pair | str],
     rows: ScoredRows,
     rng: np.random.Generator,
 ) -> tuple[Check, ...]:
@@ -238,11 +240,13 @@ def _session_checks(
     names = sorted(set(real.features) & set(simulated.features))
     tables = [np.column_stack([*(t.features[n] for n in names), *map(np.log1p, t.given.values())]) for t in sessions]
     told = two_sample_classifier(tables[0], real.user, tables[1], simulated.user, rng)
-    if isinstance(flown, str):
-        lasted: tuple[Check, ...] = (not_made("sessions: length", "upper <= 0.15", flown),)
-    else:
-        lasted = session_checks(*flown, rng)
-    return (*session_checks(real, simulated, rng), *lasted, told)
+    own = session_checks(real, simulated, rng)
+    for feature, found in flown.items():
+        if isinstance(found, str):
+            own += (not_made(f"sessions: {feature}", "upper <= 0.15", found),)
+        else:
+            own += session_checks(*found, rng)
+    return (*own, told)
 
 
 def splits(split: Split, log: InteractionLog, fitted_users: Ints) -> Check:

@@ -1,7 +1,8 @@
 """What a log tells of the behaviour model: every part that it identifies, fitted; the rest is left to be assumed.
 
-Fits see the early rows of the given users, as the world's histories do, and heads the late rows of tuning users, on
-which the preference model is calibrated too. None sees a row that scores the world.
+Fits see the early rows of the given users, as the world's histories do. Heads see the late rows of tuning users, on
+which the preference model is calibrated too, and gaps between sessions all of their rows. None sees a row that scores
+the world.
 """
 
 from __future__ import annotations
@@ -94,8 +95,16 @@ def fit_behaviour(
         except ValueError as error:
             notes.append(f"leave: assumed; {error}")
     if settings.returning is not None and settings.returning.fit and log.has_time:
+        # Early rows end for each user at another time, and that the user came back later is not among them: taken as
+        # censored where the log ends, their last gaps would make all of them too long.
+        tuning = split.users(int(split.role[users[0]]), tuning=True)
+        rows = np.flatnonzero(np.isin(log.user, tuning))
         try:
-            found += fit_gaps(*gaps_of_times(log.user[rows], log.time[rows])).assumptions()
+            gaps = fit_gaps(*gaps_of_times(log.user[rows], log.time[rows], end=float(log.time.max())))
+            found += gaps.assumptions()
+            notes.append(
+                f"returning: fitted on {gaps.n} sessions of {len(tuning)} tuning users, {gaps.returns} returns"
+            )
         except ValueError as error:
             notes.append(f"returning: assumed; {error}")
     return Fitted(tuple(found), shift, tuple(notes))

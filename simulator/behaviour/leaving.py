@@ -230,7 +230,9 @@ def sessions_of_times(user: Ints, time: Floats, *, gap: float = SESSION_GAP) -> 
     return np.cumsum(new) - 1
 
 
-def gaps_of_times(user: Ints, time: Floats, *, gap: float = SESSION_GAP) -> tuple[Floats, NDArray[np.bool_], Ints]:
+def gaps_of_times(
+    user: Ints, time: Floats, *, end: float, gap: float = SESSION_GAP
+) -> tuple[Floats, NDArray[np.bool_], Ints]:
     """Days after each session to the next or to the log's end, whether there is a next, and whose session it was."""
     session = sessions_of_times(user, time, gap=gap)
     first = np.flatnonzero(np.diff(session, prepend=-1))
@@ -238,6 +240,6 @@ def gaps_of_times(user: Ints, time: Floats, *, gap: float = SESSION_GAP) -> tupl
     owner = user[first]
     followed = np.zeros(len(first), bool)
     followed[:-1] = owner[1:] == owner[:-1]
-    until = np.full(len(first), time.max())
+    until = np.full(len(first), end)
     until[:-1] = np.where(followed[:-1], time[first[1:]], until[:-1])
     return (until - time[last]) / 86_400, followed, owner

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from evaluators.fidelity import SessionTable, flown_sessions, leaving_given_clicks, session_checks
+from evaluators.fidelity.sessions import DAY
 from simulator.behaviour import Assumption
 from simulator.log import JUDGE, Histories, InteractionLog, Split
-from simulator.users import SimulatedUsers
+from simulator.users import Outcome, SimulatedUsers
 from simulator.world import World
 from tests.simulator.small_world import small_log, small_world
 
@@ -18,11 +19,16 @@ USERS, SESSIONS = 150, 4
 LEAVE = {"base_rate": 0.2, "satisfaction": 0.0, "repetition": 0.0}
 
 
-def logged_by(world: World) -> tuple[InteractionLog, Split]:
-    """Sessions of random slates in this world; the last two of each user are late rows."""
-    rng, parts, shown_so_far = np.random.default_rng(5), [], 0
-    for session in range(SESSIONS):
-        users = SimulatedUsers(world, USERS, seed=99)
+def logged_by(world: World, seed: int = 5) -> tuple[InteractionLog, Split]:
+    """Sessions of random slates in this world; the last two of each user are late rows.
+
+    Where its users come back, the log ends after ten days for everybody, and what is behind the fifth is late.
+    """
+    rng, parts, shown_so_far = np.random.default_rng(seed), [], 0
+    begins = np.zeros(USERS)
+    sessions = 4 * SESSIONS if world.returns else SESSIONS
+    for session in range(sessions):
+        users = SimulatedUsers(world, USERS, seed=94 + seed)
         users.start(np.arange(USERS), session)
         active = np.ones(USERS, bool)
         for step in range(world.horizon):
@@ -30,17 +36,22 @@ def logged_by(world: World) -> tuple[InteractionLog, Split]:
             outcome = users.step(slates)
             row, place = np.nonzero((outcome.shown >= 0) & active[:, None])
             parts.append((row, outcome.shown[row, place], outcome.clicks[row, place], shown_so_far + row,
-                          np.full(len(row), session), session * 1e6 + 60.0 * step + place))  # fmt: skip
+                          np.full(len(row), session), begins[row] + 60.0 * step + place))  # fmt: skip
             shown_so_far += USERS
             active &= ~outcome.done
+        begins += DAY * users.gap_days() + 60.0 * world.horizon if world.returns else 1e6
     user, item, clicks, impression, session, time = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((time, user))
-    catalogue = small_log(np.random.default_rng(0), users=USERS).catalogue
+    if world.returns:
+        order = order[time[order] < 10 * DAY]
+    catalogue = replace(
+        small_log(np.random.default_rng(0), users=USERS).catalogue, item_categories=world.item_categories
+    )
     log = InteractionLog(
         user[order], item[order].astype(np.int64), time[order], clicks[order].astype(np.float32), catalogue, "flown",
-        impression=impression[order], session=(user * SESSIONS + session)[order],
+        impression=impression[order], session=(user * sessions + session)[order],
     )  # fmt: skip
-    late = (session[order] >= 2).astype(bool)
+    late = (time[order] > 5 * DAY if world.returns else session[order] >= 2).astype(bool)
     return log, Split(np.full(USERS, JUDGE, np.int8), np.zeros(USERS, bool), late)
 
 
@@ -54,8 +65,16 @@ def logged(world: World) -> tuple[InteractionLog, Split]:
     return logged_by(world)
 
 
-def flown(world: World, logged: tuple[InteractionLog, Split]) -> tuple[SessionTable, SessionTable] | str:
-    return flown_sessions(world, *logged, np.arange(USERS), np.random.default_rng(1), seed=7)
+def flown(
+    world: World, logged: tuple[InteractionLog, Split], feature: str = "length"
+) -> tuple[SessionTable, SessionTable] | str:
+    return flown_sessions(world, *logged, np.arange(USERS), np.random.default_rng(1), seed=7)[feature]
+
+
+def verdict(world: World, logged: tuple[InteractionLog, Split], feature: str) -> str:
+    found = flown(world, logged, feature)
+    assert not isinstance(found, str), found
+    return session_checks(*found, np.random.default_rng(2), permutations=60)[0].verdict
 
 
 def test_sessions_of_the_world_that_wrote_the_log_are_as_long_and_those_of_a_hastier_one_are_not(
@@ -147,8 +166,6 @@ def test_a_slate_that_keeps_users_is_found_at_a_given_step_and_clicks_and_one_th
 
 def test_leaving_that_listens_to_earlier_slates_alone_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Users leave the sooner the less they clicked before; the slate before them changes nothing."""
-    from simulator.users import Outcome
-
     step = SimulatedUsers.step
     tired: dict[int, np.ndarray] = {}
 
@@ -180,3 +197,86 @@ def test_where_not_all_sessions_are_flown_they_are_taken_from_all_users(
     assert len(found[0].user) == 40
     assert users.min() < 0.05 * USERS
     assert users.max() > 0.95 * USERS
+
+
+RETURNING = {"median_gap": 2.0, "spread": 0.7, "satisfaction": 0.5, "window": 30.0}
+
+
+@pytest.fixture(scope="module")
+def visited() -> tuple[World, tuple[InteractionLog, Split]]:
+    """A world whose users come back, with one category an item, and its log."""
+    world = small_world(3, users=USERS, horizon=12, slate_size=5, item_bias=0.8, leave=LEAVE, returning=RETURNING)
+    world = replace(world, item_categories=np.eye(4, dtype=np.float32)[np.arange(world.n_items) % 4])
+    return world, logged_by(world)
+
+
+def test_gaps_of_the_world_that_wrote_the_log_pass_and_gaps_twice_as_long_do_not(
+    visited: tuple[World, tuple[InteractionLog, Split]],
+) -> None:
+    world, logged = visited
+    assert verdict(world, logged, "gap") == "pass"
+    assert verdict(world.with_parameter("returning", "median_gap", 4.0), logged, "gap") == "fail"
+
+
+def test_gaps_are_cut_where_the_log_ends_and_where_users_count_as_gone(
+    visited: tuple[World, tuple[InteractionLog, Split]],
+) -> None:
+    world, (log, split) = visited
+    found = flown(world, (log, split), "gap")
+    assert not isinstance(found, str)
+    real, simulated = found
+    user = int(real.user[len(real.user) // 2])
+    rows = np.flatnonzero(log.user == user)
+    begins = rows[np.flatnonzero(np.diff(log.session[rows], prepend=-1))]
+    ends = np.append(begins[1:] - 1, rows[-1])
+    reaches = [split.late[begin : end + 1].any() for begin, end in zip(begins, ends, strict=True)]
+    following = np.append(log.time[begins[1:]], log.time.max())  # after the last session nothing is seen
+    mine = (following - log.time[ends])[reaches] / DAY
+    assert real.features["gap"][real.user == user] == pytest.approx(mine)
+    left = (log.time.max() - log.time[ends])[reaches] / DAY
+    assert (simulated.features["gap"][simulated.user == user] <= left + 1e-9).all()
+    short = flown(world.with_parameter("returning", "window", 1.0), (log, split), "gap")
+    assert not isinstance(short, str)
+    assert max(table.features["gap"].max() for table in short) == 1.0
+    assert "simulator.returning" in str(flown(replace(world, returns=False), (log, split), "gap"))
+
+
+def test_what_is_clicked_together_is_as_diverse_and_clicks_in_one_category_are_found(
+    visited: tuple[World, tuple[InteractionLog, Split]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The faulty users click in one category alone, each in another."""
+    world, logged = visited
+    assert verdict(world, logged, "diversity") == "pass"
+    step = SimulatedUsers.step
+
+    def narrow(self: SimulatedUsers, slate: np.ndarray) -> Outcome:
+        outcome = step(self, slate)
+        kind = self.world.item_categories[np.maximum(outcome.shown, 0)].argmax(axis=2)
+        outcome.clicks[:] *= kind == self.rows[:, None] % world.item_categories.shape[1]
+        return outcome
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SimulatedUsers, "step", narrow)
+        assert verdict(world, logged, "diversity") == "fail"
+    log, split = logged
+    bare = replace(log, catalogue=replace(log.catalogue, item_categories=np.zeros((world.n_items, 0), np.float32)))
+    assert "data.item_categories" in str(flown(world, (bare, split), "diversity"))
+
+
+def test_diversity_is_the_mean_distance_of_two_clicks(
+    visited: tuple[World, tuple[InteractionLog, Split]],
+) -> None:
+    world, (log, split) = visited
+    found = flown(world, (log, split), "diversity")
+    assert not isinstance(found, str)
+    at = 40
+    expected = []
+    for k in np.unique(log.session[split.late & (log.user == found[0].user[at])]):
+        item = log.item[(log.session == k) & (log.primary > 0)]
+        if len(item) < 2:
+            continue
+        unit = log.catalogue.item_categories[item]
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+        cosine = unit @ unit.T
+        expected.append(1 - (cosine.sum() - len(item)) / (len(item) * (len(item) - 1)))
+    assert found[0].features["diversity"][found[0].user == found[0].user[at]] == pytest.approx(expected)

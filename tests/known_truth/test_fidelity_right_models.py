@@ -7,7 +7,9 @@ import pytest
 
 from benchmarks.bench_fidelity import CASES, Case, measure
 
-CHEAP = [c for c in CASES if not ("classifier" in c.name or c.name in ("calibration error", "sessions: length"))]
+CHEAP = [
+    c for c in CASES if not ("classifier" in c.name or c.name.startswith("sessions") or c.name == "calibration error")
+]
 
 
 def names(cases: list[Case] | tuple[Case, ...]) -> list[str]:
@@ -20,7 +22,8 @@ def test_every_check_that_can_block_trust_has_a_case() -> None:
     assert {
         "calibration in the large", "slope", "calibration error", "skill over base rate", "skill over bias model",
         "discrimination", "top of the list", "popularity strata", "unbiased test: O/E", "unbiased test: skill",
-        "sessions: length", "two-sample classifier, blocks", "two-sample classifier, sessions", "responsiveness",
+        "sessions: length", "sessions: gap", "sessions: diversity",
+        "two-sample classifier, blocks", "two-sample classifier, sessions", "responsiveness",
         "picks", "known value", "ranking agreement",
     } <= covered  # fmt: skip
 

@@ -97,7 +97,7 @@ def test_gaps_come_back_although_the_log_ends_before_many_of_them() -> None:
 
 def test_sessions_end_where_nothing_happens_for_half_an_hour() -> None:
     day = 86_400.0
-    gap, followed, user = gaps_of_times(np.array([0, 0, 0, 1, 1]), np.array([0.0, 60, day, 0, 3 * day]))
+    gap, followed, user = gaps_of_times(np.array([0, 0, 0, 1, 1]), np.array([0.0, 60, day, 0, 3 * day]), end=3 * day)
     assert user.tolist() == [0, 0, 1, 1]
     assert followed.tolist() == [True, False, True, False]
     assert gap == pytest.approx([1 - 60 / day, 2, 3, 0])

@@ -115,6 +115,28 @@ def with_behaviours(seed: int = 0) -> InteractionLog:
     return replace(log, behaviours={"liked": like, "seconds": dwell})
 
 
+def test_gaps_of_a_world_are_those_of_the_log_although_early_rows_end_before_it() -> None:
+    """Median 3 days, spread 1, sixty days of log. From early rows, taken as censored at the log's end: 3.3 and 1.1."""
+    rng, users = np.random.default_rng(8), 400
+    begin = rng.random(users)[:, None] * 3 + np.cumsum(np.append(np.zeros((users, 1)), 3 * np.exp(
+        rng.standard_normal((users, 60))), axis=1), axis=1)  # fmt: skip
+    user, visit = np.nonzero(begin < 60)
+    user, day = np.repeat(user, 5), np.repeat(begin[user, visit], 5)
+    log = small_log(rng, users=users)
+    item = rng.integers(0, 130, len(user))
+    log = replace(
+        log, user=user, item=item, time=86_400 * day + 60 * np.tile(np.arange(5), len(user) // 5),
+        primary=(rng.random(len(user)) < 0.5).astype(np.float32), behaviours={},
+    )  # fmt: skip
+    world = build(log, returning={})
+    fitted = {a.parameter: a for a in world.assumptions if a.part == "returning" and a.source == "fitted"}
+    for parameter, truth in (("median_gap", 3.0), ("spread", 1.0)):
+        assert fitted[parameter].se is not None
+        assert abs(fitted[parameter].value - truth) < 3 * fitted[parameter].se
+    assert fitted["median_gap"].se < 0.4
+    assert any(note.startswith("returning: fitted on ") for note in world.notes)
+
+
 def test_heads_are_fitted_on_clicked_rows_of_users_who_fit_nothing_else() -> None:
     log = with_behaviours()
     world = build(log, behaviours={"seconds": "dwell", "liked": "like"}, reward="dwell")
