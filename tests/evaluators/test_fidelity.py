@@ -539,7 +539,7 @@ def test_sessions_count_where_the_log_has_them(rng: np.random.Generator, root: n
 
     def names_of_failed(simulated: SessionTable) -> set[str]:
         answers = [replace(t, features={"longest wait": t.features["length"]}) for t in (real, simulated)]
-        one = replace(evidence(rng, 1), sessions=(answers[0], answers[1]), flown=(real, simulated))
+        one = replace(evidence(rng, 1), sessions=(answers[0], answers[1]), flown={"length": (real, simulated)})
         found = assess([one], log=log, split=split, fitted_users=fitted, root=root)
         asked = [c for c in found.checks if c.name in ("sessions: length", "two-sample classifier")]
         assert all(c.passed is not None for c in asked)
