@@ -98,6 +98,10 @@ def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate
                 f"simulator.shown_again: 'false' leaves half of the users {left} of {n_items} items that they have not "
                 f"met, and a slate needs {simulator.slate_size}; set it to true"
             )
+    if simulator is not None and simulator.friends.strength and simulator.friends.pairs is None and log.friends is None:
+        mistakes.append(
+            f"simulator.friends.pairs: '{log.source}' does not say who is whose friend; name a file of pairs"
+        )
     for column in () if simulator is None else simulator.behaviours:
         if column not in log.behaviours:
             hint = did_you_mean(column, log.behaviours) or "; name it there"

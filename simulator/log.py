@@ -99,6 +99,7 @@ class InteractionLog:
         session: [n] number of the visit that the row belongs to, from 0, or None where not logged.
         random: rows with items drawn uniformly at random, kept apart from the log, or None.
         exposure: who chose what was shown, where the dataset says so; "" where nobody does.
+        friends: [m, 2] users who are friends of each other, or None where not known.
         limits: what the dataset's publisher or its reader says that it cannot tell, for the data card.
 
     Raises:
@@ -122,6 +123,7 @@ class InteractionLog:
     random: RandomRows | None = None
     exposure: str = ""
     limits: tuple[str, ...] = ()
+    friends: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.user)

@@ -26,6 +26,7 @@ from simulator.behaviour import (
     value_of,
 )
 from simulator.behaviour.fitting import fit_behaviour, fit_heads, fitted_table, shifted
+from simulator.behaviour.friends import Friends, friends_in_log, friends_of
 from simulator.behaviour.heads import Head
 from simulator.behaviour.own import OwnBehaviour
 from simulator.errors import InputError, did_you_mean
@@ -104,19 +105,6 @@ class Starts:
             user_features=np.where(who[:, None], np.float32(0), self.user_features),
             seen=seen,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Friends:
-    """What the friends of U start users liked in the log.
-
-    Attributes:
-        start: [U + 1] row u is `start[u]:start[u + 1]` of item.
-        item: [m] items, rising within a row.
-    """
-
-    start: NDArray[np.int64]
-    item: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -227,16 +215,23 @@ class World:
         )
         rate, rate_se = _usual_rate(seen)
         logits = _Logits(preference, log, split)
-        if settings.friends.strength and friends is None and settings.friends.pairs is not None:
-            from simulator.datasets.pairs import read_pairs  # pyarrow is slow to import, and most worlds need none
-
-            friends = read_pairs((folder or Path()) / settings.friends.pairs, catalogue, "simulator.friends.pairs")
+        if settings.friends.strength and friends is None:
+            friends = _pairs_of(settings, log, folder)
         fitted = fit_behaviour(
             log, split, users, settings, logits, usual_rate=rate, rng=np.random.default_rng(_PLACEBO_SEED)
         )
+        shift, notes = fitted.shift, fitted.notes
+        further: tuple[Assumption, ...] = ()
+        if friends is not None and settings.friends.fit:
+            try:
+                influence = friends_in_log(log, split, int(split.role[users[0]]), friends, logits)
+                further, notes = influence.assumptions(), (*notes, f"friends: {influence.why}")
+                shift += influence.level * influence.identified
+            except ValueError as error:
+                notes = (*notes, f"friends: assumed; {error}")
         heads = fit_heads(log, split, int(split.role[users[0]]), settings, logits)
-        heads = tuple(shifted(head, fitted.shift) for head in heads)
-        rows = (*fitted.assumptions, *(a for head in heads for a in head.assumptions()))
+        heads = tuple(shifted(head, shift) for head in heads)
+        rows = (*fitted.assumptions, *further, *(a for head in heads for a in head.assumptions()))
         arrivals = settings.arrivals
         late = _drawn(np.arange(catalogue.n_items), arrivals.items, "items")
         strangers = _drawn(np.asarray(users, np.int64), arrivals.users, "users")
@@ -244,7 +239,7 @@ class World:
         return cls(
             name=name,
             item_vectors=np.ascontiguousarray(preference.item_vectors, np.float32),
-            item_bias=np.ascontiguousarray(preference.item_bias + np.float32(fitted.shift), np.float32),
+            item_bias=np.ascontiguousarray(preference.item_bias + np.float32(shift), np.float32),
             item_categories=np.ascontiguousarray(catalogue.item_categories, np.float32),
             examination=settings.examination.model,
             slate_size=settings.slate_size,
@@ -271,7 +266,7 @@ class World:
             own=None
             if settings.behaviour is None
             else OwnBehaviour.find(settings.behaviour, settings.behaviour_params, folder),
-            notes=fitted.notes,
+            notes=notes,
         )
 
     @property
@@ -469,30 +464,17 @@ class _Logits:
         return np.asarray(taste + states.bias[of_row] + preference.item_bias[item], np.float64)
 
 
-def friends_of(
-    log: InteractionLog, users: NDArray[np.int64], rows: NDArray[np.int64], pairs: NDArray[np.int64]
-) -> Friends:
-    """What the friends of the given users liked in the given rows of the log.
+def _pairs_of(settings: SimulatorSettings, log: InteractionLog, folder: Path | None) -> NDArray[np.int64]:
+    """Friendships from the settings' file, else the log's own."""
+    if settings.friends.pairs is None:
+        if log.friends is None:
+            raise InputError(
+                f"simulator.friends.pairs: '{log.source}' does not say who is whose friend; name a file of pairs"
+            )
+        return log.friends
+    from simulator.datasets.pairs import read_pairs  # pyarrow is slow to import, and most worlds need none
 
-    Args:
-        log: the log.
-        users: [U] whose friends.
-        rows: which rows may be read.
-        pairs: [m, 2] users who are friends of each other.
-    """
-    both = np.vstack([pairs, pairs[:, ::-1]])
-    place = np.full(log.catalogue.n_users, -1)
-    place[users] = np.arange(len(users))
-    both = both[(place[both[:, 0]] >= 0) & (both[:, 0] != both[:, 1])]
-    liked = rows[log.primary[rows] > 0]
-    starts = np.searchsorted(log.user[liked], np.arange(log.catalogue.n_users + 1))
-    found = [
-        np.stack([np.full(end - begin, place[one]), log.item[liked[begin:end]]], axis=1)
-        for one, other in np.unique(both, axis=0).tolist()
-        for begin, end in [(int(starts[other]), int(starts[other + 1]))]
-    ]
-    edges = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
-    return Friends(np.searchsorted(edges[:, 0], np.arange(len(users) + 1)), np.ascontiguousarray(edges[:, 1]))
+    return read_pairs((folder or Path()) / settings.friends.pairs, log.catalogue, "simulator.friends.pairs")
 
 
 def _usual_rate(seen: Histories) -> tuple[float, float]:

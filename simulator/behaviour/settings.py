@@ -169,15 +169,16 @@ class FriendsSettings(_Settings):
 
     strength: float = Field(default=0.0, description="Logits gained by an item that a friend liked before; 0: off.")
     pairs: str | None = Field(
-        default=None, description="File of friendships (.csv, .tsv, .parquet): two columns of user ids, both ways."
+        default=None,
+        description="File of friendships (.csv, .tsv, .parquet): two columns of user ids, both ways. Left out: the "
+        "dataset's own (lastfm-2k).",
     )
     sweep: tuple[float, ...] = Field(default=(), description="Other values of strength to fly again.")
-
-    @model_validator(mode="after")
-    def _pairs_are_named(self) -> FriendsSettings:
-        if self.strength and self.pairs is None:
-            raise ValueError("pairs: a strength needs to know who is whose friend; name a file of pairs")
-        return self
+    fit: bool = Field(
+        default=True,
+        description="Fit the strength where it predicts users left out of the fit and stands out from strangers in "
+        "place of friends; the value above serves where it does not. 0 stays off.",
+    )
 
 
 class PopularitySettings(_Settings):

@@ -52,15 +52,17 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
     """
     from simulator.datasets.atomic import read_atomic  # pyarrow is slow to import: only when a log is read
     from simulator.datasets.build import Tables, build_log
+    from simulator.datasets.pairs import pairs_of
     from simulator.datasets.tables import read_table
 
     source = settings.source
     limits: tuple[str, ...] = ()
+    friends = None
     if source in DATASETS:
         if DATASETS[source].instead:
             raise LogError(f"data.source: {DATASETS[source].refusal(source)}")
         found = read_dataset(source)
-        tables, limits = found.tables, found.limits
+        tables, limits, friends = found.tables, found.limits, found.friends
         assert tables is not None  # a row without `instead` has a log
         tables = replace(tables, media=found.media, item_features=found.item_features)
     elif (named := log_of_policy(source)) is not None and not (folder / source).exists():
@@ -85,7 +87,8 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         users=tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
         random=tables.random if settings.random is None else read_table(folder / settings.random, "data.random"),
     )
-    return replace(build_log(tables, settings, seed=seed, folder=folder), limits=limits)
+    log = replace(build_log(tables, settings, seed=seed, folder=folder), limits=limits)
+    return log if friends is None else replace(log, friends=pairs_of(friends, log.catalogue))
 
 
 _KINDS_OF_LOG = "a name of `windtunnel list datasets`, a folder with an .inter file, or a .csv, .tsv or .parquet file"

@@ -159,7 +159,6 @@ def test_heads_are_fitted_on_clicked_rows_of_users_who_fit_nothing_else() -> Non
     [
         ({"reward": "dwell"}, "'dwell' needs a dwell in simulator.behaviours"),
         ({"behaviours": {"a": "like", "b": "like"}}, "two columns are a like"),
-        ({"friends": {"strength": 1.0}}, "who is whose friend"),
     ],
 )
 def test_settings_that_lack_what_they_need_are_refused(wrong: dict[str, object], why: str) -> None:
@@ -180,6 +179,14 @@ def test_a_file_of_friends_is_read_and_its_mistakes_are_one_line(tmp_path: Path)
     assert sizes[[1, 2, 3]].min() > 0
     assert sizes.sum() == sizes[[1, 2, 3]].sum()
     assert not world.bare
+    assert any(note.startswith("friends: assumed; ") for note in world.notes)
+    unnamed = SimulatorSettings.model_validate({"friends": {"strength": 0.5}})
+    known = replace(log, friends=np.array([[1, 2], [2, 3]]))
+    own = World.build(plain, known, split, users, unnamed, name="w").friends
+    assert own is not None
+    assert np.array_equal(own.item, world.friends.item)
+    with pytest.raises(InputError, match=r"simulator.friends.pairs: .* does not say who is whose friend; name a file"):
+        World.build(plain, log, split, users, unnamed, name="w")
     (tmp_path / "friends.csv").write_text("who,whom\nx,y\n")
     with pytest.raises(LogError, match=r"simulator.friends.pairs: 'friends.csv' names no two users"):
         World.build(plain, log, split, users, chosen, name="w", folder=tmp_path)
