@@ -80,6 +80,39 @@ class RandomRows:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchRows:
+    """q judged pairs of a query and an item: what was searched for beside what was met.
+
+    Attributes:
+        text: [Q] distinct queries.
+        query: [q] index into `text`.
+        item: [q] index into the log's catalogue; a query's items are distinct.
+        grade: [q] how well the item answers the query, 0 = not at all; in any unit, greater is better.
+
+    Raises:
+        LogError: a grade is below 0 or not finite, or a query has no item with a grade above 0.
+    """
+
+    text: tuple[str, ...]
+    query: NDArray[np.int64]
+    item: NDArray[np.int64]
+    grade: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        bad = np.flatnonzero(~(np.isfinite(self.grade) & (self.grade >= 0)))
+        if bad.size:
+            raise LogError(f"data.queries: row {bad[0]} has the grade {self.grade[bad[0]]:g}; give 0 or more")
+        unanswered = np.flatnonzero(np.bincount(self.query, self.grade, len(self.text)) == 0)
+        if unanswered.size:
+            raise LogError(
+                f"data.queries: no item answers '{self.text[unanswered[0]]}' (grades are 0); leave such queries out"
+            )
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+
+@dataclass(frozen=True, slots=True)
 class InteractionLog:
     """n logged interactions, sorted by user and then by time (ties keep the order of the file).
 
@@ -98,6 +131,7 @@ class InteractionLog:
         impression: [n] number of the slate that the row's item was shown on, from 0, or None where not logged.
         session: [n] number of the visit that the row belongs to, from 0, or None where not logged.
         random: rows with items drawn uniformly at random, kept apart from the log, or None.
+        searches: queries and the items that answer them, or None.
         exposure: who chose what was shown, where the dataset says so; "" where nobody does.
         friends: [m, 2] users who are friends of each other, or None where not known.
         limits: what the dataset's publisher or its reader says that it cannot tell, for the data card.
@@ -121,6 +155,7 @@ class InteractionLog:
     impression: NDArray[np.int64] | None = None
     session: NDArray[np.int64] | None = None
     random: RandomRows | None = None
+    searches: SearchRows | None = None
     exposure: str = ""
     limits: tuple[str, ...] = ()
     friends: NDArray[np.int64] | None = None
@@ -141,6 +176,9 @@ class InteractionLog:
                 index = getattr(self.random, name)
                 if index.min() < 0 or index.max() >= size:
                     raise LogError(f"data.random: {name} index {index.max()} is outside the {size} {name}s")
+        if self.searches is not None and np.any(self.searches.item >= self.catalogue.n_items):
+            found = self.searches.item.max()
+            raise LogError(f"data.queries: item index {found} is outside the {self.catalogue.n_items} items")
         if self.user.min() < 0 or self.user.max() >= self.catalogue.n_users:
             raise LogError(f"data.user: index {self.user.max()} is outside the {self.catalogue.n_users} users")
         if self.item.min() < 0 or self.item.max() >= self.catalogue.n_items:

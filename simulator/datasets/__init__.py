@@ -86,6 +86,7 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         items=tables.items if settings.items is None else read_table(folder / settings.items, "data.items"),
         users=tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
         random=tables.random if settings.random is None else read_table(folder / settings.random, "data.random"),
+        queries=None if settings.queries is None else read_table(folder / settings.queries, "data.queries"),
     )
     log = replace(build_log(tables, settings, seed=seed, folder=folder), limits=limits)
     return log if friends is None else replace(log, friends=pairs_of(friends, log.catalogue))

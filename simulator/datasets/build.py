@@ -28,7 +28,7 @@ from simulator.datasets.validation import (
     unknown_ids,
 )
 from simulator.errors import LogError
-from simulator.log import Catalogue, InteractionLog, RandomRows
+from simulator.log import Catalogue, InteractionLog, RandomRows, SearchRows
 from simulator.streams import stream
 
 USUAL_NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "time": ("timestamp", "time")}
@@ -62,6 +62,7 @@ class Tables:
         items: one row an item.
         users: one row a user.
         random: rows like the log's whose items were drawn uniformly at random; never fitted on.
+        queries: one row a pair of a query and an item.
         exposure: who chose what was shown, where the dataset says so (one of the constants below); "" where it is
             silent: then a log with positions or propensities was logged, and any other was self-selected.
         notes: what the reader left out, for the report.
@@ -73,6 +74,7 @@ class Tables:
     items: Table | None = None
     users: Table | None = None
     random: Table | None = None
+    queries: Table | None = None
     exposure: str = ""
     notes: tuple[str, ...] = ()
     media: MediaFiles | None = None
@@ -169,6 +171,10 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int, folder: Path
         for name in settings.sensitive
     }
     mistakes.refuse()
+    searches = None
+    if tables.queries is not None:
+        searches, left_out = _searches(tables.queries, settings, items.ids)
+        notes += left_out
     catalogue = Catalogue(
         item_ids=items.ids,
         item_text=_joined_text(item_side, settings),
@@ -196,6 +202,7 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int, folder: Path
         impression=None if impression is None else impression[rows],
         session=None if session is None else session[rows],
         random=None if tables.random is None else _random_rows(tables.random, settings, catalogue),
+        searches=searches,
         exposure=tables.exposure,
     )
 
@@ -237,6 +244,40 @@ def _random_rows(table: Table, settings: DataSettings, catalogue: Catalogue) -> 
     )
 
 
+def _searches(table: Table, settings: DataSettings, item_ids: tuple[str, ...]) -> tuple[SearchRows | None, list[str]]:
+    """Queries and the items that answer them, and what was left out; None where no item answers any.
+
+    A pair that stands twice counts by its best grade. A query none of whose items is known and graded above 0 says
+    nothing of what answers it, and is left out.
+    """
+    field, file = "data.queries", table.path.name
+    words = table.text("query", field, required=True)
+    values = table.text(_key_column(table, settings, "item", field), field, required=True)
+    index = pc.index_in(values.combine_chunks(), pa.array(item_ids, pa.string()))
+    item = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    grade = np.ones(len(table)) if "grade" not in table.columns else table.numbers("grade", field)
+    bad = np.flatnonzero(grade < 0)
+    if bad.size:
+        found = f"{table.where(int(bad[0]))} of '{file}' has the grade {grade[bad[0]]:g}"
+        raise LogError(f"{field}: {found}; give 0 (irrelevant) or more")
+    query, texts = _indices(words)
+    known = item >= 0
+    notes = [f"{len(item) - known.sum()} rows of '{file}' name items that the log lacks"] if not known.all() else []
+    query, item, grade = query[known], item[known], grade[known]
+    order = np.lexsort((-grade, item, query))
+    query, item, grade = query[order], item[order], grade[order]
+    once = np.ones(len(query), bool)
+    once[1:] = (query[1:] != query[:-1]) | (item[1:] != item[:-1])
+    answered = np.bincount(query, grade, minlength=len(texts)) > 0
+    if not answered.all():
+        notes.append(f"{np.count_nonzero(~answered)} queries of '{file}' that no item answers were left out")
+    kept = once & answered[query]
+    left, number = np.unique(query[kept], return_inverse=True)
+    if len(left) == 0:
+        return None, notes
+    return SearchRows(tuple(texts[k] for k in left), number, item[kept], grade[kept]), notes
+
+
 def refuse_missing_columns(tables: Tables, settings: DataSettings) -> None:
     """Look for every column that the settings name, before any is read.
 
@@ -269,7 +310,7 @@ def refuse_missing_columns(tables: Tables, settings: DataSettings) -> None:
         raise LogError("\n".join(dict.fromkeys(mistakes)))
 
 
-def _key_column(table: Table, settings: DataSettings, part: str) -> str:
+def _key_column(table: Table, settings: DataSettings, part: str, field: str = "data.source") -> str:
     named = getattr(settings.columns, part)
     if named is not None:
         table.column(named, f"data.columns.{part}")
@@ -279,7 +320,7 @@ def _key_column(table: Table, settings: DataSettings, part: str) -> str:
             return usual
     wanted = USUAL_NAMES[part][0]
     raise LogError(
-        f"data.source: '{table.path.name}' has no column '{wanted}'; map it, e.g. columns: "
+        f"{field}: '{table.path.name}' has no column '{wanted}'; map it, e.g. columns: "
         f"{{{part}: {next(iter(table.columns))}}}"
     )
 

@@ -102,6 +102,12 @@ class DataSettings(BaseModel):
         description="File with rows like the log's (.csv, .tsv, .parquet) whose items were drawn uniformly at random: "
         "an unbiased test set. Nothing is fitted on it, and rows of the log that are in it are dropped.",
     )
+    queries: str | None = Field(
+        default=None,
+        description="File of searches (.csv, .tsv, .parquet): columns query (its text), the item's id as in the log, "
+        "and grade (how well the item answers, 0 = not at all; left out: every row answers alike). Read by "
+        "preference.search.",
+    )
     positive: str = Field(
         description='When the primary behaviour occurred: a condition such as "rating >= 4", "click == 1", '
         '"rating >= 4 and watched", or the name of a yes/no column.'

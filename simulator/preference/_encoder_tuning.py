@@ -26,6 +26,7 @@ from simulator.encoders.tuning import (
     planned_steps,
 )
 from simulator.log import Histories
+from simulator.preference._objectives import SearchObjective
 from simulator.preference._two_tower import Heads, draw_hidden
 from simulator.preference.problem import Problem
 from simulator.preference.settings import PreferenceSettings
@@ -47,6 +48,7 @@ class TextInTraining:
         name: its name, for errors.
         problem: the rows to fit.
         settings: how to tune.
+        queries, query_vectors: [Q] queries of a joint fit and their vectors [Q, p] by the encoder as it starts.
         augmenter: rewords training texts; None leaves them as they are.
 
     Raises:
@@ -64,13 +66,18 @@ class TextInTraining:
         name: str,
         problem: Problem,
         settings: PreferenceSettings,
+        queries: Sequence[str],
+        query_vectors: NDArray[np.float32],
         augmenter: Augmenter | None = None,
     ) -> None:
         self.problem, self.settings = problem, settings
-        self._now = pretrained
+        self._now, self._queries_now = pretrained, query_vectors
         distinct = sorted({text for text in texts if text.strip()})
+        self.n_texts = len(distinct)  # of items; texts of queries alone follow
+        distinct += sorted(set(queries) - set(distinct))
         number = {text: k for k, text in enumerate(distinct)}
         self.text_of_item = np.array([number.get(text, -1) for text in texts])  # [I]
+        self.text_of_query = np.array([number[text] for text in queries], np.int64)  # [Q]
         has_text = self.text_of_item >= 0
         self.has_text = torch.from_numpy(has_text.astype(np.float32))[:, None]
         self.side = torch.from_numpy(side)
@@ -81,7 +88,16 @@ class TextInTraining:
 
         assert settings.adaptation != "frozen"
         tuning = settings.tuning
-        batches = -(-len(distinct) // tuning.batch_items)
+        batches = -(-self.n_texts // tuning.batch_items)
+        if problem.searches is not None:
+            # As many queries a step as make, with the items judged for them, about as many texts as a step else has.
+            texts_a_query = 1 + len(problem.searches.item) / len(queries)
+            self.queries_a_step = max(2, int(tuning.batch_items / texts_a_query))
+            self.query_steps = -(-len(queries) // self.queries_a_step)
+            self.query_centre = torch.from_numpy(query_vectors.mean(0))
+            spread = np.linalg.norm(query_vectors - query_vectors.mean(0))
+            self.query_scale = float(spread / np.linalg.norm(problem.searches.vectors))
+            batches += self.query_steps
         steps = planned_steps(tuning, batches, tuning.epochs)
         self.encoder = TunableEncoder(
             distinct, tokenizer, model, name, settings.adaptation, tuning, steps,
@@ -96,7 +112,7 @@ class TextInTraining:
         """Train the encoder for one pass over the texts, the heads held fixed; the items' new features [I, p + C].
 
         A pass hides part of every history, folds the users in from the rest, and then takes the hidden rows text by
-        text: each distinct text is encoded once a pass, however many rows it has.
+        text: each distinct text is encoded once a pass, however many rows it has. Queries of a joint fit come first.
         """
         history = self.problem.histories
         hidden = draw_hidden(history.start, self.settings.hidden_share, rng)
@@ -106,7 +122,7 @@ class TextInTraining:
         member = heads.export(features)
         theta = member.fold_in(Histories(start, history.item[kept], history.primary[kept]), self.problem.features)
 
-        n_texts = len(self.encoder.texts)
+        n_texts = self.n_texts
         text_of_row = self.text_of_item[history.item]
         rows = np.flatnonzero(hidden & (text_of_row >= 0))
         rows = rows[np.argsort(text_of_row[rows], kind="stable")]
@@ -115,11 +131,14 @@ class TextInTraining:
         rows_a_batch = max(1.0, len(rows) * batch_items / n_texts)
         width = len(self.centre)
         with torch.no_grad():
-            vector, bias = heads.feature_vector[:width].clone(), heads.feature_bias[:width].clone()
-            residual = heads.item_vector + self.side @ heads.feature_vector[width:]
-            item_bias = heads.known_by_id(fitted=True) + self.side @ heads.feature_bias[width:]
+            by_features, by_features_offset = heads.by_features()
+            known, known_offset = heads.by_id(torch.arange(self.problem.n_items), fitted=True)
+            vector, bias = by_features[:width].clone(), by_features_offset[:width].clone()
+            residual = known + self.side @ by_features[width:]
+            item_bias = known_offset + self.side @ by_features_offset[width:]
         self.training.train_mode()
-        for part in batches_of_like_length(self.encoder.length, batch_items, rng):
+        self._learn_queries(heads, rng)
+        for part in batches_of_like_length(self.encoder.length[: self.n_texts], batch_items, rng):
             here = np.concatenate([rows[first[k] : first[k + 1]] for k in part])
             if len(here) == 0:
                 self.training.skip()
@@ -128,6 +147,7 @@ class TextInTraining:
             item = torch.from_numpy(history.item[here])
             state = torch.from_numpy(theta[user[here]])
             outcome = torch.from_numpy(history.primary[here])
+            weight = None if self.problem.weight is None else torch.from_numpy(self.problem.weight[here])
 
             def objective(
                 last: torch.Tensor,
@@ -136,23 +156,71 @@ class TextInTraining:
                 item: torch.Tensor = item,
                 state: torch.Tensor = state,
                 outcome: torch.Tensor = outcome,
+                weight: torch.Tensor | None = weight,
             ) -> tuple[torch.Tensor, torch.Tensor]:
                 encoded = (mean_pool(last, mask) - self.centre) / self.scale  # [b, p]
                 item_vectors = (encoded @ vector)[local] + residual[item]
                 logit = (encoded @ bias)[local] + item_bias[item] + state[:, 0] + (state[:, 1:] * item_vectors).sum(1)
-                loss = functional.binary_cross_entropy_with_logits(logit, outcome, reduction="sum") / rows_a_batch
-                return loss, logit
+                loss = functional.binary_cross_entropy_with_logits(logit, outcome, weight, reduction="sum")
+                return loss / rows_a_batch, logit
 
             self.training.step(part, objective, rng)
         self.training.end_pass()
         with self.training.averaged():
-            self._now, self._weights = self._of_items(self.encoder.read()), self.encoder.weights()
+            read, self._weights = self.encoder.read(), self.encoder.weights()
+        self._now, self._queries_now = self._of_items(read), read[self.text_of_query]
         text = (torch.from_numpy(self._now) - self.centre) / self.scale * self.has_text
         return torch.cat([text, self.side], dim=1)
 
     def vectors(self) -> NDArray[np.float32]:
         """[I, p] unit-length vectors of the items after the last pass."""
         return self._now
+
+    def queries(self) -> NDArray[np.float32]:
+        """[Q, p] unit-length vectors of the queries after the last pass."""
+        return self._queries_now
+
+    def query_features(self) -> NDArray[np.float32]:
+        """[Q, p] the same, through the shift and scale of their features."""
+        return ((torch.from_numpy(self._queries_now) - self.query_centre) / self.query_scale).numpy()
+
+    def _learn_queries(self, heads: Heads, rng: np.random.Generator) -> None:
+        """Train the encoder for one pass over the queries of a joint fit, the search tower held fixed."""
+        if self.problem.searches is None or heads.search is None or self.settings.search is None:
+            return
+        # From a stream of its own, so that users and masks are drawn as without queries.
+        search = SearchObjective(self.problem.searches, self.queries_a_step, rng.spawn(1)[0])
+        width = len(self.centre)
+        with torch.no_grad():
+            of_query, of_text = heads.search.of_query.clone(), heads.search.of_features[:width].clone()
+            rest = heads.search.of_item + self.side @ heads.search.of_features[width:]
+        weight = self.settings.search.weight
+        for _ in range(self.query_steps):
+            queries, items = search.draw()
+            described = self.text_of_item[items] >= 0
+            part = np.unique(np.concatenate([self.text_of_query[queries], self.text_of_item[items[described]]]))
+            query = torch.from_numpy(np.searchsorted(part, self.text_of_query[queries]))
+            item = torch.from_numpy(np.where(described, np.searchsorted(part, self.text_of_item[items]), 0))
+            there = torch.from_numpy(described.astype(np.float32))[:, None]
+            known = rest[torch.from_numpy(items)]
+
+            def objective(
+                last: torch.Tensor,
+                mask: torch.Tensor,
+                queries: NDArray[np.int64] = queries,
+                items: NDArray[np.int64] = items,
+                query: torch.Tensor = query,
+                item: torch.Tensor = item,
+                there: torch.Tensor = there,
+                known: torch.Tensor = known,
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+                encoded = mean_pool(last, mask)
+                asked = (encoded[query] - self.query_centre) / self.query_scale @ of_query
+                answers = (encoded[item] - self.centre) / self.scale * there @ of_text + known
+                score = search.scores(queries, items, asked, answers)
+                return weight * search.loss(queries, items, score), score
+
+            self.training.step(part, objective, rng)
 
     def weights(self) -> tuple[NDArray[np.float32], ...]:
         """The encoder's weights in training that gave these vectors."""
@@ -162,7 +230,7 @@ class TextInTraining:
         return np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])[self.text_of_item]
 
     def _check_cut(self, pretrained: NDArray[np.float32], name: str) -> None:
-        some = np.arange(min(READ_BATCH, len(self.encoder.texts)))
+        some = np.arange(min(READ_BATCH, self.n_texts))
         item = np.array([np.flatnonzero(self.text_of_item == k)[0] for k in some])
         tolerance = SAME if not self.encoder.mixed else 0.05
         if not np.abs(self.encoder.read(some) - pretrained[item]).max() < tolerance:
@@ -171,13 +239,14 @@ class TextInTraining:
 
 def pretrain_on_log(
     texts: Sequence[str],
+    queries: Sequence[str],
     encoder: str,
     problem: Problem,
     settings: PreferenceSettings,
     rng: np.random.Generator,
     progress: Callable[[float, str], None],
-) -> tuple[Any, NDArray[np.float32]]:
-    """The encoder pretrained on the items' texts, and its vectors [I, p] of them.
+) -> tuple[Any, NDArray[np.float32], NDArray[np.float32]]:
+    """The encoder pretrained on the items' texts, and its vectors of them [I, p] and of the queries [Q, p].
 
     Outcomes are read by the contrastive way only, and only those of the fitting users.
 
@@ -199,4 +268,5 @@ def pretrain_on_log(
         positives=positives, max_tokens=settings.max_tokens, tuning=settings.tuning, progress=progress,
     )  # fmt: skip
     vectors = encode_with(tokenizer, model, distinct, settings.max_tokens)
-    return model, np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])[text_of_item]
+    asked = encode_with(tokenizer, model, queries, settings.max_tokens) if queries else np.zeros((0, 0), np.float32)
+    return model, np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])[text_of_item], asked

@@ -19,7 +19,7 @@ from simulator.preference.settings import PreferenceSettings
 
 if TYPE_CHECKING:
     from simulator.preference._two_tower import Heads
-    from simulator.preference.problem import Problem
+    from simulator.preference.problem import Problem, Searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,65 @@ class Objective:
         vector, offset = self.heads.items(self.features[index], index, fitted=False)
         local = torch.from_numpy(place.reshape(which.shape))
         return functional.embedding(local, vector), offset[local]
+
+
+class SearchObjective:
+    """L_s of a joint loss (Zamani and Croft, 2018): each query's items against those of the other queries in a step.
+
+    A softmax over the catalogue, of which a step sees a sample: items judged for the query itself are always in it,
+    another item is by the chance that one of the other queries in the step is judged for it. The log of that chance is
+    taken off (logQ). What the softmax is fitted to are the grades, scaled to a sum of 1 (ListNet: Cao et al., 2007); an
+    item judged irrelevant is a rival like any other, only a surer one.
+
+    Args:
+        searches: the queries.
+        size: queries a step.
+        rng: draws them.
+    """
+
+    def __init__(self, searches: Searches, size: int, rng: np.random.Generator) -> None:
+        self.searches, self.rng = searches, rng
+        self.n = len(searches.vectors)
+        self.size = min(size, self.n)
+        with np.errstate(divide="ignore"):
+            left_out = searches.judged * np.log1p(-(self.size - 1) / max(self.n - 1, 1))
+        self.log_chance = np.log(-np.expm1(left_out)).astype(np.float32)
+
+    def draw(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Queries of a step [b], and the distinct items [c] judged for them."""
+        queries = self.rng.choice(self.n, self.size, replace=False)
+        return queries, np.unique(self.searches.item[self._rows(queries)])
+
+    def scores(
+        self, queries: NDArray[np.int64], items: NDArray[np.int64], query: torch.Tensor, item: torch.Tensor
+    ) -> torch.Tensor:
+        """[b, c] logits of queries with vectors [b, s] for items with vectors [c, s], less the log of their chance."""
+        rows = self._rows(queries)
+        who, place = self._places(queries, items)
+        chance = np.zeros(len(items), np.float32)
+        chance[place] = self.log_chance[rows]
+        log_chance = np.tile(chance, (len(queries), 1))
+        log_chance[who, place] = 0.0
+        return query @ item.T - torch.from_numpy(log_chance)
+
+    def loss(self, queries: NDArray[np.int64], items: NDArray[np.int64], score: torch.Tensor) -> torch.Tensor:
+        """Mean over the queries, from their scores [b, c]."""
+        target = np.zeros((len(queries), len(items)), np.float32)
+        target[self._places(queries, items)] = self.searches.target[self._rows(queries)]
+        return -(torch.from_numpy(target) * functional.log_softmax(score, dim=1)).sum(1).mean()
+
+    def _places(
+        self, queries: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row and column, in scores [b, c], of each pair that is judged."""
+        length = np.diff(self.searches.start)[queries]
+        return np.repeat(np.arange(len(queries)), length), np.searchsorted(
+            items, self.searches.item[self._rows(queries)]
+        )
+
+    def _rows(self, queries: NDArray[np.int64]) -> NDArray[np.int64]:
+        start = self.searches.start
+        return np.concatenate([np.arange(start[q], start[q + 1]) for q in queries])
 
 
 def pairwise(logit: torch.Tensor, outcome: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, float]:

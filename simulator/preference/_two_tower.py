@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,19 +15,24 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from simulator.preference._objectives import Group, Objective
+from simulator.preference._objectives import Group, Objective, SearchObjective
 from simulator.preference.calibration import regression
 from simulator.preference.model import ItemMap, Member
 from simulator.preference.problem import Problem
 from simulator.preference.settings import PreferenceSettings
 
 Kept = TypeVar("Kept")
+Weights = tuple[NDArray[np.float32], ...]
 
 NEWTON_STEPS = 2
 LEAST_STEPS = 12
 """Steps of a pass at least: a log of few users is taken in smaller batches, so that a pass moves the weights as far."""
 FEATURES_PENALTY, IDS_PENALTY = 40.0, 16.0
 """Penalties on item vectors that were best on MovieLens 100k's tuning users, with item features and without."""
+SEARCH_DIM = 16
+"""Width of what a joint fit knows of an item by the queries that it answers."""
+LEAST_SQUARE = 0.01
+"""Mean squared length below which what ids tell a search is taken for nothing yet."""
 GROUP = 8
 """Users of like length that are padded together; a batch of 32 padded as a whole would be three quarters padding."""
 
@@ -43,9 +48,56 @@ class TrainableText(Protocol):
         """[I, p] unit-length vectors as the encoder gives them now."""
         ...
 
-    def weights(self) -> tuple[NDArray[np.float32], ...]:
+    def queries(self) -> NDArray[np.float32]:
+        """[Q, p] the same of the queries."""
+        ...
+
+    def query_features(self) -> NDArray[np.float32]:
+        """[Q, p] the same, through the shift and scale that the queries' features went through at first."""
+        ...
+
+    def weights(self) -> Weights:
         """Copies of the weights in training that give these vectors."""
         ...
+
+
+class SearchTower(torch.nn.Module):
+    """What a joint fit knows of items by the queries that they answer: s_i = E e_i + S_i, to which v_i adds s_i T.
+
+    A query with features q scores <M q, s_i>, so the item's s_i is shared by both losses. It is not v_i itself: what
+    tells one item from another in a search would there be dimensions in which users differ by chance only. T starts
+    at 0, so that what queries say has no say until rows bear it out, and its penalty is that of W.
+    """
+
+    def __init__(self, n_query: int, n_items: int, n_features: int, dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.of_query = torch.nn.Parameter(torch.randn(n_query, SEARCH_DIM, generator=generator) * 0.1)
+        self.of_features = torch.nn.Parameter(torch.randn(n_features, SEARCH_DIM, generator=generator) * 0.1)
+        self.of_item = torch.nn.Parameter(torch.zeros(n_items, SEARCH_DIM))
+        self.vector = torch.nn.Parameter(torch.zeros(SEARCH_DIM, dim))
+        self.offset = torch.nn.Parameter(torch.zeros(SEARCH_DIM))
+
+    def told(self, search: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What search vectors [k, s] add to preference vectors [k, d] and offsets [k], their mean length taken as 1."""
+        search = search / (self.of_item.detach().square().sum(1).mean() + LEAST_SQUARE).sqrt()
+        return search @ self.vector, search @ self.offset
+
+    def items(self, features: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """[k, s] search vectors of items from their features [k, p]."""
+        return features @ self.of_features + functional.embedding(which, self.of_item)
+
+    def prior(self, n_queries: int) -> torch.Tensor:
+        """Squares of what queries, features and ids tell (normal priors), a query."""
+        squares = self.of_item.square().sum() + self.of_query.square().sum() + self.of_features.square().sum()
+        return squares / (2 * n_queries)
+
+    def loss(self, objective: SearchObjective, features: torch.Tensor) -> torch.Tensor:
+        """L_s of the queries of one step."""
+        queries, items = objective.draw()
+        index = torch.from_numpy(items)
+        query = torch.from_numpy(objective.searches.vectors[queries]) @ self.of_query
+        score = objective.scores(queries, items, query, self.items(features[index], index))
+        return objective.loss(queries, items, score) + self.prior(objective.n)
 
 
 class Heads(torch.nn.Module):
@@ -75,16 +127,32 @@ class Heads(torch.nn.Module):
         self.intercept = torch.nn.Parameter(torch.tensor(problem.base_logit))
         self.log_bias_precision = torch.nn.Parameter(torch.tensor(0.0))
         self.log_vector_precision = torch.nn.Parameter(torch.tensor(0.0))
+        self.search = None
+        if problem.searches is not None:
+            self.search = SearchTower(problem.searches.vectors.shape[1], n_items, width, dim, generator)
 
     def items(self, features: torch.Tensor, which: torch.Tensor, *, fitted: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors [k, d] and offsets [k] of these items in fitted rows, or in new ones, from their features [k, p]."""
-        vector = features @ self.feature_vector + functional.embedding(which, self.item_vector)
-        return vector, features @ self.feature_bias + self.known_by_id(fitted=fitted)[which]
+        vector, offset = self.by_features()
+        known, known_offset = self.by_id(which, fitted=fitted)
+        return features @ vector + known, features @ offset + known_offset
 
-    def known_by_id(self, *, fitted: bool) -> torch.Tensor:
-        """[I] offset of each item but for its features: intercept, popularity and what only its id tells."""
+    def by_features(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What turns an item's features into its vector [p, d] and its offset [p]."""
+        if self.search is None:
+            return self.feature_vector, self.feature_bias
+        vector, offset = self.search.told(self.search.of_features)
+        return self.feature_vector + vector, self.feature_bias + offset
+
+    def by_id(self, which: torch.Tensor, *, fitted: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors [k, d] and offsets [k] of these items but for their features: popularity and what their ids tell."""
         popularity = self.popularity_fitted if fitted else self.popularity
-        return self.item_bias + self.popularity_weight * popularity + self.intercept
+        vector = functional.embedding(which, self.item_vector)
+        offset = (self.item_bias + self.popularity_weight * popularity + self.intercept)[which]
+        if self.search is None:
+            return vector, offset
+        more, more_offset = self.search.told(functional.embedding(which, self.search.of_item))
+        return vector + more, offset + more_offset
 
     def precision(self) -> torch.Tensor:
         """[d + 1] prior precisions."""
@@ -99,12 +167,16 @@ class Heads(torch.nn.Module):
         strength = settings.vector_penalty
         if strength is None:
             strength = FEATURES_PENALTY if len(self.feature_bias) else IDS_PENALTY
+        if self.search is not None:
+            bias = bias + self.search.offset.square().sum()
+            vector = vector + self.search.vector.square().sum()
         return settings.bias_penalty * bias + strength * vector
 
     def export(self, features: torch.Tensor) -> Member:
         """The same model as numpy arrays."""
         with torch.no_grad():
             vector, offset = self.items(features, torch.arange(len(self.item_bias)), fitted=False)
+            by_features = self.by_features()
             return Member(
                 vector.numpy().copy(),
                 offset.numpy().copy(),
@@ -112,8 +184,8 @@ class Heads(torch.nn.Module):
                 self.precision().numpy().copy(),
                 NEWTON_STEPS,
                 ItemMap(
-                    self.feature_vector.numpy().copy(),
-                    self.feature_bias.numpy().copy(),
+                    by_features[0].numpy().copy(),
+                    by_features[1].numpy().copy(),
                     float(self.popularity_weight),
                     float(self.intercept),
                 ),
@@ -304,8 +376,14 @@ def heads_pass(
     total, count = 0.0, 0.0
     some = int(np.count_nonzero(np.diff(problem.histories.start)))
     size = max(1, min(settings.batch_users, -(-some // LEAST_STEPS)))
+    search = None
+    if problem.searches is not None and settings.search is not None:
+        # From a stream of its own, so that users and masks are drawn as without queries.
+        search = SearchObjective(problem.searches, settings.search.batch_queries, rng.spawn(1)[0])
     for _, data_loss, weight in batch_losses(heads, problem, features, settings, rng, size=size, imputation=imputation):
         loss = data_loss / weight + heads.penalty(settings) / problem.distinct_rows
+        if search is not None and heads.search is not None and settings.search is not None:
+            loss = loss + settings.search.weight * heads.search.loss(search, features)
         if anchor is not None:
             loss = loss + anchor.pull(heads) / problem.distinct_rows
         optimiser.zero_grad(set_to_none=True)
@@ -375,7 +453,8 @@ class Trained:
     Attributes:
         member: the best model by the tuning users, as numpy arrays.
         heads: its heads, to go on from.
-        vectors: [I, p] its text vectors, unit length, where the encoder was trained; else None.
+        vectors: [I, p] and [Q, p] its vectors of items and queries, unit length, where the encoder was trained; else
+            None.
         weights: the encoder's weights in training; none where it was not trained.
         losses: [epochs + 1, T] summed log-loss of each tuning user before training and after each pass.
         best: row of `losses` that was kept.
@@ -384,8 +463,8 @@ class Trained:
 
     member: Member
     heads: Heads
-    vectors: NDArray[np.float32] | None
-    weights: tuple[NDArray[np.float32], ...]
+    vectors: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+    weights: Weights
     losses: NDArray[np.float64]
     best: int
     training: list[float]
@@ -444,9 +523,11 @@ def train(
     optimiser = torch.optim.AdamW(heads.parameters(), lr=learning_rate, weight_decay=0.0)
 
     def one_pass() -> float:
-        nonlocal features
+        nonlocal features, problem
         if encode is not None:
             features = encode.train_pass(averaged.module, features, rng)
+            if problem.searches is not None:
+                problem = replace(problem, searches=replace(problem.searches, vectors=encode.query_features()))
         for _ in range(heads_passes):
             loss = heads_pass(heads, averaged, optimiser, problem, features, settings, rng, imputation, anchor)
         return loss
@@ -454,9 +535,9 @@ def train(
     def tuning_losses() -> NDArray[np.float64]:
         return problem.tuning_loss(comparable(problem, averaged.module.export(features), settings))
 
-    def keep() -> tuple[Member, Heads, NDArray[np.float32] | None, tuple[NDArray[np.float32], ...]]:
+    def keep() -> tuple[Member, Heads, tuple[NDArray[np.float32], NDArray[np.float32]] | None, Weights]:
         module = averaged.module
-        text = (None, ()) if encode is None else (encode.vectors(), encode.weights())
+        text = (None, ()) if encode is None else ((encode.vectors(), encode.queries()), encode.weights())
         return module.export(features), copy.deepcopy(module), *text
 
     found = keep_best(

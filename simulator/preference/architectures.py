@@ -17,8 +17,9 @@ from simulator.log import Catalogue, InteractionLog, Split
 from simulator.preference.calibration import calibrate
 from simulator.preference.continual import SavedModel, weigh_older
 from simulator.preference.model import Member
-from simulator.preference.problem import Problem
+from simulator.preference.problem import Problem, only
 from simulator.preference.references import fit_bias, fit_matrix_factorisation
+from simulator.preference.rehearsal import Rehearsal
 from simulator.preference.settings import PreferenceSettings, UpdateSettings
 from simulator.streams import stream, stream_word
 
@@ -71,6 +72,16 @@ class Start:
             )
         weighed, older = weigh_older(problem, log, saved, update.replay)
         return cls(saved.model.members, saved.known(log.catalogue), weighed, older, update)
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """[m] rows of the problem that the saved model was fitted on."""
+        assert self.older.weight is not None
+        return self.older.weight > 0
+
+    def rehearsed(self, rehearsal: Rehearsal) -> Start:
+        """The same start for the rows that a rehearsal leaves."""
+        return replace(self, problem=rehearsal.problem, older=only(self.older, rehearsal.left))
 
 
 def _go_on(start: Start, m: int, known: Any, settings: PreferenceSettings, rng: np.random.Generator) -> tuple[Any, Any]:

@@ -149,6 +149,9 @@ def load(path: Path) -> SavedModel:
 def weigh_older(problem: Problem, log: InteractionLog, saved: SavedModel, replay: float) -> tuple[Problem, Problem]:
     """The problem with rows that the saved model knows weighed by `replay`, and that of those older rows alone.
 
+    Weights of the first are scaled to a mean of 1, as those of every problem; each older row of the second counts as
+    one, since its rows are summed up.
+
     Raises:
         InputError: there is no newer row to go on with.
     """
@@ -159,7 +162,8 @@ def weigh_older(problem: Problem, log: InteractionLog, saved: SavedModel, replay
             "newer rows, or leave update out"
         )
     each = np.ones(len(older), np.float32) if problem.weight is None else problem.weight
-    weight = np.where(older, np.float32(replay) * each, each).astype(np.float32)
+    weight = np.where(older, np.float32(replay) * each, each)
+    weight = (weight / weight.mean()).astype(np.float32)
     return replace(problem, weight=weight), replace(problem, weight=np.where(older, each, 0).astype(np.float32))
 
 

@@ -20,7 +20,8 @@ from simulator.preference.debiasing import weigh
 from simulator.preference.labels import with_few_labels
 from simulator.preference.model import Member, PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem, build_problem
-from simulator.preference.rehearsal import rehearse
+from simulator.preference.rehearsal import Rehearsal, rehearse
+from simulator.preference.searching import queries_of, with_searches
 from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream, stream_word
 
@@ -59,6 +60,7 @@ class TextTower:
         peak_memory: MB that fine-tuning took on top of what the process held before.
         pretrained: the encoder's weights by name where it was pretrained on the log's texts and kept; else none.
         weights: its fine-tuned weights, in the order of those in training, where they were kept; else none.
+        queries: [Q, p] vectors of the log's queries by the same encoder, where a joint fit learns them; else [0, 0].
     """
 
     vectors: NDArray[np.float32]
@@ -70,6 +72,7 @@ class TextTower:
     peak_memory: float = 0.0
     pretrained: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     weights: tuple[NDArray[np.float32], ...] = ()
+    queries: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 def standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -133,21 +136,30 @@ def fine_tune(
     from simulator.encoders.text import encode_texts
 
     began = time.process_time()
-    if settings.architecture in WITHOUT_TEXT or not any(text.strip() for text in log.catalogue.item_text):
+    texts, asked = log.catalogue.item_text, queries_of(log, settings)
+    described = settings.architecture not in WITHOUT_TEXT and any(text.strip() for text in texts)
+    if not described and not asked:
         return TextTower(np.zeros((log.catalogue.n_items, 0), np.float32), "ids only")
-    encoder = encoder_for(settings.encoder, log.catalogue.item_text, folder, cache=cache, own=settings.own, root=root)
-    pretrained = encode_texts(log.catalogue.item_text, encoder, cache=cache, max_tokens=settings.max_tokens)
+    encoder = encoder_for(settings.encoder, (*texts, *asked), folder, cache=cache, own=settings.own, root=root)
+    queries = np.zeros((0, 0), np.float32)
+    if asked:
+        queries = encode_texts(asked, encoder, cache=cache, max_tokens=settings.max_tokens)
+    if not described:
+        return TextTower(np.zeros((log.catalogue.n_items, 0), np.float32), "ids only", queries=queries)
+    pretrained = encode_texts(texts, encoder, cache=cache, max_tokens=settings.max_tokens)
     seconds = {"encode": time.process_time() - began}
     if settings.architecture != "two_tower" or (settings.adaptation == "frozen" and settings.pretraining == "none"):
-        return TextTower(pretrained, "pretrained", seconds=seconds)
+        return TextTower(pretrained, "pretrained", seconds=seconds, queries=queries)
+    problem = weigh(build_problem(log, split, role), log, settings, stream(root, "preference", "exposure", role))
     return _tune_encoder(
-        log, pretrained, encoder, build_problem(log, split, role), settings, root, role, folder, progress, seconds
-    )
+        log, pretrained, queries, encoder, problem, settings, root, role, folder, progress, seconds
+    )  # fmt: skip
 
 
 def _tune_encoder(
     log: InteractionLog,
     pretrained: NDArray[np.float32],
+    queries: NDArray[np.float32],
     encoder: str,
     problem: Problem,
     settings: PreferenceSettings,
@@ -166,7 +178,7 @@ def _tune_encoder(
     from simulator.preference._encoder_tuning import TextInTraining, pretrain_on_log
 
     name = ("preference", "fine_tune", role)
-    tuning, dim, label = settings.tuning, settings.dims[0], Path(encoder).name
+    tuning, dim, label, asked = settings.tuning, settings.dims[0], Path(encoder).name, queries_of(log, settings)
     trained_parameters, memory = 0, 0.0
     on_log: dict[str, NDArray[np.float32]] = {}
     sides = {}
@@ -181,16 +193,18 @@ def _tune_encoder(
             peak, model = PeakMemory(), None
             if tuned and settings.pretraining != "none":
                 began = time.process_time()
-                model, pretrained_here = pretrain_on_log(
-                    log.catalogue.item_text, encoder, problem, settings, stream(root, *name, "pretraining"), tell
+                model, pretrained_here, queries_here = pretrain_on_log(
+                    log.catalogue.item_text, asked, encoder, problem, settings, stream(root, *name, "pretraining"), tell
                 )
                 on_log = {path: weight.numpy().copy() for path, weight in model.state_dict().items()}
                 seconds["pretraining"] = time.process_time() - began
             else:
-                pretrained_here = pretrained
+                pretrained_here, queries_here = pretrained, queries
             if not tuned or model is not None:
                 text, other = item_features(pretrained_here, log.catalogue, settings)
                 features = torch.from_numpy(np.concatenate([text, other], axis=1))
+                if asked:
+                    problem = with_searches(problem, log, standardised(queries_here))
                 began = time.process_time()
                 first = towers.train(
                     problem,
@@ -214,6 +228,7 @@ def _tune_encoder(
                 distinct = sorted({text for text in texts if text.strip()})
                 tower = TextInTraining(
                     texts, pretrained_here, text, other, tokenizer, model, label, problem, settings,
+                    asked, queries_here,
                     build_augmenter(settings.robustness, distinct, tokenizer, model, folder),
                 )  # fmt: skip
                 trained_parameters = tower.encoder.trained_parameters
@@ -242,7 +257,7 @@ def _tune_encoder(
         for epoch in range(max(len(one.losses) for one in sides.values()))
     )  # fmt: skip
     better = fine_tuned.losses[fine_tuned.best].sum() < control.losses[control.best].sum()
-    moved = pretrained_here if fine_tuned.vectors is None else fine_tuned.vectors
+    moved, moved_queries = (pretrained_here, queries_here) if fine_tuned.vectors is None else fine_tuned.vectors
     return TextTower(
         moved if better else pretrained,
         "fine-tuned" if better else "pretrained",
@@ -253,6 +268,7 @@ def _tune_encoder(
         memory,
         on_log if better else {},
         fine_tuned.weights if better else (),
+        moved_queries if better else queries,
     )
 
 
@@ -343,16 +359,20 @@ def fit_with_pairs(
     features = np.concatenate(item_features(tower.vectors, log.catalogue, settings), axis=1)
     labels: dict[str, Any] = {}
 
-    def one_member(of: Problem, form: str, *what: str | int) -> Member:
-        few = Fit(of, features, settings, root, (*name, *what), 1, None, log.catalogue, cache, folder, _silent)
+    def one_member(of: Problem, form: str, *what: str | int, start: Start | None = None) -> Member:
+        few = Fit(of, features, settings, root, (*name, *what), 1, start, log.catalogue, cache, folder, _silent)
         return ARCHITECTURES[form](few).members[0]
 
+    asked = queries_of(log, settings) if architecture == "two_tower" else ()
     if settings.label_budget is not None:
 
         def quick(few: Problem, number: int) -> Member:
             return one_member(few, "two_tower", "labels", number)
 
         problem, labels = with_few_labels(problem, settings, quick, stream(root, *name, "labels"))
+    if asked:
+        problem = with_searches(problem, log, standardised(tower.queries))
+        labels["queries"] = len(asked)
     start = None
     if saved is not None and settings.update is not None and architecture == "two_tower":
         start = Start.of(saved, problem, log, features, settings.update)
@@ -367,10 +387,13 @@ def fit_with_pairs(
         # A pair encoder takes minutes, and what it taught has the form of a two-tower model.
         form = "two_tower" if made.pairs is not None else architecture
 
-        def again(left: Problem) -> Member:
-            return one_member(left, form, "rehearsal")
+        def again(rehearsal: Rehearsal) -> Member:
+            going_on = None if start is None else start.rehearsed(rehearsal)
+            return one_member(rehearsal.problem, form, "rehearsal", start=going_on)
 
-        rehearsed = rehearse(problem, log, again, stream(root, *name, "rehearsal"))
+        rehearsed = rehearse(
+            problem, log, again, stream(root, *name, "rehearsal"), seen=None if start is None else start.seen
+        )
         calibration = calibrate(
             logit,
             problem.target,

@@ -15,6 +15,25 @@ ROLE_NAMES = ("world A", "judge", "held out")
 
 
 @dataclass(frozen=True, slots=True)
+class Searches:
+    """Queries whose answers a joint fit learns beside the users' rows.
+
+    Attributes:
+        vectors: [Q, p] text features of the queries, through the very shift and scale that made the items'.
+        start: [Q + 1] judged items of query k are `start[k]:start[k + 1]` of the columns below.
+        item: [q] the items.
+        target: [q] share of the query's relevance that an item has: grades, scaled to a sum of 1.
+        judged: [q] how many queries each of the items is judged for.
+    """
+
+    vectors: NDArray[np.float32]
+    start: NDArray[np.int64]
+    item: NDArray[np.int64]
+    target: NDArray[np.float32]
+    judged: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Rows to fit and users to tune on.
 
@@ -38,6 +57,7 @@ class Problem:
             of what such a row is fitted to.
         guessed: [m] whether a row's outcome is one that a model took for granted (`pseudo_labels`); None: nowhere.
         weight, target_weight: [m], [k] weight of each of them in the loss, of mean 1; None where all weigh the same.
+        searches: queries that are learned beside the rows (`preference.search`); None: no queries.
     """
 
     histories: Histories
@@ -60,6 +80,7 @@ class Problem:
     target_weight: NDArray[np.float32] | None = None
     taught: NDArray[np.float32] | None = None
     guessed: NDArray[np.bool_] | None = None
+    searches: Searches | None = None
 
     @property
     def base_logit(self) -> float:

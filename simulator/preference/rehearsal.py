@@ -30,25 +30,31 @@ class Rehearsal:
 
     Attributes:
         problem: the rows that are left to fit.
-        held: [m] of the whole problem's rows, those held back, but for outcomes that a model made (`pseudo_labels`).
+        left: [m] of the whole problem's rows, those of `problem`.
+        held: [m] those held back and asked for: no outcome that a model made (`pseudo_labels`), and no row that the
+            saved model was fitted on which the fit goes on from.
         user: [h] whose each of them is, in the log's numbering (a user drawn twice by a bootstrap is one user).
         farther: how far the rows that a world will be asked about lie behind those fitted, in lengths of the way from
             the rehearsal's fitted rows to those it held back; 1 where rows have no times.
     """
 
     problem: Problem
+    left: NDArray[np.bool_]
     held: NDArray[np.bool_]
     user: NDArray[np.int64]
     farther: float
 
 
-def rehearsal_of(problem: Problem, log: InteractionLog, rng: np.random.Generator) -> Rehearsal | None:
+def rehearsal_of(
+    problem: Problem, log: InteractionLog, rng: np.random.Generator, *, seen: NDArray[np.bool_] | None = None
+) -> Rehearsal | None:
     """Hold back the last fifth of every fitting user's rows, or a fifth at random where the log has no times.
 
     Args:
         problem: rows to fit.
         log: the log that they are rows of.
         rng: draws the rows of a log without times.
+        seen: [m] rows that a saved model which the fit goes on from was fitted on; none where left out.
 
     Returns:
         None where too few users have rows to hold back.
@@ -65,6 +71,7 @@ def rehearsal_of(problem: Problem, log: InteractionLog, rng: np.random.Generator
     place[np.lexsort((key, user))] = np.arange(len(user)) - np.repeat(history.start[:-1], length)
     later = place >= np.maximum(1, np.floor(KEPT * length))[user]
     held = later if problem.guessed is None else later & ~problem.guessed
+    held = held if seen is None else held & ~seen
     owner = log.user[problem.rows]
     if len(np.unique(owner[held])) < FEWEST_USERS:
         return None
@@ -73,24 +80,30 @@ def rehearsal_of(problem: Problem, log: InteractionLog, rng: np.random.Generator
     left = replace(left, popularity=popularity, popularity_fitted=popularity_fitted)
     # With n rows a user, .8 n of them fitted, the middle of the later ones lies .5 n behind the middle of the fitted
     # ones; in the rehearsal, which has .8 n, .4 n.
-    return Rehearsal(left, held, owner[held], 1 / KEPT if log.has_time else 1.0)
+    return Rehearsal(left, ~later, held, owner[held], 1 / KEPT if log.has_time else 1.0)
 
 
 def rehearse(
-    problem: Problem, log: InteractionLog, fit: Callable[[Problem], Member], rng: np.random.Generator
+    problem: Problem,
+    log: InteractionLog,
+    fit: Callable[[Rehearsal], Member],
+    rng: np.random.Generator,
+    *,
+    seen: NDArray[np.bool_] | None = None,
 ) -> Rehearsed | None:
     """What one member, fitted without the last of the fitting users' rows, says of these rows; beside what they were.
 
     Args:
         problem: rows to fit.
         log: the log that they are rows of.
-        fit: fits one member to a problem.
+        fit: fits one member to a rehearsal's problem, as the members of the fit itself are.
         rng: draws the rows that are held back from a log without times.
+        seen: [m] rows that a saved model which the fit goes on from was fitted on; none where left out.
     """
-    rehearsal = rehearsal_of(problem, log, rng)
+    rehearsal = rehearsal_of(problem, log, rng, seen=seen)
     if rehearsal is None:
         return None
-    member, held, history = fit(rehearsal.problem), rehearsal.held, problem.histories
+    member, held, history = fit(rehearsal), rehearsal.held, problem.histories
     who = np.repeat(np.arange(len(history)), np.diff(history.start))[held]
     item = history.item[held]
     theta = member.fold_in(rehearsal.problem.histories, problem.features)

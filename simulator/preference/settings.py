@@ -46,6 +46,17 @@ class PairSettings(BaseModel):
     )
 
 
+class SearchSettings(BaseModel):
+    """The search part L_s of a joint loss L_r + L_s: the queries of `data.queries` against the same item vectors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    weight: float = Field(default=1.0, gt=0, description="What L_s, a mean over queries, weighs against L_r.")
+    batch_queries: Annotated[int, Field(ge=2)] = Field(
+        default=32, description="Queries in one step; the items judged for one are rivals of those of the others."
+    )
+
+
 class UpdateSettings(BaseModel):
     """Going on from a saved model with newer rows, without losing what the older ones taught."""
 
@@ -102,6 +113,11 @@ class PreferenceSettings(BaseModel):
         description="What the heads minimise on hidden rows: cross_entropy; pairwise (BPR: a liked row above one that "
         "the same user did not like); sampled_softmax (a liked row's item against drawn items, logQ-corrected). After "
         "a ranking loss the logit is calibrated by plain Platt scaling on the tuning users.",
+    )
+    search: SearchSettings | None = Field(
+        default=None,
+        description="Joint search and recommendation loss: the queries of data.queries are learned against the items "
+        "beside the rows, whatever `loss` is; left out: no query is learned.",
     )
     debias: Debias = Field(
         default="none",
@@ -209,4 +225,6 @@ class PreferenceSettings(BaseModel):
     def _parts_fit(self) -> PreferenceSettings:
         if self.debias != "none" and self.loss != "cross_entropy":
             raise ValueError(f"debias: '{self.debias}' corrects cross_entropy alone; leave loss: '{self.loss}' out")
+        if self.search is not None and self.architecture != "two_tower":
+            raise ValueError(f"search: has no place in a {self.architecture}; leave search out, or use two_tower")
         return self

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from simulator.errors import InputError
 from simulator.log import WORLD_A, Catalogue, InteractionLog, Split
-from simulator.preference import PreferenceSettings, TextTower, fit_preference
-from simulator.preference.continual import SavedModel, forgetting, load, save
+from simulator.preference import Member, PreferenceSettings, TextTower, fit_preference, fitting, row_hashes
+from simulator.preference.continual import SavedModel, forgetting, load, save, weigh_older
+from simulator.preference.problem import Problem, build_problem
+from simulator.preference.rehearsal import rehearsal_of
 from simulator.preference.settings import UpdateSettings
 
 pytest.importorskip("torch")
@@ -161,3 +164,44 @@ def test_an_update_without_newer_rows_is_refused(
         fit_preference(
             part(log, older), replace(split, late=split.late[older]), WORLD_A, IDS, settings, root, saved=saved
         )
+
+
+def test_rows_of_an_update_weigh_one_in_the_mean_and_their_rate_is_a_rate(
+    made: tuple[InteractionLog, Split], saved: SavedModel
+) -> None:
+    """With all outcomes alike the rate is next to 1, whatever older rows weigh."""
+    log, split = made
+    liked = replace(log, primary=np.where(np.arange(len(log)) == 0, 0, 1).astype(np.float32))
+    problem = build_problem(liked, split, WORLD_A)
+    weighed, older = weigh_older(problem, liked, saved, 0.1)
+    assert weighed.weight is not None
+    assert older.weight is not None
+    assert weighed.weight.mean() == pytest.approx(1, abs=1e-5)
+    assert weighed.weight[older.weight > 0] == pytest.approx(0.1 * weighed.weight[older.weight == 0][0])
+    assert weighed.base_logit == pytest.approx(problem.base_logit, abs=0.7)
+
+
+def test_an_update_is_rehearsed_from_the_saved_model_and_asked_for_newer_rows_alone(
+    made: tuple[InteractionLog, Split],
+    saved: SavedModel,
+    root: np.random.SeedSequence,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is learned (a rate of next to nothing), so the rehearsal's member is the saved one."""
+    log, split = made
+    asked: list[tuple[np.ndarray, Member]] = []
+
+    def looked_at(problem: Problem, log: InteractionLog, fit: Any, rng: Any, *, seen: np.ndarray | None) -> None:
+        found = rehearsal_of(problem, log, rng, seen=seen)
+        assert found is not None
+        asked.append((problem.rows[found.held], fit(found)))
+
+    monkeypatch.setattr(fitting, "rehearse", looked_at)
+    update = UpdateSettings(model="unused", learning_rate=1e-12, elastic=1.0)
+    fit_preference(
+        log, split, WORLD_A, IDS, QUICK.model_copy(update={"update": update, "epochs": 1}), root, saved=saved
+    )
+    rows, member = asked[0]
+    assert len(rows) > 0
+    assert not np.isin(row_hashes(log)[rows], saved.model.seen).any()
+    assert member.item_vectors == pytest.approx(saved.model.members[0].item_vectors, abs=1e-5)
