@@ -3,7 +3,8 @@
 Labels of pairs say less of what a text means than classes do. Both sides see the same rows and are stopped and
 calibrated on the same validation rows. `esci` ranks and grades products of unseen queries; `overviews` and `captions`
 are the product's own two-tower model on items that no fitted row holds, the tuned side being whatever the product
-keeps. Intervals are 95 % paired bootstraps over queries, films or videos.
+keeps; `tags` holds the joint loss of search and recommendation against that of recommendation alone there. Intervals
+are 95 % paired bootstraps over queries, films or videos.
 
     python benchmarks/bench_finetuning_pairs.py esci --validation
 
@@ -32,9 +33,9 @@ from simulator.encoders import resolve_encoder
 from simulator.encoders.settings import PretrainingSettings, TuningSettings
 from simulator.encoders.text import encode_texts, load_encoder, mean_pool
 from simulator.encoders.tuning import EncoderTraining, TunableEncoder, one_thread, planned_steps
-from simulator.log import WORLD_A, InteractionLog, Split
+from simulator.log import WORLD_A, InteractionLog, SearchRows, Split
 from simulator.preference.fitting import fine_tune, fit_preference
-from simulator.preference.settings import PreferenceSettings
+from simulator.preference.settings import PreferenceSettings, SearchSettings
 from simulator.streams import stream
 
 GAIN = np.array([0.0, 0.01, 0.1, 1.0])
@@ -253,7 +254,8 @@ def narrowed(log: InteractionLog, rows: np.ndarray) -> InteractionLog:
     """The log's rows of these numbers."""
     behaviours = {name: column[rows] for name, column in log.behaviours.items()}
     return InteractionLog(
-        log.user[rows], log.item[rows], log.time[rows], log.primary[rows], log.catalogue, log.source, behaviours
+        log.user[rows], log.item[rows], log.time[rows], log.primary[rows], log.catalogue, log.source, behaviours,
+        searches=log.searches,
     )  # fmt: skip
 
 
@@ -271,11 +273,14 @@ def with_items(log: InteractionLog, items: np.ndarray) -> InteractionLog:
     return replace(kept, item=place[kept.item], catalogue=catalogue)
 
 
-def unseen_items(name: str, data: str, log: InteractionLog, settings: PreferenceSettings, plan: Plan) -> list[Row]:
+def unseen_items(
+    name: str, data: str, log: InteractionLog, settings: PreferenceSettings, plan: Plan,
+    users: np.ndarray | None = None,
+) -> list[Row]:  # fmt: skip
     """The product's two-tower model on items that no fitted row holds; all users are known by their other rows.
 
     Of five parts of the items one is the test; another is late to the model, so that what stops, chooses and calibrates
-    are items without fitted rows, as in the test.
+    are items without fitted rows, as in the test. Rows of `users` alone are scored where they are given.
     """
     cache = default_cache_folder() / "encodings"
     part = stream(ROOT, name, "folds").permutation(log.catalogue.n_items) % 5
@@ -286,7 +291,7 @@ def unseen_items(name: str, data: str, log: InteractionLog, settings: Preference
         test = part[log.item] == number
         known = narrowed(log, np.flatnonzero(~test))
         split = Split(role, tuning_users, part[known.item] == (number + 1) % 5)
-        frozen = settings.model_copy(update={"adaptation": "frozen", "pretraining": "none"})
+        frozen = settings.model_copy(update={"adaptation": "frozen", "pretraining": "none", "search": None})
         models, seconds = [], []
         for side, one in (("frozen", frozen), ("tuned", settings)):
             began = time.process_time()
@@ -300,7 +305,7 @@ def unseen_items(name: str, data: str, log: InteractionLog, settings: Preference
             seconds.append(time.process_time() - began)
         if plan.validation:
             continue
-        rows = np.flatnonzero(test)
+        rows = np.flatnonzero(test if users is None else test & np.isin(log.user, users))
         loss = []
         for model in models:
             p = model.predict(log, replace(split, late=test), rows)
@@ -309,22 +314,45 @@ def unseen_items(name: str, data: str, log: InteractionLog, settings: Preference
     return joined(parts) if parts else []
 
 
-def overviews(plan: Plan) -> list[Row]:
-    """Likes of films of ml-latest-small that have an overview, from title, overview and genres."""
+def described_films() -> InteractionLog:
+    """Likes of films of ml-latest-small that have an overview, with title, overview and genres."""
     tables = read_dataset("ml-latest-small").tables
     assert tables is not None
     assert tables.items is not None
     text = dict(zip(*(tables.items.columns[name].to_pylist() for name in ("item_id", "overview")), strict=True))
     log = load_dataset(DataSettings(source="ml-latest-small", item_text=["title", "overview"]), Path())
-    described = [i for i, film in enumerate(log.catalogue.item_ids) if text[film]]
+    return with_items(log, np.array([i for i, film in enumerate(log.catalogue.item_ids) if text[film]]))
+
+
+def overviews(plan: Plan) -> list[Row]:
+    """The fine-tuned encoder against the frozen one on films that nobody trained on."""
     tuning = plan.tuning(
         top_layers=2, learning_rate=1e-4, epochs=2, averaging=0.95, heads_passes=4, heads_learning_rate=2e-3
     )
     settings = PreferenceSettings(
         pretraining="contrastive", domain=PretrainingSettings(layers=2, epochs=1), tuning=tuning, members=2
     )
-    return unseen_items("overviews", "ml-latest-small, unseen films", with_items(log, np.array(described)), settings,
-                        plan)  # fmt: skip
+    return unseen_items("overviews", "ml-latest-small, unseen films", described_films(), settings, plan)
+
+
+def tags(plan: Plan) -> list[Row]:
+    """The joint loss of search and recommendation against that of recommendation alone, the encoder frozen.
+
+    The tags that 58 users gave to films stand for queries. Only rows of the other users are scored.
+    """
+    log, given = described_films(), read_dataset("ml-latest-small").tags
+    assert given is not None
+    place = {film: i for i, film in enumerate(log.catalogue.item_ids)}
+    named = zip(given.tag, given.item, strict=True)
+    pairs = sorted({(given.words[tag].lower(), place[film]) for tag, film in named if film in place})
+    words, query = np.unique([word for word, _ in pairs], return_inverse=True)
+    item = np.array([film for _, film in pairs])
+    searches = SearchRows(tuple(words.tolist()), query, item, np.ones(len(item)))
+    others = np.flatnonzero(~np.isin(log.catalogue.user_ids, given.user))
+    say(f"tags: {len(words)} queries, {len(item)} pairs, {len(np.unique(item))} of {log.catalogue.n_items} films")
+    settings = PreferenceSettings(adaptation="frozen", members=2, search=SearchSettings())
+    name = "ml-latest-small, unseen films, tags as queries"
+    return unseen_items("overviews", name, replace(log, searches=searches), settings, plan, others)
 
 
 def captions(plan: Plan) -> list[Row]:
@@ -341,4 +369,4 @@ def captions(plan: Plan) -> list[Row]:
 
 
 if __name__ == "__main__":
-    show({"esci": esci, "overviews": overviews, "captions": captions}, __doc__)
+    show({"esci": esci, "overviews": overviews, "captions": captions, "tags": tags}, __doc__)
