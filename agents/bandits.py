@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.base import AgentError, Feedback, Observation, Training
 from agents.features import PAIR_NAMES, USER_NAMES, Features, UserBlocks, fit_features
 from agents.slates import greedy_probabilities, top_slates, uniform_probabilities
-from agents.train_world import Curve, Lanes, Step
+from agents.teaching import own_act, teach
+from agents.train_world import Lanes, Step
 
 F32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -83,19 +84,8 @@ class LinearBandit:
         size += self.prepare(training)
         self._gram, self._right = np.eye(size) * self.settings.reg, np.zeros(size)
         self._theta = np.zeros(size, np.float32)
-        curve = Curve(training, budget)
-        curve.measure(0, self.act)
-        lanes = Lanes(training, self.settings.num_envs, seed=training.seed)
-        observation = lanes.reset()
-        while self._seen < budget and not curve.out_of_time():
-            users = self._features.users(observation)
-            slates = self.explore(users, observation, training.rng)
-            step = lanes.step(slates)
-            self._take_in(users, slates, self.returns(step))
-            observation = step.observation
-            curve.measure(self._seen, self.act, last=self._seen >= budget)
-        lanes.close()
-        curve.close()
+        learned = teach(training, lambda: _Serving(self, training), own_act, budget=budget)
+        vars(self).update(vars(learned))
 
     def prepare(self, training: Training) -> int:
         """Ready what a bandit has beside the tables of features; returns how many features it adds to them."""
@@ -201,6 +191,32 @@ class LinearBandit:
             (1 / np.log2(2 + places) - 1)[:, None],
         ]
         return np.concatenate(parts, axis=1).astype(np.float64)
+
+
+class _Serving:
+    """A bandit that serves the users of the train world and learns from each slate."""
+
+    def __init__(self, bandit: LinearBandit, training: Training) -> None:
+        self._bandit, self._rng = bandit, training.rng
+        self._lanes = Lanes(training, bandit.settings.num_envs, seed=training.seed)
+        self._observation = self._lanes.reset()
+
+    @property
+    def steps(self) -> int:
+        return self._bandit._seen
+
+    def advance(self) -> bool:
+        bandit = self._bandit
+        assert bandit._features is not None
+        users = bandit._features.users(self._observation)
+        slates = bandit.explore(users, self._observation, self._rng)
+        step = self._lanes.step(slates)
+        bandit._take_in(users, slates, bandit.returns(step))
+        self._observation = step.observation
+        return True
+
+    def policy(self) -> LinearBandit:
+        return self._bandit
 
 
 class LinUCB(LinearBandit):

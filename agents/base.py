@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 from simulator.errors import WindtunnelError
 from simulator.log import Catalogue, InteractionLog
+
+if TYPE_CHECKING:
+    from agents.checkpoints import Checkpoint
+    from agents.settings import EarlyStopping
 
 
 class AgentError(WindtunnelError):
@@ -65,6 +69,10 @@ def nobody_waits(steps: int) -> None:
     """How long a training will be, told to nobody."""
 
 
+def unheard(steps: int, value: float) -> None:
+    """A point of a curve, told to nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """What `fit` gets.
@@ -83,6 +91,12 @@ class Training:
         expect: call `expect(steps)` at the beginning to say how many steps the whole training has, for those who wait.
         domains: what would be learned from in other scenarios, by the name that the agent's parameters give each
             (`learned_in`); the content vectors of all are by one encoder.
+        stopping: when to stop before the budget is used up, or None.
+        watched: whether anyone looks at the learning curve; an agent within an agent is not watched.
+        validation: builds environments in the validation world, on users who have no row in `log`; None where nothing
+            is stopped early.
+        valued: told of each point of the learning curve in the validation world, as `report` is.
+        checkpoint: where the training is kept while it goes on, so that it need not start anew; None: nowhere.
     """
 
     log: InteractionLog
@@ -97,6 +111,11 @@ class Training:
     seconds: float | None = None
     expect: Callable[[int], None] = nobody_waits
     domains: Mapping[str, Training] = field(default_factory=dict)
+    stopping: EarlyStopping | None = None
+    watched: bool = True
+    validation: MakeEnv | None = None
+    valued: Callable[[int, float], None] = unheard
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

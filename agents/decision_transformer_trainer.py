@@ -21,11 +21,12 @@ from agents.decision_transformer import (
     Sequences,
     sequence_states,
 )
-from agents.deep_rl import StateScale, item_inputs
+from agents.deep_rl import ItemQ, StateScale, item_inputs
 from agents.features import Features
 from agents.item_networks import ItemHeads
 from agents.logged_choices import LoggedChoices, discounted_rows
-from agents.offline_trainer import learn_rows
+from agents.offline_trainer import RowLearner
+from agents.teaching import teach
 from agents.train_world import Act
 from simulator.encoders.tuning import one_thread
 
@@ -36,27 +37,48 @@ def train_sequences(
     agent: DecisionTransformer, training: Training, features: Features, scale: StateScale, *, budget: int
 ) -> None:
     """Gradient steps on `budget` rows drawn from the log, in windows of `length` rows of one user."""
-    settings = agent.settings
+
+    def begin() -> _Windows:
+        return _Windows(training, agent.settings, features, scale, budget)
+
+    def act(learned: tuple[SequenceModel, ItemQ, float]) -> Act:
+        agent.take(*learned)
+        return agent.act
+
     with one_thread(training.seed):
-        network = SequenceNetwork(settings, features, scale, training.log.catalogue.user_features.shape[1])
-        choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
-        returns = (1 - settings.gamma) * discounted_rows(training.log, settings.gamma)  # in [0, 1]
-        target = float(np.quantile(returns, settings.target))
+        agent.take(*teach(training, begin, act, budget=budget))
 
-        def loss(size: int) -> torch.Tensor:
-            last = training.rng.integers(0, len(training.log), max(1, size // settings.length))
-            sequences, rows = windows(choices, returns, last, settings.length)
-            there = sequences.there
-            state = torch.as_tensor(choices.states(rows[there])[:, :-1])
-            logits = network(sequences, state)
-            return functional.cross_entropy(logits, torch.as_tensor(sequences.items[there]))
 
-        def greedy() -> Act:
-            agent.take(*network.as_arrays(features, scale), target)
-            return agent.act
+class _Windows(RowLearner):
+    """Imitation of the log's rows given what came before them and the return that followed."""
 
-        learn_rows(training, settings, network, loss, greedy, budget=budget)
-        agent.take(*network.as_arrays(features, scale), target)
+    def __init__(
+        self,
+        training: Training,
+        settings: DecisionTransformerSettings,
+        features: Features,
+        scale: StateScale,
+        budget: int,
+    ) -> None:
+        log = training.log
+        self._network = SequenceNetwork(settings, features, scale, log.catalogue.user_features.shape[1])
+        self._choices = LoggedChoices(log, features, slate_size=training.slate_size)
+        self._returns = (1 - settings.gamma) * discounted_rows(log, settings.gamma)  # in [0, 1]
+        self._target = float(np.quantile(self._returns, settings.target))
+        self._rng, self._length = training.rng, settings.length
+        self._features, self._scale = features, scale
+        super().__init__(settings, self._network, budget)
+
+    def loss(self, size: int) -> torch.Tensor:
+        last = self._rng.integers(0, len(self._choices.log), max(1, size // self._length))
+        sequences, rows = windows(self._choices, self._returns, last, self._length)
+        there = sequences.there
+        state = torch.as_tensor(self._choices.states(rows[there])[:, :-1])
+        logits = self._network(sequences, state)
+        return functional.cross_entropy(logits, torch.as_tensor(sequences.items[there]))
+
+    def policy(self) -> tuple[SequenceModel, ItemQ, float]:
+        return *self._network.as_arrays(self._features, self._scale), self._target
 
 
 def windows(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.base import Observation, Training
 from agents.features import PAIR_NAMES, Features, UserBlocks, fit_features, newest_rows
 from agents.slates import greedy_probabilities, top_slates
+from agents.train_world import Act
 
 F32 = NDArray[np.float32]
 
@@ -152,6 +153,11 @@ class ItemQ:
         if self.centred:
             items = items - items.mean(axis=0)
         return np.concatenate(left, axis=1) @ items.T + out[:, -1:]
+
+
+def greedy_on(q: ItemQ) -> Act:
+    """Slates of the items of highest Q."""
+    return lambda observation, rng: top_slates(q.scores(observation), observation)
 
 
 def item_inputs(features: Features) -> F32:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -104,57 +103,68 @@ class Fusion(nn.Module):
         return self.origin + liked / rows[:, :1] + other / rows[:, 1:] + features @ self.features
 
 
-def passes(
-    log: InteractionLog, inputs: Inputs, settings: MultimodalSettings, seed: int, most: int
-) -> Iterator[ItemTables]:
-    """The tables before training and after each pass over the rows: always those of the best pass so far.
+class Passes:
+    """Training of the fusion by passes over the rows; its policy is that of the best pass so far.
 
-    Ends after `most` passes, or when `patience` of them brought nothing on the validation users.
+    Attributes:
+        steps: rows shown.
     """
-    rng = np.random.default_rng(seed)
-    users = np.unique(log.user)
-    chosen = rng.permutation(len(users))
-    n_validation = max(1, round(VALIDATION * len(users))) if len(users) > 1 else 0
-    rows = _Rows(log, users)
-    with one_thread(seed):
-        model = Fusion(inputs, log.catalogue.user_features.shape[1], settings)
-        held = _Held(inputs, log)
-    yield _tables(model, held)
-    average = deepcopy(model)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.reg}, {"params": rest, "weight_decay": 0.0}],
-        lr=settings.learning_rate,
-    )
-    validation = rows.of(np.sort(chosen[:n_validation]))
-    fixed = _halves(validation, np.random.default_rng(seed + 1))
-    best, since, kept, steps = np.inf, 0, _tables(average, held), 0
-    size = max(1, min(settings.batch_size, (len(users) - n_validation) // LEAST_STEPS))
-    for number in range(most):
-        with one_thread(seed + 1 + number):
-            order = rng.permutation(chosen[n_validation:])
+
+    def __init__(self, log: InteractionLog, inputs: Inputs, settings: MultimodalSettings, seed: int) -> None:
+        self.steps = 0
+        self._log, self._settings, self._seed = log, settings, seed
+        self._rng = np.random.default_rng(seed)
+        users = np.unique(log.user)
+        chosen = self._rng.permutation(len(users))
+        n_validation = max(1, round(VALIDATION * len(users))) if len(users) > 1 else 0
+        self._rows = _Rows(log, users)
+        with one_thread(seed):
+            self._model = Fusion(inputs, log.catalogue.user_features.shape[1], settings)
+            self._held = _Held(inputs, log)
+        self._average = deepcopy(self._model)
+        decayed = [p for p in self._model.parameters() if p.ndim > 1]
+        rest = [p for p in self._model.parameters() if p.ndim <= 1]
+        self._optimiser = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": settings.reg}, {"params": rest, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+        )
+        self._validation = self._rows.of(np.sort(chosen[:n_validation]))
+        self._fixed = _halves(self._validation, np.random.default_rng(seed + 1))
+        self._fitted = chosen[n_validation:]
+        self._best, self._since, self._kept = np.inf, 0, _tables(self._average, self._held)
+        self._passes, self._gradient_steps = 0, 0
+
+    def advance(self) -> bool:
+        """One pass; False when `patience` of them brought nothing on the validation users."""
+        settings, model, held = self._settings, self._model, self._held
+        size = max(1, min(settings.batch_size, len(self._fitted) // LEAST_STEPS))
+        with one_thread(self._seed + 1 + self._passes):
+            order = self._rng.permutation(self._fitted)
             for start in range(0, len(order), size):
-                batch = rows.of(np.sort(order[start : start + size]))
-                loss = _loss(model, held, batch, _halves(batch, rng), settings, rng)
-                optimiser.zero_grad(set_to_none=True)
+                batch = self._rows.of(np.sort(order[start : start + size]))
+                loss = _loss(model, held, batch, _halves(batch, self._rng), settings, self._rng)
+                self._optimiser.zero_grad(set_to_none=True)
                 loss.backward()
-                optimiser.step()
-                steps += 1
+                self._optimiser.step()
+                self._gradient_steps += 1
+                share = 1 - min(EMA, self._gradient_steps / (self._gradient_steps + 10))
                 with torch.no_grad():
-                    for mean, new in zip(average.parameters(), model.parameters(), strict=True):
-                        mean.lerp_(new, 1 - min(EMA, steps / (steps + 10)))
+                    for mean, new in zip(self._average.parameters(), model.parameters(), strict=True):
+                        mean.lerp_(new, share)
             with torch.no_grad():
-                found = float(
-                    _loss(average, held, validation, fixed, settings, np.random.default_rng(seed), drop=False)
-                )
-        if found < best:
-            best, since, kept = found, 0, _tables(average, held)
+                rng = np.random.default_rng(self._seed)
+                found = float(_loss(self._average, held, self._validation, self._fixed, settings, rng, drop=False))
+        if found < self._best:
+            self._best, self._since, self._kept = found, 0, _tables(self._average, held)
         else:
-            since += 1
-        yield kept
-        if since >= settings.patience:
-            return
+            self._since += 1
+        self._passes += 1
+        self.steps += len(self._log)
+        return self._since < settings.patience
+
+    def policy(self) -> ItemTables:
+        """The tables of the best pass so far; before any, of the untrained network."""
+        return self._kept
 
 
 class _Held:

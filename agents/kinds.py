@@ -22,6 +22,7 @@ class Kind:
         needs: what the log must hold beside users, items and the primary behaviour; empty: nothing.
         paper: authors and year of the algorithm; empty for what needs none.
         online: it can go on learning while it is judged (`params.online`).
+        steps: it learns in steps, along a learning curve, so that it can be stopped early (`train.early_stopping`).
         elsewhere: what it knows was learned outside this run, so the scenario must say from what (`trained_on`).
     """
 
@@ -34,6 +35,7 @@ class Kind:
     needs: str = ""
     paper: str = ""
     online: bool = False
+    steps: bool = False
     elsewhere: bool = False
 
     @property
@@ -111,6 +113,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit with confidence bounds, learns click by click in the train world",
         "bandit",
         learns=True,
+        steps=True,
         paper="Li et al. 2010",
         online=True,
     ),
@@ -120,6 +123,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit that shows the highest mean and now and then a slate at random",
         "bandit",
         learns=True,
+        steps=True,
         paper="Sutton & Barto 2018",
         online=True,
     ),
@@ -129,6 +133,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit that serves each user by one draw from its posterior",
         "bandit",
         learns=True,
+        steps=True,
         paper="Agrawal & Goyal 2013",
         online=True,
     ),
@@ -138,6 +143,7 @@ KINDS: dict[str, Kind] = {
         "the same with a logistic model",
         "bandit",
         learns=True,
+        steps=True,
         paper="Chapelle & Li 2011",
         online=True,
     ),
@@ -147,6 +153,7 @@ KINDS: dict[str, Kind] = {
         "linear Thompson sampling with a draw of its own for each place of the slate",
         "bandit",
         learns=True,
+        steps=True,
         paper="Dimakopoulou et al. 2019",
         online=True,
     ),
@@ -156,6 +163,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit with coefficients shared by all items and others of each item's own",
         "bandit",
         learns=True,
+        steps=True,
         paper="Li et al. 2010",
         online=True,
     ),
@@ -165,6 +173,7 @@ KINDS: dict[str, Kind] = {
         "linear bandit with confidence bounds that learns down to the last click",
         "bandit",
         learns=True,
+        steps=True,
         paper="Zong et al. 2016",
         online=True,
     ),
@@ -174,6 +183,7 @@ KINDS: dict[str, Kind] = {
         "linear Thompson sampling with features that a network finds in state and item",
         "bandit",
         learns=True,
+        steps=True,
         paper="Riquelme et al. 2018",
         online=True,
     ),
@@ -183,6 +193,7 @@ KINDS: dict[str, Kind] = {
         "table of which group of items to show next, by part of the session and clicks on the user's favourites",
         "value_rl",
         learns=True,
+        steps=True,
         paper="Watkins & Dayan 1992",
     ),
     "sarsa": Kind(
@@ -191,6 +202,7 @@ KINDS: dict[str, Kind] = {
         "the same table, with the value of what is really done next",
         "value_rl",
         learns=True,
+        steps=True,
         paper="Rummery & Niranjan 1994",
     ),
     "linear_q": Kind(
@@ -199,6 +211,7 @@ KINDS: dict[str, Kind] = {
         "Q linear in features of user and item, by least squares on the click and what may follow",
         "value_rl",
         learns=True,
+        steps=True,
         paper="Ernst et al. 2005",
     ),
     "recbole:MODEL": Kind(
@@ -207,6 +220,7 @@ KINDS: dict[str, Kind] = {
         "EASE, BPR, ItemKNN, SLIMElastic or LightGCN, trained by RecBole on the liked rows",
         "recbole",
         learns=True,
+        steps=True,
         paper="Zhao et al. 2021",
     ),
     "dqn": Kind(
@@ -215,6 +229,7 @@ KINDS: dict[str, Kind] = {
         "deep Q-network (Stable-Baselines3) on features of user and item, slates by the highest Q",
         "deep_rl",
         learns=True,
+        steps=True,
         paper="Mnih et al. 2015",
     ),
     "qr_dqn": Kind(
@@ -223,6 +238,7 @@ KINDS: dict[str, Kind] = {
         "DQN that learns quantiles of the return (sb3-contrib), slates by their mean or by the lowest of them",
         "deep_rl",
         learns=True,
+        steps=True,
         paper="Dabney et al. 2018",
     ),
     "bert_q": Kind(
@@ -231,6 +247,7 @@ KINDS: dict[str, Kind] = {
         "double duelling n-step DQN that knows items by a BERT fine-tuned on the log",
         "value_rl",
         learns=True,
+        steps=True,
         needs="item text",
         paper="Mnih et al. 2015; He et al. 2016",
     ),
@@ -240,6 +257,7 @@ KINDS: dict[str, Kind] = {
         "long-term values of items and a model of what will be chosen make the value of a slate",
         "value_rl",
         learns=True,
+        steps=True,
         paper="Ie et al. 2019",
     ),
     "ppo": Kind(
@@ -248,6 +266,7 @@ KINDS: dict[str, Kind] = {
         "PPO (Stable-Baselines3) with a continuous proto-action, slates by the nearest items",
         "deep_rl",
         learns=True,
+        steps=True,
         paper="Schulman et al. 2017",
     ),
     "a2c": Kind(
@@ -256,6 +275,7 @@ KINDS: dict[str, Kind] = {
         "A2C (Stable-Baselines3) with a continuous proto-action, slates by the nearest items",
         "deep_rl",
         learns=True,
+        steps=True,
         paper="Mnih et al. 2016; Dulac-Arnold et al. 2015",
     ),
     "sac": Kind(
@@ -264,6 +284,7 @@ KINDS: dict[str, Kind] = {
         "SAC (Stable-Baselines3) with a continuous proto-action, slates by the nearest items",
         "deep_rl",
         learns=True,
+        steps=True,
         paper="Haarnoja et al. 2018; Dulac-Arnold et al. 2015",
     ),
     "td3": Kind(
@@ -272,6 +293,7 @@ KINDS: dict[str, Kind] = {
         "TD3 (Stable-Baselines3) with a continuous proto-action, slates by the nearest items",
         "deep_rl",
         learns=True,
+        steps=True,
         paper="Fujimoto et al. 2018; Dulac-Arnold et al. 2015",
     ),
     "maskable_ppo": Kind(
@@ -280,6 +302,7 @@ KINDS: dict[str, Kind] = {
         "PPO with masks (sb3-contrib) that learns to order a shortlist retrieved for each state",
         "deep_rl",
         learns=True,
+        steps=True,
         paper="Huang and Ontañón 2022",
     ),
     "reinforce": Kind(
@@ -288,6 +311,7 @@ KINDS: dict[str, Kind] = {
         "softmax over the catalogue by REINFORCE with top-K off-policy correction, from the log and the train world",
         "deep_rl",
         learns=True,
+        steps=True,
         paper="Chen et al. 2019",
     ),
     "behaviour_cloning": Kind(
@@ -296,6 +320,7 @@ KINDS: dict[str, Kind] = {
         "shows what the log's users would most likely have taken next, or the best of them",
         "offline_rl",
         learns=True,
+        steps=True,
         paper="Pomerleau 1989",
     ),
     "cql": Kind(
@@ -304,6 +329,7 @@ KINDS: dict[str, Kind] = {
         "conservative Q-learning from the log's rows: what the log never tried is not thought to be good",
         "offline_rl",
         learns=True,
+        steps=True,
         paper="Kumar et al. 2020",
     ),
     "iql": Kind(
@@ -312,6 +338,7 @@ KINDS: dict[str, Kind] = {
         "implicit Q-learning from the log's rows: imitates them by the exponential of their advantage",
         "offline_rl",
         learns=True,
+        steps=True,
         paper="Kostrikov et al. 2021",
     ),
     "decision_transformer": Kind(
@@ -320,6 +347,7 @@ KINDS: dict[str, Kind] = {
         "causal sequence model of returns, states and items of the log, asked for what earns a high return",
         "offline_rl",
         learns=True,
+        steps=True,
         paper="Chen et al. 2021",
     ),
     "multimodal": Kind(
@@ -328,6 +356,7 @@ KINDS: dict[str, Kind] = {
         "text, categories, numbers, pictures and sounds of an item fused into one vector, learned from the log",
         "multimodal",
         learns=True,
+        steps=True,
         needs="text, categories or data.modalities",
         paper="fusion by gates: Arevalo et al. 2017",
     ),
@@ -353,6 +382,7 @@ KINDS: dict[str, Kind] = {
         "a bandit over other agents: each user is served by the one that earns most with such users",
         "ensemble",
         learns=True,
+        steps=True,
         paper="Agrawal, Goyal 2013; Auer et al. 2002",
     ),
     "rules": Kind(
@@ -367,6 +397,7 @@ KINDS: dict[str, Kind] = {
         "a start from which a few gradient steps on a user's history go far, by second-order gradients",
         "meta",
         learns=True,
+        steps=True,
         paper="Finn et al. 2017, Lee et al. 2019",
     ),
     "anil": Kind(
@@ -375,6 +406,7 @@ KINDS: dict[str, Kind] = {
         "the same, of which a user's steps change the last layer alone",
         "meta",
         learns=True,
+        steps=True,
         paper="Raghu et al. 2020",
     ),
     "meta_sgd": Kind(
@@ -383,6 +415,7 @@ KINDS: dict[str, Kind] = {
         "the same with a learned step for every parameter",
         "meta",
         learns=True,
+        steps=True,
         paper="Li et al. 2017",
     ),
     "reptile": Kind(
@@ -391,6 +424,7 @@ KINDS: dict[str, Kind] = {
         "the same start moved to where the users' steps end, without second-order gradients",
         "meta",
         learns=True,
+        steps=True,
         paper="Nichol et al. 2018",
     ),
     "prototypical": Kind(
@@ -399,6 +433,7 @@ KINDS: dict[str, Kind] = {
         "items nearer to the mean of what a user liked than of what he did not, in a learned space",
         "meta",
         learns=True,
+        steps=True,
         paper="Snell et al. 2017",
     ),
     "fine_tuned": Kind(
@@ -407,6 +442,7 @@ KINDS: dict[str, Kind] = {
         "the network of `maml` fitted to everyone's rows, then fine-tuned to a user's history",
         "meta",
         learns=True,
+        steps=True,
         paper="Lee et al. 2019",
     ),
     "from_scratch": Kind(

@@ -52,6 +52,7 @@ class AgentSpec:
         wrapped: the agents that it is made of, in the order in which its class takes them.
         read: files that its parameters name.
         saved: the folder of a saved agent and what it says, or None.
+        steps: it, or an agent that it is made of, learns in steps along a learning curve.
     """
 
     settings: AgentSettings
@@ -67,6 +68,7 @@ class AgentSpec:
     wrapped: tuple[AgentSpec, ...] = ()
     read: tuple[Path, ...] = ()
     saved: tuple[Path, SavedAgent] | None = None
+    steps: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -87,6 +89,8 @@ class Trained:
         steps: user-steps trained for.
         seconds: wall-clock seconds of the training.
         reproducible: False where a limit in seconds decided when to stop.
+        valued: (steps, mean reward a session in the validation world) where training could stop early, else empty.
+        judged_at: steps at the point that is judged where training could stop early, else None.
     """
 
     agent: Agent
@@ -96,6 +100,8 @@ class Trained:
     steps: int
     seconds: float
     reproducible: bool
+    valued: tuple[tuple[int, float], ...] = ()
+    judged_at: int | None = None
 
 
 def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = None) -> AgentSpec:
@@ -122,6 +128,13 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         agent_class = _load(kind.agent)
         named = getattr(params, "wrapped", None)
         wrapped = () if named is None else tuple(resolve_kind(one, folder, where=where) for one in named())
+        own = kind.steps and not getattr(params, "deterministic", False)
+        steps = own or any(spec.steps for spec in wrapped)
+        if settings.train.early_stopping is not None and not steps:
+            raise InputError(
+                f"{where}.train.early_stopping: '{settings.kind}' does not learn in steps, so there is nothing to "
+                "stop; leave early_stopping out"
+            )
         return AgentSpec(
             settings,
             kind,
@@ -134,6 +147,7 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
             has_probabilities=hasattr(agent_class, "action_probabilities"),
             wrapped=wrapped,
             read=read,
+            steps=steps,
         )
     if (folder / Path(settings.kind).expanduser()).is_dir():
         return _saved_spec(settings, (folder / Path(settings.kind).expanduser()).resolve(), where)
@@ -146,6 +160,11 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         list(_corners(settings.tune, settings.params, where))
     target = locate(settings.kind, folder, where)
     about = describe_class(target, settings.params, settings.limits, where)
+    if settings.train.early_stopping is not None and not about.has_fit:
+        raise InputError(
+            f"{where}.train.early_stopping: {settings.kind} has no fit, so there is nothing to stop; leave "
+            "early_stopping out"
+        )
     return AgentSpec(
         settings,
         None,
@@ -157,6 +176,7 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         privileged=False,
         has_probabilities=about.has_probabilities,
         has_observe=about.has_observe,
+        steps=about.has_fit,
     )
 
 
@@ -178,6 +198,8 @@ def _saved_spec(settings: AgentSettings, place: Path, where: str) -> AgentSpec:
     saved = read_saved(place, where)
     if settings.params:
         raise InputError(f"{where}.params.{next(iter(settings.params))}: a saved agent keeps its own; leave params out")
+    if settings.train.early_stopping is not None:
+        raise InputError(f"{where}.train.early_stopping: a saved agent is not trained again; leave early_stopping out")
     target = str(place / saved.source) if saved.source.startswith("agent.py:") else saved.source
     return AgentSpec(
         settings,
@@ -251,21 +273,32 @@ def train(
     spec = settings if isinstance(settings, AgentSpec) else resolve_kind(settings, folder)
     agent = build_agent(spec, folder, log_file=log_file)
     wanted = spec.settings.train
+    stopping = wanted.early_stopping
     curve: list[tuple[int, float]] = []
+    valued: list[tuple[int, float]] = []
 
     def report(steps: int, value: float) -> None:
         curve.append((int(steps), float(value)))
         training.report(int(steps), float(value))
 
+    def note(steps: int, value: float) -> None:
+        valued.append((int(steps), float(value)))
+        training.valued(int(steps), float(value))
+
     budget = wanted.steps if wanted.steps is not None else training.budget
     seconds = wanted.seconds if wanted.seconds is not None else training.seconds
     started = time.perf_counter()
+    before = 0.0 if training.checkpoint is None else training.checkpoint.seconds_before
     if spec.saved is not None:
         from agents.saved import check_catalogue
 
         check_catalogue(spec.saved[1], training.catalogue)
     if spec.fits or hasattr(agent, "fit"):
-        agent.fit(replace(training, report=report, budget=budget, seconds=seconds))  # type: ignore[attr-defined]
+        agent.fit(  # type: ignore[attr-defined]
+            replace(training, report=report, valued=note, budget=budget, seconds=seconds, stopping=stopping)
+        )
+    if spec.kind is None and stopping is not None and not valued:
+        raise AgentError("train.early_stopping: fit reported no point of a learning curve (training.report)")
     points = tuple(sorted(curve))
     prior = getattr(agent, "prior", None)
     return Trained(
@@ -274,8 +307,10 @@ def train(
         prior_value=points[0][1] if prior and points else None,
         prior=prior,
         steps=points[-1][0] if points else 0,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + before,
         reproducible=seconds is None,
+        valued=tuple(valued),
+        judged_at=None if stopping is None or not valued else valued[stopping.best([value for _, value in valued])][0],
     )
 
 

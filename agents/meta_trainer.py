@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -18,7 +19,8 @@ from agents.base import Training
 from agents.meta import LOCAL, Learned, MetaLearner, MetaSettings, Support, score
 from agents.meta_domains import Ground, Told, other_domains, own_users
 from agents.slates import top_slates
-from agents.train_world import Act, Curve
+from agents.teaching import teach, teach_unwatched
+from agents.train_world import Act
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -217,59 +219,73 @@ def train_meta(training: Training, settings: MetaSettings, kind: type[MetaLearne
             tasks = draw_tasks(ground.told, users[np.isin(ground.told.owner[users], apart)], CHOSEN_ON, rng)
             tried = []
             for decay in DECAYS if kind.trains else (settings.weight_decay,):
-                first, wanted = deepcopy(start), settings.model_copy(update={"weight_decay": decay})
+                wanted = settings.model_copy(update={"weight_decay": decay})
+                first = start.learned(kind, wanted, rest.inputs)
                 if kind.trains:
-                    _learn(first, rest, wanted, kind, budget, rng)
-                tried.append(_best_order(first.learned(kind, wanted, rest.inputs), tasks, wanted))
+                    learner = partial(_Tasks, deepcopy(start), rest, wanted, wanted, kind, budget, rng, rest.inputs)
+                    first = teach_unwatched(training, learner, budget=budget)
+                tried.append(_best_order(first, tasks, wanted))
             acting = max(tried, key=lambda one: one[0])[1]
             learning = settings.model_copy(update={"weight_decay": acting.weight_decay})
         made = Network(ground, settings, kind, rng)
-        curve = Curve(training, budget)
-        curve.measure(0, _act(made.learned(kind, acting, ground.acting)))
-
-        def watch(tasks: int) -> bool:
-            if curve.due(tasks) or tasks >= budget:
-                curve.measure(tasks, _act(made.learned(kind, acting, ground.acting)), last=tasks >= budget)
-            return curve.out_of_time()
-
-        if kind.trains:
-            _learn(made, ground, learning, kind, budget, rng, watch)
-        curve.close()
-        return made.learned(kind, acting, ground.acting)
+        learner = partial(_Tasks, made, ground, learning, acting, kind, budget, rng, ground.acting)
+        return teach(training, learner, _act, budget=budget if kind.trains else 0)
 
 
 def _act(learned: Learned) -> Act:
     return lambda observation, rng: top_slates(score(learned, observation), observation)
 
 
-def _learn(
-    network: Network,
-    ground: Ground,
-    settings: MetaSettings,
-    kind: type[MetaLearner],
-    budget: int,
-    rng: np.random.Generator,
-    watch: Callable[[int], bool] = lambda tasks: False,
-) -> None:
-    """Meta-learn from `budget` tasks, until `watch` says that it is enough."""
-    users = ground.told.users()
-    # The start is where users differ from: shrunk to nothing, no gradient step would leave it.
-    start = [*network.local.parameters(), *network.rates.parameters()]
-    tower = [one for name, one in network.named_parameters() if name.partition(".")[0] not in ("local", "rates")]
-    optimiser = torch.optim.AdamW(
-        [{"params": tower, "weight_decay": settings.weight_decay}, {"params": start, "weight_decay": 0.0}],
-        lr=settings.learning_rate,
-    )
-    tasks = 0
-    while tasks < budget and not watch(tasks):
-        drawn = draw_tasks(ground.told, users, settings.meta_batch_size, rng)
-        for group in optimiser.param_groups:  # to a tenth, so that the last batches decide little
-            group["lr"] = settings.learning_rate * (1 - 0.9 * tasks / budget)
-        optimiser.zero_grad()
-        _loss(network, drawn, settings, kind).backward()
-        optimiser.step()
-        tasks += settings.meta_batch_size
-    watch(tasks)
+class _Tasks:
+    """Meta-learning from tasks.
+
+    Args:
+        network: the item tower and the start, which are moved.
+        ground: what is learned from.
+        settings: by which it learns; acting: by which it adapts to users when it is asked.
+        kind: of the meta-learner.
+        budget: tasks of the whole training.
+        rng: draws them.
+        shown: [I, p] what the tower reads of the items that are acted among.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        ground: Ground,
+        settings: MetaSettings,
+        acting: MetaSettings,
+        kind: type[MetaLearner],
+        budget: int,
+        rng: np.random.Generator,
+        shown: F32,
+    ) -> None:
+        self.steps = 0
+        self._network, self._ground, self._kind, self._budget = network, ground, kind, budget
+        self._settings, self._acting, self._rng, self._shown = settings, acting, rng, shown
+        self._users = ground.told.users()
+        # The start is where users differ from: shrunk to nothing, no gradient step would leave it.
+        start = [*network.local.parameters(), *network.rates.parameters()]
+        tower = [one for name, one in network.named_parameters() if name.partition(".")[0] not in ("local", "rates")]
+        self._optimiser = torch.optim.AdamW(
+            [{"params": tower, "weight_decay": settings.weight_decay}, {"params": start, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+        )
+
+    def advance(self) -> bool:
+        """One gradient step on a batch of tasks."""
+        settings = self._settings
+        drawn = draw_tasks(self._ground.told, self._users, settings.meta_batch_size, self._rng)
+        for group in self._optimiser.param_groups:  # to a tenth, so that the last batches decide little
+            group["lr"] = settings.learning_rate * (1 - 0.9 * self.steps / self._budget)
+        self._optimiser.zero_grad()
+        _loss(self._network, drawn, settings, self._kind).backward()
+        self._optimiser.step()
+        self.steps += settings.meta_batch_size
+        return True
+
+    def policy(self) -> Learned:
+        return self._network.learned(self._kind, self._acting, self._shown)
 
 
 def _loss(network: Network, tasks: Tasks, settings: MetaSettings, kind: type[MetaLearner]) -> torch.Tensor:

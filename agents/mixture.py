@@ -13,7 +13,8 @@ from agents.base import Agent, AgentError, Observation, Training
 from agents.contract import rows_of
 from agents.features import Features, fit_features
 from agents.settings import AgentSettings
-from agents.train_world import Curve, Lanes
+from agents.teaching import own_act, quietly, teach
+from agents.train_world import Lanes
 from agents.wrapping import Wrapping
 
 Floats = NDArray[np.float64]
@@ -86,27 +87,10 @@ class Mixture(Wrapping):
         if self.privileged:
             raise AgentError("a bound reads the judge world's appeal, which the train world has not; mix policies")
         budget = DEFAULT_STEPS if training.budget is None else training.budget
-        self.fit_wrapped(training)
+        self.fit_wrapped(quietly(training))
         self._features = fit_features(training)
-        curve = Curve(training, budget)
-        curve.measure(0, self.act)
-        lanes = Lanes(training, self.settings.num_envs, seed=training.seed)
-        done, rng = 0, training.rng
-        observation = lanes.reset()
-        while done < budget and not curve.out_of_time():
-            known = self._known(observation)
-            arm, chance = self._deal(known, rng)
-            total, running = np.zeros(lanes.num_envs), np.ones(lanes.num_envs, bool)
-            while running.any():
-                step = lanes.step(self._served(observation, arm, rng))
-                total += np.where(running, step.reward, 0)
-                done += int(running.sum())
-                running &= ~step.done
-                observation = step.observation
-            self._learn(known, arm, chance, total, training)
-            curve.measure(done, self.act, last=done >= budget)
-        lanes.close()
-        curve.close()
+        learned = teach(training, lambda: _Dealing(self, training), own_act, budget=budget)
+        vars(self).update(vars(learned))
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Ints:
         """The slate of the arm that is best for each user, or drawn by exp3; before any training, of any."""
@@ -181,3 +165,30 @@ class Mixture(Wrapping):
             if len(rows):
                 out[rows] = agent.act(rows_of(observation, rows), rng)
         return out
+
+
+class _Dealing:
+    """A mixture that deals its arms to the users of the train world, session by session."""
+
+    def __init__(self, mixture: Mixture, training: Training) -> None:
+        self.steps = 0
+        self._mixture, self._training = mixture, training
+        self._lanes = Lanes(training, mixture.settings.num_envs, seed=training.seed)
+        self._observation = self._lanes.reset()
+
+    def advance(self) -> bool:
+        mixture, rng = self._mixture, self._training.rng
+        known = mixture._known(self._observation)
+        arm, chance = mixture._deal(known, rng)
+        total, running = np.zeros(self._lanes.num_envs), np.ones(self._lanes.num_envs, bool)
+        while running.any():
+            step = self._lanes.step(mixture._served(self._observation, arm, rng))
+            total += np.where(running, step.reward, 0)
+            self.steps += int(running.sum())
+            running &= ~step.done
+            self._observation = step.observation
+        mixture._learn(known, arm, chance, total, self._training)
+        return True
+
+    def policy(self) -> Mixture:
+        return self._mixture

@@ -17,7 +17,8 @@ from scipy.sparse import csr_matrix
 from agents.base import AgentError, Observation, Training
 from agents.baselines import Ranking
 from agents.features import in_session, main_directions
-from agents.train_world import Curve
+from agents.teaching import teach
+from agents.train_world import Act
 from simulator.errors import did_you_mean
 from simulator.log import Catalogue, InteractionLog
 
@@ -200,20 +201,20 @@ class Multimodal(Ranking):
         Raises:
             AgentError: a modality that is named is not there.
         """
-        from agents.fusion import passes
+        from agents.fusion import Passes
 
         inputs = fusion_inputs(training.log, training.catalogue, self.settings.modalities)
         n_rows = len(training.log)
         most = self.settings.epochs if training.budget is None else round(training.budget / n_rows)
-        curve = Curve(training, most * n_rows)
-        for done, tables in enumerate(passes(training.log, inputs, self.settings, training.seed, most)):
+
+        def begin() -> Passes:
+            return Passes(training.log, inputs, self.settings, training.seed)
+
+        def act(tables: ItemTables) -> Act:
             self._tables = tables
-            # The last pass is only known once the next does not come, so a stop before `most` is measured below.
-            curve.measure(done * n_rows, self.act, last=done == most)
-            if curve.out_of_time():
-                break
-        curve.measure(done * n_rows, self.act, last=True)
-        curve.close()
+            return self.act
+
+        self._tables = teach(training, begin, act, budget=most * n_rows)
 
     def scores(self, observation: Observation) -> F32:
         """[n, I] log-odds of a like, less what is the same for all items.

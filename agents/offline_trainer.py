@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,13 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from agents.base import Training
-from agents.deep_rl import ItemQ, StateScale
+from agents.deep_rl import ItemQ, StateScale, greedy_on
 from agents.features import Features
 from agents.item_networks import ItemHeads, StateValue, move_target
 from agents.logged_choices import LoggedChoices, Transitions, discounted_rows
 from agents.offline import BehaviourCloningSettings, CQLSettings, IQLSettings, OfflineSettings
-from agents.slates import top_slates
-from agents.train_world import Act, Curve
+from agents.teaching import teach
 from simulator.encoders.tuning import one_thread
 
 
@@ -80,63 +78,75 @@ def train_offline(
     training: Training, settings: OfflineSettings, features: Features, scale: StateScale, *, budget: int
 ) -> ItemQ:
     """Gradient steps on `budget` rows drawn from the log; returns the network whose scores are shown."""
+
+    def begin() -> _Rows:
+        return _Rows(training, settings, features, scale, budget)
+
     with one_thread(training.seed):
-        choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
-        objective = objective_of(settings, features, scale)
-        drawn_from = rows_of(settings, training)
-
-        def loss(size: int) -> torch.Tensor:
-            rows = training.rng.choice(drawn_from, size)
-            came = choices.transitions(rows, gamma=objective.gamma, n_steps=objective.n_steps)
-            return objective.loss(Batch.of(choices, rows, came))
-
-        def greedy() -> Act:
-            policy = objective.acting.as_arrays(features, scale)
-            return lambda observation, rng: top_slates(policy.scores(observation), observation)
-
-        learn_rows(training, settings, objective.learned, loss, greedy, budget=budget, follow=objective.follow)
-        return objective.acting.as_arrays(features, scale)
+        return teach(training, begin, greedy_on, budget=budget)
 
 
-def learn_rows(
-    training: Training,
-    settings: OfflineSettings,
-    learned: nn.Module,
-    loss: Callable[[int], torch.Tensor],
-    greedy: Callable[[], Act],
-    *,
-    budget: int,
-    follow: Callable[[], None] = lambda: None,
-) -> None:
-    """Gradient steps on rows of the log, with points of the learning curve from the untrained policy on.
+class RowLearner:
+    """Gradient steps on rows of the log, whose size falls to nothing at the end of the budget.
 
     Args:
-        training: takes the points of the curve.
         settings: step and size of a batch.
         learned: whose parameters move.
-        loss: of a batch of so many rows that it draws.
-        greedy: the policy as it is now.
         budget: rows of the whole training.
-        follow: called after each gradient step.
     """
-    curve = Curve(training, budget)
-    curve.measure(0, greedy())
-    optimiser = torch.optim.AdamW(learned.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = max(1, -(-budget // settings.batch_size))
-    falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
-    seen = 0
-    while seen < budget and not curve.out_of_time():
-        size = min(settings.batch_size, budget - seen)
-        optimiser.zero_grad()
-        loss(size).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(learned.parameters(), 1.0)
-        optimiser.step()
-        falling.step()
-        follow()
-        seen += size
-        if curve.due(seen):
-            curve.measure(seen, greedy(), last=seen >= budget)
-    curve.close()
+
+    def __init__(self, settings: OfflineSettings, learned: nn.Module, budget: int) -> None:
+        self.steps = 0
+        self._batch_size, self._budget, self._learned = settings.batch_size, budget, learned
+        self._optimiser = torch.optim.AdamW(
+            learned.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        steps = max(1, -(-budget // settings.batch_size))
+        self._falling = torch.optim.lr_scheduler.LinearLR(self._optimiser, 1.0, 0.0, total_iters=steps)
+
+    def loss(self, size: int) -> torch.Tensor:
+        """Loss of a batch of so many rows, which it draws."""
+        raise NotImplementedError
+
+    def follow(self) -> None:
+        """Called after each gradient step."""
+
+    def advance(self) -> bool:
+        """One gradient step."""
+        size = min(self._batch_size, self._budget - self.steps)
+        self._optimiser.zero_grad()
+        self.loss(size).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._learned.parameters(), 1.0)
+        self._optimiser.step()
+        self._falling.step()
+        self.follow()
+        self.steps += size
+        return True
+
+
+class _Rows(RowLearner):
+    """One of the three algorithms, with what it reads."""
+
+    def __init__(
+        self, training: Training, settings: OfflineSettings, features: Features, scale: StateScale, budget: int
+    ) -> None:
+        self._choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
+        self._objective = objective_of(settings, features, scale)
+        self._drawn_from, self._rng = rows_of(settings, training), training.rng
+        self._features, self._scale = features, scale
+        super().__init__(settings, self._objective.learned, budget)
+
+    def loss(self, size: int) -> torch.Tensor:
+        objective = self._objective
+        rows = self._rng.choice(self._drawn_from, size)
+        came = self._choices.transitions(rows, gamma=objective.gamma, n_steps=objective.n_steps)
+        return objective.loss(Batch.of(self._choices, rows, came))
+
+    def follow(self) -> None:
+        self._objective.follow()
+
+    def policy(self) -> ItemQ:
+        return self._objective.acting.as_arrays(self._features, self._scale)
 
 
 def log_chance(network: ItemHeads, state: torch.Tensor, item: torch.Tensor) -> torch.Tensor:

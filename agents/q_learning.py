@@ -13,7 +13,8 @@ from agents.bandits import EpsilonGreedy, EpsilonGreedySettings
 from agents.base import Observation, Training
 from agents.features import USER_NAMES, Features, fit_features
 from agents.slates import greedy_probabilities, top_slates, uniform_probabilities
-from agents.train_world import Curve, Lanes, Step
+from agents.teaching import own_act, teach
+from agents.train_world import Lanes, Step
 
 F32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -182,29 +183,8 @@ class QLearning:
         budget = DEFAULT_STEPS if training.budget is None else training.budget
         self._groups = groups = Groups.of(training, fit_features(training), self.settings)
         self._q, self._visits = np.zeros((2, groups.n_states, groups.n_actions))
-        curve = Curve(training, budget)
-        curve.measure(0, self.act)
-        lanes = Lanes(training, self.settings.num_envs, seed=training.seed)
-        observation = lanes.reset()
-        state, favourites, scores = groups.see(observation)
-        seen = 0
-        action = self._explore(state, 1.0, training.rng)
-        while seen < budget and not curve.out_of_time():
-            step = lanes.step(groups.slates(action, favourites, scores, observation))
-            seen += len(action)
-            observation = step.observation
-            after, favourites, scores = groups.see(observation)  # where a session ended, of the next one's start
-            left = self.settings.exploration_fraction * budget
-            epsilon = max(self.settings.epsilon, 1 - (1 - self.settings.epsilon) * seen / max(left, 1.0))
-            following = self._explore(after, epsilon, training.rng)
-            # What comes after the horizon does not count, and the state says how far it is.
-            future = np.where(step.done, 0.0, self.next_value(after, following))
-            target = step.reward + self.settings.gamma * future
-            move_towards(self._q, self._visits, state, action, target, self.settings.learning_rate)
-            state, action = after, following
-            curve.measure(seen, self.act, last=seen >= budget)
-        lanes.close()
-        curve.close()
+        learned = teach(training, lambda: _Serving(self, groups, training, budget), own_act, budget=budget)
+        vars(self).update(vars(learned))
 
     def next_value(self, state: Ints, action: Ints) -> Floats:
         """[n] value of the next states: of the best action there, whatever is done."""
@@ -244,6 +224,39 @@ class QLearning:
         best = self._known()[state].argmax(axis=1)
         anyone = rng.integers(0, self._q.shape[1], len(state))
         return np.where(rng.random(len(state)) < epsilon, anyone, best)
+
+
+class _Serving:
+    """A table that serves the users of the train world and learns from each step."""
+
+    def __init__(self, agent: QLearning, groups: Groups, training: Training, budget: int) -> None:
+        self.steps = 0
+        self._agent, self._groups, self._rng, self._budget = agent, groups, training.rng, budget
+        self._lanes = Lanes(training, agent.settings.num_envs, seed=training.seed)
+        self._observation = self._lanes.reset()
+        self._state, self._favourites, self._scores = groups.see(self._observation)
+        self._action = agent._explore(self._state, 1.0, self._rng)
+
+    def advance(self) -> bool:
+        agent, settings = self._agent, self._agent.settings
+        slates = self._groups.slates(self._action, self._favourites, self._scores, self._observation)
+        step = self._lanes.step(slates)
+        self.steps += len(slates)
+        self._observation = step.observation
+        # Where a session ended, of the next one's start.
+        after, self._favourites, self._scores = self._groups.see(self._observation)
+        left = settings.exploration_fraction * self._budget
+        epsilon = max(settings.epsilon, 1 - (1 - settings.epsilon) * self.steps / max(left, 1.0))
+        following = agent._explore(after, epsilon, self._rng)
+        # What comes after the horizon does not count, and the state says how far it is.
+        future = np.where(step.done, 0.0, agent.next_value(after, following))
+        target = step.reward + settings.gamma * future
+        move_towards(agent._q, agent._visits, self._state, self._action, target, settings.learning_rate)
+        self._state, self._action = after, following
+        return True
+
+    def policy(self) -> QLearning:
+        return self._agent
 
 
 class Sarsa(QLearning):

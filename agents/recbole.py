@@ -14,7 +14,7 @@ import random  # noqa: TID251  only to restore the state that RecBole's seeding 
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from scipy.sparse import csr_matrix
 
 from agents.base import AgentError, Observation, Training
 from agents.baselines import Ranking
-from agents.train_world import Curve
+from agents.teaching import teach
+from agents.train_world import Act
 from simulator.errors import did_you_mean
 from simulator.log import InteractionLog
 
@@ -124,18 +125,12 @@ class RecBole(Ranking):
     def _learn(self, training: Training, fitted: Fitted) -> None:
         n_rows = fitted.n_rows
         passes = self.settings.epochs if training.budget is None else round(training.budget / n_rows)
-        curve = Curve(training, passes * n_rows)
-        self._fold = self._fold_in(fitted)
-        curve.measure(0, self.act)
-        for done in range(1, passes + 1):
-            train_passes(fitted, 1)
-            last = done == passes or curve.out_of_time()
-            if last or curve.due(done * n_rows):
-                self._fold = self._fold_in(fitted)
-                curve.measure(done * n_rows, self.act, last=last)
-            if last:
-                break
-        curve.close()
+
+        def act(fold: FoldIn) -> Act:
+            self._fold = fold
+            return self.act
+
+        self._fold = teach(training, lambda: _Passes(fitted, self._fold_in), act, budget=passes * n_rows, kept=False)
 
     def scores(self, observation: Observation) -> F32:
         """[n, I] RecBole's scores for the users' likes; far below all others for items it does not know."""
@@ -157,6 +152,24 @@ class RecBole(Ranking):
         table = np.zeros((self._n_items, items.shape[1]))
         table[fitted.known] = items[fitted.known_rows]
         return FoldIn.of(users, table, fitted.known, self.settings.negatives)
+
+
+class _Passes:
+    """RecBole's own training, pass by pass; its objects hold what no pickle takes."""
+
+    def __init__(self, fitted: Fitted, policy: Callable[[Fitted], FoldIn]) -> None:
+        self._fitted, self._policy = fitted, policy
+
+    @property
+    def steps(self) -> int:
+        return self._fitted.passes * self._fitted.n_rows
+
+    def advance(self) -> bool:
+        train_passes(self._fitted, 1)
+        return True
+
+    def policy(self) -> FoldIn:
+        return self._policy(self._fitted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from agents.base import Observation, Training
-from agents.deep_rl import ItemQ, StateScale
+from agents.deep_rl import ItemQ, StateScale, greedy_on
 from agents.features import Features
 from agents.item_networks import ItemHeads
 from agents.logged_choices import LoggedChoices, discounted_rows
 from agents.reinforce import ReinforceSettings
 from agents.slates import masked, top_slates
-from agents.train_world import Act, Curve, Lanes
+from agents.teaching import teach
+from agents.train_world import Lanes
 from simulator.encoders.tuning import one_thread
 
 F32 = NDArray[np.float32]
@@ -45,19 +46,14 @@ def train_reinforce(
 ) -> ItemQ:
     """REINFORCE for `budget` user-steps; returns the network whose scores are the policy's logits."""
     with one_thread(training.seed):
-        learner = _Learner(training, settings, features, scale)
-        curve = Curve(training, budget)
-        curve.measure(0, learner.greedy())
-        if settings.log_share < 1:
-            learner.learn_in_the_world(curve, budget)
-        else:
-            learner.learn_from_the_log(curve, budget)
-        curve.close()
-        return learner.arrays()
+        return teach(training, lambda: _Learner(training, settings, features, scale, budget), greedy_on, budget=budget)
 
 
 class _Learner:
-    def __init__(self, training: Training, settings: ReinforceSettings, features: Features, scale: StateScale) -> None:
+    def __init__(
+        self, training: Training, settings: ReinforceSettings, features: Features, scale: StateScale, budget: int
+    ) -> None:
+        self.steps, self._budget = 0, budget
         self._training, self._settings, self._features, self._scale = training, settings, features, scale
         sizes: dict[str, Any] = {"hidden_size": settings.hidden_size, "embedding_size": settings.embedding_size}
         self._policy = ItemHeads(features, scale, **sizes)
@@ -66,44 +62,33 @@ class _Learner:
         self._optimizer = torch.optim.Adam(networks, lr=settings.learning_rate)
         self._choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
         self._returns_of_rows = discounted_rows(training.log, settings.gamma)
+        self._lanes: Lanes | None = None
+        if settings.log_share < 1:
+            self._lanes = Lanes(training, settings.num_envs, seed=training.seed)
+            self._observation = self._lanes.reset()
 
-    def arrays(self) -> ItemQ:
+    def policy(self) -> ItemQ:
         """The policy without torch."""
         return self._policy.as_arrays(self._features, self._scale)
 
-    def greedy(self) -> Act:
-        """Shows the likeliest items."""
-        policy = self.arrays()
-        return lambda observation, rng: top_slates(policy.scores(observation), observation)
-
-    def learn_from_the_log(self, curve: Curve, budget: int) -> None:
-        """Gradient steps on rows of the log alone."""
-        seen = 0
-        while seen < budget and not curve.out_of_time():
+    def advance(self) -> bool:
+        """Draw slates, then a gradient step for each step of the users, mixed with rows of the log; or these alone."""
+        share = self._settings.log_share
+        if self._lanes is None:
             self._step(self._log_loss())
-            seen += self._settings.batch_size
-            if curve.due(seen) or seen >= budget:
-                curve.measure(seen, self.greedy(), last=seen >= budget)
-
-    def learn_in_the_world(self, curve: Curve, budget: int) -> None:
-        """Draw slates, then one gradient step for each step of the users, mixed with rows of the log."""
-        share, seen = self._settings.log_share, 0
-        lanes = Lanes(self._training, self._settings.num_envs, seed=self._training.seed)
-        observation = lanes.reset()
-        while seen < budget and not curve.out_of_time():
-            steps: list[Slates] = []
-            for _ in range(min(self._settings.n_steps, -(-(budget - seen) // self._settings.num_envs))):
-                drawn, observation = self._draw(lanes, observation)
-                steps.append(drawn)
-            for step, returns in zip(steps, self._returns(steps), strict=True):
-                loss = self._slate_loss(step, returns)
-                if share > 0:
-                    loss = (1 - share) * loss + share * self._log_loss()
-                self._step(loss)
-            seen += len(steps) * len(observation)
-            if curve.due(seen) or seen >= budget:
-                curve.measure(seen, self.greedy(), last=seen >= budget)
-        lanes.close()
+            self.steps += self._settings.batch_size
+            return True
+        steps: list[Slates] = []
+        for _ in range(min(self._settings.n_steps, -(-(self._budget - self.steps) // self._settings.num_envs))):
+            drawn, self._observation = self._draw(self._lanes, self._observation)
+            steps.append(drawn)
+        for step, returns in zip(steps, self._returns(steps), strict=True):
+            loss = self._slate_loss(step, returns)
+            if share > 0:
+                loss = (1 - share) * loss + share * self._log_loss()
+            self._step(loss)
+        self.steps += len(steps) * len(self._observation)
+        return True
 
     def _draw(self, lanes: Lanes, observation: Observation) -> tuple[Slates, Observation]:
         """Show each user K items drawn without repeats: the K highest of logit plus Gumbel noise."""

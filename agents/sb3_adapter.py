@@ -5,10 +5,9 @@ Only the modules named `agents.sb3_*` import SB3 and sb3-contrib.
 
 from __future__ import annotations
 
-import random  # noqa: TID251  the library seeds this global generator; its state is put back
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -24,14 +23,18 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from agents.base import Observation, Training
+from agents.checkpoints import GlobalDraws
 from agents.contract import rows_of
-from agents.deep_rl import DQNSettings, ItemQ, QRDQNSettings, QSettings, StateScale
+from agents.deep_rl import DQNSettings, ItemQ, QRDQNSettings, QSettings, StateScale, greedy_on
 from agents.features import Features, UserBlocks
 from agents.item_networks import FactoredScores, ItemHeads
 from agents.slates import top_slates
-from agents.train_world import Act, Curve, Lanes
+from agents.teaching import Curve, Lesson
+from agents.train_world import Act, Lanes
 
 F32 = NDArray[np.float32]
+M = TypeVar("M", bound=BaseAlgorithm)
+P = TypeVar("P")
 NO_INFO: dict[str, Any] = {}
 """Information on a lane whose session goes on; SB3 only reads it, so all lanes share one."""
 
@@ -39,16 +42,13 @@ NO_INFO: dict[str, Any] = {}
 @contextmanager
 def one_seeded_thread(seed: int) -> Iterator[None]:
     """SB3 and torch seeded, on one thread; the global generators and threads are as before afterwards."""
-    legacy, python, own = np.random.get_state(), random.getstate(), torch.get_rng_state()  # noqa: NPY002  put back below
-    threads = torch.get_num_threads()
+    before, threads = GlobalDraws.now(), torch.get_num_threads()
     torch.set_num_threads(1)
     sb3.common.utils.set_random_seed(seed)
     try:
         yield
     finally:
-        np.random.set_state(legacy)  # noqa: NPY002  what SB3 has drawn from is put back
-        random.setstate(python)
-        torch.set_rng_state(own)
+        before.put_back()
         torch.set_num_threads(threads)
 
 
@@ -139,17 +139,23 @@ class SB3Lanes(VecEnv):
 
 
 class _Points(BaseCallback):
-    """Adds points to the learning curve, and stops when time is over."""
+    """Adds points to the learning curve, writes checkpoints between rounds, and stops when it is time."""
 
-    def __init__(self, curve: Curve, act: Callable[[], Act], places: int, budget: int) -> None:
+    def __init__(self, lesson: Lesson[M, P], policy: Callable[[M], P], places: int, budget: int) -> None:
         super().__init__()
-        self._curve, self._act, self._places, self._budget = curve, act, places, budget
+        assert lesson.curve is not None
+        self._lesson, self._curve, self._policy = lesson, lesson.curve, policy
+        self._places, self._budget = places, budget
+
+    def _on_rollout_start(self) -> None:
+        # Here, and not in the middle of a round, all that SB3 knows hangs on the model.
+        self._lesson.keep(self.model)  # type: ignore[arg-type]
 
     def _on_step(self) -> bool:
         steps = self.num_timesteps // self._places
         if self._curve.due(steps):
-            self._curve.measure(steps, self._act())
-        return steps < self._budget and not self._curve.out_of_time()
+            self._curve.measure(steps, self._policy(self.model))  # type: ignore[arg-type]
+        return steps < self._budget and not self._curve.over()
 
 
 class ItemQNetwork(QNetwork):
@@ -251,7 +257,11 @@ def train_q(training: Training, settings: QSettings, features: Features, scale: 
         n = len(state)
         return np.concatenate([np.repeat(state, places, axis=0), np.tile(discount, (n, 1))], axis=1)
 
-    with one_seeded_thread(training.seed):
+    duelling = isinstance(settings, DQNSettings) and settings.duelling
+    # At least one quantile is averaged, however small the share.
+    heads = max(1, round(settings.risk * settings.n_quantiles)) if isinstance(settings, QRDQNSettings) else 1
+
+    def begin() -> sb3.DQN | QRDQN:
         lanes = SB3Lanes(
             Lanes(training, settings.num_envs, seed=training.seed),
             features,
@@ -269,7 +279,7 @@ def train_q(training: Training, settings: QSettings, features: Features, scale: 
                 "scale": scale,
                 "hidden_size": settings.hidden_size,
                 "embedding_size": settings.embedding_size,
-                "centred": isinstance(settings, DQNSettings) and settings.duelling,
+                "centred": duelling,
             },
             "optimizer_class": torch.optim.AdamW,
             "optimizer_kwargs": {"weight_decay": settings.weight_decay},
@@ -290,32 +300,22 @@ def train_q(training: Training, settings: QSettings, features: Features, scale: 
             "seed": training.seed % 2**32,
             "device": "cpu",
         }
-        heads = 1
-        model: sb3.DQN | QRDQN
         if isinstance(settings, QRDQNSettings):
-            # At least one quantile is averaged, however small the share.
-            heads = max(1, round(settings.risk * settings.n_quantiles))
             policy["n_quantiles"] = settings.n_quantiles
-            model = QRDQN(SlateQRDQNPolicy, lanes, policy_kwargs=policy, **common)
-        else:
-            assert isinstance(settings, DQNSettings)
-            kind = DoubleDQN if settings.double else sb3.DQN
-            model = kind(SlateDQNPolicy, lanes, policy_kwargs=policy, n_steps=settings.n_steps, **common)
+            return QRDQN(SlateQRDQNPolicy, lanes, policy_kwargs=policy, **common)
+        assert isinstance(settings, DQNSettings)
+        kind = DoubleDQN if settings.double else sb3.DQN
+        return kind(SlateDQNPolicy, lanes, policy_kwargs=policy, n_steps=settings.n_steps, **common)
 
-        def arrays() -> ItemQ:
-            # The running average, which moves less by the luck of the last batches.
-            network = model.q_net_target if isinstance(model, sb3.DQN) else model.quantile_net_target
-            items = network.items
-            assert isinstance(items, ItemHeads)
-            return items.as_arrays(features, scale, heads=heads)
+    def arrays(model: sb3.DQN | QRDQN) -> ItemQ:
+        # The running average, which moves less by the luck of the last batches.
+        network = model.q_net_target if isinstance(model, sb3.DQN) else model.quantile_net_target
+        items = network.items
+        assert isinstance(items, ItemHeads)
+        return items.as_arrays(features, scale, heads=heads)
 
-        def act() -> Act:
-            q = arrays()
-            return lambda observation, rng: top_slates(q.scores(observation), observation)
-
-        learn(model, training, act, places=places, budget=budget)
-        lanes.close()
-        return arrays()
+    with one_seeded_thread(training.seed):
+        return learn(training, begin, arrays, greedy_on, places=places, budget=budget)
 
 
 def rollout_length(n_steps: int, num_envs: int, budget: int) -> int:
@@ -328,13 +328,43 @@ def even_batch(rows: int, most: int) -> int:
     return next(rows // parts for parts in range(-(-rows // most), rows + 1) if rows % parts == 0)
 
 
-def learn(model: BaseAlgorithm, training: Training, act: Callable[[], Act], *, places: int, budget: int) -> None:
-    """Train for `budget` user-steps, with points of the learning curve from the untrained policy on."""
-    curve = Curve(training, budget)
-    curve.measure(0, act())
-    if budget > 0:
-        model.learn(
-            total_timesteps=budget * places, callback=_Points(curve, act, places, budget), log_interval=1_000_000
-        )
-        curve.measure(model.num_timesteps // places, act(), last=True)
-    curve.close()
+def learn(
+    training: Training,
+    begin: Callable[[], M],
+    policy: Callable[[M], P],
+    act: Callable[[P], Act],
+    *,
+    places: int,
+    budget: int,
+) -> P:
+    """Train SB3's model for `budget` user-steps, with points of the learning curve from the untrained policy on.
+
+    Args:
+        training: as in `teach`.
+        begin: makes the model with its lanes.
+        policy: the model's policy as it is now, without torch.
+        act: how such a policy shows slates.
+        places: SB3 environments for each user.
+        budget: user-steps of the whole training.
+
+    Returns:
+        The policy that is to be judged.
+    """
+    curve = Curve(training, budget, act)
+    lesson: Lesson[M, P] = Lesson(training, curve)
+    try:
+        model = lesson.begin(begin, policy)
+        if model is None:
+            assert lesson.result is not None
+            return lesson.result
+        left = budget * places - model.num_timesteps
+        if left > 0 and not curve.over():
+            model.learn(
+                total_timesteps=left,
+                callback=_Points(lesson, policy, places, budget),
+                log_interval=1_000_000,
+                reset_num_timesteps=model.num_timesteps == 0,
+            )
+        return lesson.end(model.num_timesteps // places, policy(model))
+    finally:
+        curve.close()

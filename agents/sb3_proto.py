@@ -36,22 +36,19 @@ BOUND = 10.0
 
 def train_proto(training: Training, settings: ProtoSettings, proto: Proto, *, budget: int) -> Layers:
     """SB3 in the train world for `budget` user-steps; returns the network of the mean proto-action."""
+
+    def begin() -> BaseAlgorithm:
+        return proto_model(settings, proto_lanes(training, settings, proto), budget=budget, seed=training.seed)
+
+    def act(network: Layers) -> Act:
+        def choose(observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+            users = proto.features.users(observation)
+            return proto.nearest(users, network(proto.scale(users)), observation)
+
+        return choose
+
     with one_seeded_thread(training.seed):
-        lanes = proto_lanes(training, settings, proto)
-        model = proto_model(settings, lanes, budget=budget, seed=training.seed)
-
-        def act() -> Act:
-            network = mean_action(model)
-
-            def choose(observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
-                users = proto.features.users(observation)
-                return proto.nearest(users, network(proto.scale(users)), observation)
-
-            return choose
-
-        learn(model, training, act, places=1, budget=budget)
-        lanes.close()
-        return mean_action(model)
+        return learn(training, begin, mean_action, act, places=1, budget=budget)
 
 
 def proto_lanes(training: Training, settings: ProtoSettings, proto: Proto) -> SB3Lanes:

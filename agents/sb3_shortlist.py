@@ -134,9 +134,10 @@ def train_maskable_ppo(
 ) -> ShortlistPolicy:
     """MaskablePPO in the train world for `budget` user-steps; each place of a slate is one of SB3's environments."""
     n_steps = rollout_length(settings.n_steps, settings.num_envs, budget)
-    with one_seeded_thread(training.seed):
+
+    def begin() -> MaskablePPO:
         lanes = ShortlistLanes(Lanes(training, settings.num_envs, seed=training.seed), shortlist, scale)
-        model = MaskablePPO(
+        return MaskablePPO(
             ShortlistActorCritic,
             lanes,
             learning_rate=settings.learning_rate,
@@ -159,16 +160,14 @@ def train_maskable_ppo(
             device="cpu",
         )
 
-        def arrays() -> ShortlistPolicy:
-            heads = model.policy.mlp_extractor
-            assert isinstance(heads, ShortlistHeads)
-            state, item = layers_of([*heads.state_network], "tanh"), layers_of([*heads.item_network], "tanh")
-            return ShortlistPolicy(scale, state, item)
+    def arrays(model: MaskablePPO) -> ShortlistPolicy:
+        heads = model.policy.mlp_extractor
+        assert isinstance(heads, ShortlistHeads)
+        state, item = layers_of([*heads.state_network], "tanh"), layers_of([*heads.item_network], "tanh")
+        return ShortlistPolicy(scale, state, item)
 
-        def act() -> Act:
-            policy = arrays()
-            return lambda observation, rng: shortlist_slates(shortlist, policy, observation)
+    def act(policy: ShortlistPolicy) -> Act:
+        return lambda observation, rng: shortlist_slates(shortlist, policy, observation)
 
-        learn(model, training, act, places=lanes.places, budget=budget)
-        lanes.close()
-        return arrays()
+    with one_seeded_thread(training.seed):
+        return learn(training, begin, arrays, act, places=training.slate_size, budget=budget)

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class EarlyStopping(BaseModel):
+    """When a training stops before its steps are over, by what it is worth to users who do not train it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    patience: int = Field(
+        default=3, ge=1, description="points of the learning curve without a gain in the validation world"
+    )
+    min_delta: float = Field(default=0.0, ge=0, description="reward a session by which a point must exceed the best")
+    points: int = Field(
+        default=8, ge=2, le=1000, description="points of the learning curve, evenly spread over `steps`"
+    )
+
+    def best(self, values: Sequence[float]) -> int:
+        """Number of the point that counts as the best of these values, the first of which is the untrained policy's."""
+        best = 0
+        for number, value in enumerate(values):
+            if value > values[best] + self.min_delta:
+                best = number
+        return best
+
+    def over(self, values: Sequence[float]) -> bool:
+        """Whether the points since the best one have used up the patience."""
+        return len(values) - 1 - self.best(values) >= self.patience
 
 
 class TrainSettings(BaseModel):
@@ -19,6 +46,9 @@ class TrainSettings(BaseModel):
     )
     seconds: float | None = Field(
         default=None, gt=0, description="wall-clock seconds a training may take; makes the agent not reproducible"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="stop where more steps gain nothing in a validation world; judged is the best point"
     )
 
 

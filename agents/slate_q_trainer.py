@@ -18,7 +18,8 @@ from agents.features import Features
 from agents.item_networks import ItemHeads, StateValue, move_target
 from agents.slate_q import SlateQSettings, SlateValue
 from agents.slates import top_slates
-from agents.train_world import Act, Curve, Lanes
+from agents.teaching import teach
+from agents.train_world import Act, Lanes
 from simulator.encoders.tuning import one_thread
 
 F32 = NDArray[np.float32]
@@ -60,13 +61,18 @@ def train_slate_q(
 ) -> SlateValue:
     """SlateQ in the train world for `budget` user-steps."""
     with one_thread(training.seed):
-        learner = _Learner(training, settings, features, scale)
-        learner.learn(budget)
-        return learner.arrays()
+        return teach(training, lambda: _Learner(training, settings, features, scale, budget), _greedy, budget=budget)
+
+
+def _greedy(value: SlateValue) -> Act:
+    return lambda observation, rng: value.slates(observation)
 
 
 class _Learner:
-    def __init__(self, training: Training, settings: SlateQSettings, features: Features, scale: StateScale) -> None:
+    def __init__(
+        self, training: Training, settings: SlateQSettings, features: Features, scale: StateScale, budget: int
+    ) -> None:
+        self.steps, self._budget = 0, budget
         self._training, self._settings, self._features, self._scale = training, settings, features, scale
         sizes: dict[str, Any] = {"hidden_size": settings.hidden_size, "embedding_size": settings.embedding_size}
         self._choice = ItemHeads(features, scale, **sizes)
@@ -79,8 +85,11 @@ class _Learner:
         self._optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)
         self._discount = torch.as_tensor((1 / np.log2(2 + np.arange(training.slate_size)) - 1).astype(np.float32))
         self._shown = Shown(settings.buffer_size)
+        self._lanes = Lanes(training, settings.num_envs, seed=training.seed)
+        observation = self._lanes.reset()
+        self._now, self._slates = self._state(observation), self._explore(observation, 1.0)
 
-    def arrays(self) -> SlateValue:
+    def policy(self) -> SlateValue:
         """What it learned, without torch."""
         worth = self._target[0]
         assert isinstance(worth, ItemHeads)
@@ -90,36 +99,27 @@ class _Learner:
             self._settings.choice == "one",
         )
 
-    def learn(self, budget: int) -> None:
-        """Show slates, and make gradient steps on the newest ones after each step of all users."""
+    def advance(self) -> bool:
+        """Show slates, and make gradient steps on the newest ones."""
         settings, rng = self._settings, self._training.rng
-        curve = Curve(self._training, budget)
-        curve.measure(0, self._greedy())
-        lanes = Lanes(self._training, settings.num_envs, seed=self._training.seed)
-        observation = lanes.reset()
-        state, slates, seen = self._state(observation), self._explore(observation, 1.0), 0
-        while seen < budget and not curve.out_of_time():
-            step = lanes.step(slates)
-            seen += len(slates)
-            over = seen / max(settings.exploration_fraction * budget, 1.0)
-            epsilon = max(settings.exploration_final_eps, 1 - (1 - settings.exploration_final_eps) * over)
-            following = self._state(step.observation)  # where a session ended its value does not count
-            next_slates = self._explore(step.observation, epsilon)
-            self._shown.take_in(
-                state=state,
-                slates=slates,
-                clicks=step.clicks,
-                following=following,
-                next_slates=next_slates,
-                done=step.done,
-            )
-            for _ in range(settings.gradient_steps):
-                self._gradient_step(self._shown.draw(settings.batch_size, rng))
-            state, slates = following, next_slates
-            if curve.due(seen) or seen >= budget:
-                curve.measure(seen, self._greedy(), last=seen >= budget)
-        lanes.close()
-        curve.close()
+        step = self._lanes.step(self._slates)
+        self.steps += len(self._slates)
+        over = self.steps / max(settings.exploration_fraction * self._budget, 1.0)
+        epsilon = max(settings.exploration_final_eps, 1 - (1 - settings.exploration_final_eps) * over)
+        following = self._state(step.observation)  # where a session ended its value does not count
+        next_slates = self._explore(step.observation, epsilon)
+        self._shown.take_in(
+            state=self._now,
+            slates=self._slates,
+            clicks=step.clicks,
+            following=following,
+            next_slates=next_slates,
+            done=step.done,
+        )
+        for _ in range(settings.gradient_steps):
+            self._gradient_step(self._shown.draw(settings.batch_size, rng))
+        self._now, self._slates = following, next_slates
+        return True
 
     def _gradient_step(self, batch: dict[str, torch.Tensor]) -> None:
         state, slates, clicks = batch["state"], batch["slates"], batch["clicks"]
@@ -185,10 +185,6 @@ class _Learner:
         worth = torch.einsum("md,mkd->mk", scores.left[:, 0], scores.right[slates.clamp(min=0)])
         return worth + scores.value[:, 0]
 
-    def _greedy(self) -> Act:
-        value = self.arrays()
-        return lambda observation, rng: value.slates(observation)
-
     def _explore(self, observation: Observation, epsilon: float) -> Ints:
         """[n, K] the slates of highest value, or any for a share of the users."""
         rng = self._training.rng
@@ -197,7 +193,7 @@ class _Learner:
         anything = top_slates(noise, observation)
         if blind.all():
             return anything
-        return np.where(blind[:, None], anything, self.arrays().slates(observation))
+        return np.where(blind[:, None], anything, self.policy().slates(observation))
 
     def _state(self, observation: Observation) -> F32:
         """[n, s + 1] with the discount of the top place, for which the networks have an input."""

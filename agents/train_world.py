@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Observation, Training
+from agents.base import MakeEnv, Observation, Training
 
 VALUE_SESSIONS = 256
 """Sessions in which a point of the learning curve is measured: the same users and luck for each point of a training."""
@@ -44,10 +43,17 @@ class Step:
 
 
 class Lanes:
-    """A vector environment in action mode "slate", with observations as agents get them."""
+    """A vector environment in action mode "slate", with observations as agents get them.
 
-    def __init__(self, training: Training, num_envs: int, *, seed: int) -> None:
-        self.env: VectorEnv = training.make_env(num_envs, action="slate", seed=seed)
+    Args:
+        training: gives the train world and the size of a slate.
+        num_envs: users at once.
+        seed: of users and luck.
+        make_env: builds environments in place of the train world's.
+    """
+
+    def __init__(self, training: Training, num_envs: int, *, seed: int, make_env: MakeEnv | None = None) -> None:
+        self.env: VectorEnv = (make_env or training.make_env)(num_envs, action="slate", seed=seed)
         self.num_envs = num_envs
         self.slate_size = training.slate_size
         self._seed = seed
@@ -115,44 +121,6 @@ def _clicks(slates: NDArray[np.int64], feedback: NDArray[np.float32]) -> NDArray
 
 
 Act = Callable[[Observation, np.random.Generator], NDArray[np.int64]]
-
-
-class Curve:
-    """Measures a policy in the train world now and then, and reports it.
-
-    Args:
-        training: gives the environments and takes the points.
-        budget: user-steps of the whole training.
-        points: how many points after the first, evenly spread.
-    """
-
-    def __init__(self, training: Training, budget: int, *, points: int = 8) -> None:
-        self._training = training
-        self._lanes = Lanes(training, VALUE_SESSIONS, seed=(training.seed + VALUE_SEED) % 2**31)
-        self._due = [round(budget * k / points) for k in range(points + 1)]
-        self._measured = -1
-        self._deadline = None if training.seconds is None else time.perf_counter() + training.seconds
-        training.expect(budget)
-
-    def due(self, steps: int) -> bool:
-        """Whether a point is due at this number of steps."""
-        return bool(self._due) and steps >= self._due[0]
-
-    def measure(self, steps: int, act: Act, *, last: bool = False) -> None:
-        """Report the value of `act` if a point is due at this number of steps, or if it is the last."""
-        if steps == self._measured or not (last or self.due(steps)):
-            return
-        self._due = [] if last else [due for due in self._due if due > steps]
-        self._measured = steps
-        self._training.report(steps, session_value(self._lanes, act))
-
-    def out_of_time(self) -> bool:
-        """Whether the training's seconds are over."""
-        return self._deadline is not None and time.perf_counter() > self._deadline
-
-    def close(self) -> None:
-        """Close the environment."""
-        self._lanes.close()
 
 
 def session_value(lanes: Lanes, act: Act) -> float:

@@ -17,7 +17,8 @@ from agents.base import Agent, Observation, Training
 from agents.contract import rows_of
 from agents.features import Features, fit_features
 from agents.settings import AgentSettings
-from agents.train_world import Curve, Lanes
+from agents.teaching import Clock, quietly
+from agents.train_world import Lanes
 from agents.wrapping import Wrapping
 from simulator.causal_models import EffectModel, fit_effect_learner
 
@@ -63,10 +64,11 @@ class Uplift(Wrapping):
 
     def fit(self, training: Training) -> None:
         """Fit both agents, deal their slates at random, and learn who is moved."""
-        self.fit_wrapped(training)
+        self.fit_wrapped(quietly(training))
         self._features = fit_features(training)
         rng = np.random.default_rng(training.seed)
-        curve = Curve(training, self.settings.trial_steps, points=1)
+        clock = Clock(training)
+        training.expect(self.settings.trial_steps)
         lanes = Lanes(training, self.settings.num_envs, seed=training.seed)
         observation = lanes.reset()
         states, arms, clicks = [], [], []
@@ -77,14 +79,13 @@ class Uplift(Wrapping):
             step = lanes.step(self._dealt(observation, arm == 1, rng))
             clicks.append(step.clicks.sum(axis=1, dtype=np.float64))
             observation = step.observation
-            if curve.out_of_time():
+            if clock.out_of_time():
                 break
         lanes.close()
         x, treated, y = np.concatenate(states), np.concatenate(arms), np.concatenate(clicks)
         self._effect = fit_effect_learner(
             x, treated, y, np.full(len(y), 0.5), learner=self.settings.learner, trees=False, seed=training.seed
         )
-        curve.close()
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The treatment's slate for those whom it moves, the control's for the others."""

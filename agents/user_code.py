@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,6 +29,9 @@ LOG_BYTES = 1_000_000
 
 LOAD_SECONDS = 120.0
 """Time to start the process and import the user's module; large libraries take tens of seconds on a busy machine."""
+
+NOBODY: Mapping[str, Callable[[int, float], None]] = {}
+"""Who is told of the points of a curve where nothing learns."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -130,9 +133,11 @@ class UserAgent:
             return
         parts = {
             name: getattr(training, name)
-            for name in ("log", "catalogue", "make_env", "slate_size", "horizon", "rng", "seed", "budget", "seconds")
-        }
-        state = self._ask(("fit", parts), self.limits.fit_seconds, "fit", "fit_seconds", training.report)
+            for name in ("log", "catalogue", "make_env", "slate_size", "horizon", "rng", "seed", "budget", "seconds",
+                         "stopping", "validation")
+        }  # fmt: skip
+        told = {"report": training.report, "valued": training.valued}
+        state = self._ask(("fit", parts), self.limits.fit_seconds, "fit", "fit_seconds", told)
         if isinstance(state, str):
             raise AgentError(
                 f"the agent cannot be kept after fit; leave environments and open files out of self: {state}"
@@ -178,13 +183,13 @@ class UserAgent:
         seconds: float,
         method: str,
         limit: str,
-        report: Callable[[int, float], None] | None = None,
+        told: Mapping[str, Callable[[int, float], None]] = NOBODY,
     ) -> Any:
         try:
             if self._process is None:
                 self._process = _Process(self.limits.memory_gb, self.log_file)
                 self._process.ask(("build", self.target, self.params, self._state), LOAD_SECONDS, "building", "")
-            return self._process.ask(question, seconds, method, limit, report)
+            return self._process.ask(question, seconds, method, limit, told)
         except AgentError:
             self.close()
             raise
@@ -225,7 +230,7 @@ class _Process:
         seconds: float,
         method: str,
         limit: str,
-        report: Callable[[int, float], None] | None = None,
+        told: Mapping[str, Callable[[int, float], None]] = NOBODY,
     ) -> Any:
         """Send a request and wait for its answer.
 
@@ -240,10 +245,9 @@ class _Process:
                 if not self.connection.poll(max(0.0, deadline - time.monotonic())):
                     raise AgentLimitError(f"{method} took longer than {seconds:g} s{said}")
                 what, *rest = self.connection.recv()
-                if what != "report":
+                if what not in told:
                     break
-                if report is not None:
-                    report(*rest)
+                told[what](*rest)
         except (EOFError, OSError) as error:
             code = self._exit_code()
             raise AgentLimitError(

@@ -6,6 +6,7 @@ Requests and answers are tuples. What the agent prints goes to this process's ow
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +25,8 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from agents.base import Feedback, Observation, Training, learns_online
+from agents.base import Feedback, Observation, Training, learns_online, unheard
+from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Lanes, session_value
 
 FILE_MODULE = "windtunnel_user_file"
 """Name under which a user's file is a module, so that what was pickled here can be read in another such process."""
@@ -73,6 +76,34 @@ def describe(target: str) -> dict[str, Any]:
     }
 
 
+class StoppedEarly(BaseException):
+    """Ends `fit` where its points gain nothing any more; not for the user's code to catch."""
+
+
+class _Watch:
+    """Values the agent in the validation world at each point that it reports, and keeps what it was at the best."""
+
+    def __init__(self, agent: Any, training: Training) -> None:
+        assert training.stopping is not None
+        assert training.validation is not None
+        seed = (training.seed + VALUE_SEED) % 2**31
+        self._agent, self._stopping, self._values = agent, training.stopping, list[float]()
+        self._lanes = Lanes(training, VALUE_SESSIONS, seed=seed, make_env=training.validation)
+        self.best: bytes | None = None
+
+    def value(self) -> float:
+        """Mean reward a session of the agent as it is."""
+        self._values.append(session_value(self._lanes, self._agent.act))
+        if self._stopping.best(self._values) == len(self._values) - 1:
+            self.best = bytes(cloudpickle.dumps(self._agent))
+        return self._values[-1]
+
+    @property
+    def over(self) -> bool:
+        """Whether the patience is used up."""
+        return self._stopping.over(self._values)
+
+
 class Host:
     """Holds the user's agent and does what the parent asks."""
 
@@ -110,12 +141,21 @@ class Host:
 
     def do_fit(self, parts: dict[str, Any]) -> bytes | str:
         """Let the agent learn; returns what it is then, or why that cannot be kept."""
+        training = Training(**parts, report=unheard)
+        watch = None if training.stopping is None else _Watch(self._agent, training)
 
         def report(steps: int, value: float) -> None:
             self._connection.send(("report", int(steps), float(value)))
+            if watch is not None:
+                self._connection.send(("valued", int(steps), watch.value()))
+                if watch.over:
+                    raise StoppedEarly
 
-        self._agent.fit(Training(**parts, report=report))
         try:
+            with contextlib.suppress(StoppedEarly):
+                self._agent.fit(replace(training, report=report, stopping=None, validation=None))
+            if watch is not None and watch.best is not None:
+                self._agent = cloudpickle.loads(watch.best)
             return self.do_state()
         except (TypeError, AttributeError, ValueError, NotImplementedError) as error:
             return one_line(error)

@@ -69,6 +69,7 @@ class AgentFacts:
         curves: (training seed, points, value of a prior or None).
         steps: user-steps of one training, None where it has none.
         reproducible: False where a budget in seconds ended the training.
+        judged_at: of each training seed the steps after which it was judged, where training could stop early.
         failed: why it has no numbers, or None.
         barred: why no number from judge worlds is given although it flew, or None.
         notes: what is missing of an agent that flew, and why.
@@ -83,6 +84,7 @@ class AgentFacts:
     curves: tuple[tuple[int, tuple[tuple[int, float], ...], float | None], ...] = ()
     steps: int | None = None
     reproducible: bool = True
+    judged_at: tuple[int, ...] = ()
     failed: str | None = None
     barred: str | None = None
     notes: tuple[str, ...] = ()
@@ -420,7 +422,8 @@ def _training(one: AgentFacts) -> TrainingSection | None:
     longest = min(len(curve.points) for curve in seeds)
     mean = [(seeds[0].points[k][0], float(np.mean([curve.points[k][1] for curve in seeds]))) for k in range(longest)]
     why = None if one.reproducible else "a budget in seconds ended the training: a second run may differ"
-    return TrainingSection(steps=one.steps, curve=mean, seeds=seeds, not_reproducible=why, search=search)
+    return TrainingSection(steps=one.steps, curve=mean, seeds=seeds, judged_at=list(one.judged_at) or None,
+                           not_reproducible=why, search=search)  # fmt: skip
 
 
 def _assumption(

@@ -285,6 +285,9 @@ class TrainingSection(_Part):
     steps: int | None = Field(None, description="environment steps of one training seed")
     curve: list[tuple[float, float]] = Field(default_factory=list, description="(steps, mean value over seeds)")
     seeds: list[Curve] = Field(default_factory=list, description="one curve for each training seed")
+    judged_at: list[int] | None = Field(
+        None, description="of each training seed, the steps of the point that is judged, where training may stop early"
+    )
     not_reproducible: str | None = Field(None, description="why a second run may differ, e.g. a budget in seconds")
     search: SearchSection | None = Field(None, description="search of its parameters, where the scenario asks for one")
 

@@ -147,7 +147,9 @@ def learning_charts(report: Report) -> list[LearningChart]:
     found = []
     for agent, training in learners:
         about = wording.counted(len(training.seeds), "training seed")
-        if training.steps is not None:
+        if training.judged_at:
+            about += f", judged as after {wording.listing(f'{steps:,}' for steps in training.judged_at)} steps"
+        elif training.steps is not None:
             about += f", {training.steps:,} steps each"
         priors = sorted({c.prior_value for c in training.seeds if c.prior_value is not None})
         if priors:

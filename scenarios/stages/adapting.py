@@ -46,9 +46,11 @@ def references(setting: Setting, specs: Sequence[AgentSpec]) -> list[AgentSpec]:
         return []
     there = {one.settings.kind for one in specs}
     first = learned[0].settings
+    train = first.train.model_copy(update={"early_stopping": None})  # from_scratch has no training that could stop
     return [
         resolve_kind(
-            first.model_copy(update={"name": f"{kind} (reference)", "kind": kind, "tune": None}), setting.folder
+            first.model_copy(update={"name": f"{kind} (reference)", "kind": kind, "tune": None, "train": train}),
+            setting.folder,
         )
         for kind in REFERENCES
         if kind not in there

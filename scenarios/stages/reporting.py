@@ -60,6 +60,7 @@ def evaluate(
                 curves=curves,
                 steps=ready[0].steps if curves else None,
                 reproducible=all(one.reproducible for one in ready),
+                judged_at=tuple(one.judged_at for one in ready if one.judged_at is not None),
                 failed=flown.failed.get(name),
                 notes=flown.notes.get(name, ()),
                 tuned=tuned.get(name),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scenarios.stages.setting import Setting
 from scenarios.stages.worlds import Data, Domain, Worlds
+from simulator.cache import StageCache
 from simulator.engine import Task
 from simulator.errors import InputError
 from simulator.log import WORLD_A, InteractionLog, Split
@@ -80,8 +81,16 @@ def failed_by_limit(result: Any) -> bool:
 
 
 def _train(
-    spec: AgentSpec, training: Any, folder: Path, log_file: Path, *, report: Callable[[float, str], None]
+    spec: AgentSpec,
+    training: Any,
+    folder: Path,
+    log_file: Path,
+    cache: StageCache,
+    key: str,
+    *,
+    report: Callable[[float, str], None],
 ) -> Trained | Failure:
+    from agents.checkpoints import Checkpoint
     from agents.loading import train
 
     whole = spec.settings.train.steps or 0  # 0: not known; a built-in agent tells its own default
@@ -97,7 +106,8 @@ def _train(
         report(min(0.99, max(of_steps, of_seconds)), f"{steps:,} steps, {value:.2f} a session")
 
     try:
-        return train(spec, replace(training, report=point, expect=expect), folder, log_file=log_file)
+        training = replace(training, report=point, expect=expect, checkpoint=Checkpoint(cache, key))
+        return train(spec, training, folder, log_file=log_file)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001  one agent's failure is a row of the table, not the end of the run
@@ -108,32 +118,38 @@ def train_agents(
     setting: Setting, data: Data, worlds: Worlds, specs: Sequence[AgentSpec]
 ) -> dict[str, list[Trained | Failure]]:
     """Train every agent from each of its seeds in world A, on the rows of world A's users."""
+    from agents.checkpoints import STAGE
     from agents.loading import training_seeds
 
     log = training_log(data.log, data.split)
     tasks, owners = [], []
     for spec in specs:
         name = spec.settings.name
+        stops = spec.settings.train.early_stopping is not None
         for number in range(training_seeds(spec)):
-            training = _training(log, worlds.a, setting.root, "train", name, number, domains=domains_of(spec, data))
+            apart: tuple[str, ...] = ()
+            if stops:
+                training, apart = _apart(spec, data, worlds, setting.root, "train", name, number)
+            else:
+                training = _training(log, worlds.a, setting.root, "train", name, number, domains=domains_of(spec, data))
             log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-{number}.log"
             depends = (data.digest, worlds.a.digest, setting.scenario.seed, spec.settings, number, source_of(spec),
-                       *digests_of(spec, data))  # fmt: skip
-            tasks.append(
-                Task(
-                    "train",
-                    f"{name}, seed {number}" if spec.learns else name,
-                    _train,
-                    (spec, training, setting.folder, log_file),
-                    depends,
-                    ("simulator", "agents"),
-                    passing=failed_by_limit,
-                )
+                       *digests_of(spec, data), *apart)  # fmt: skip
+            task = Task(
+                "train",
+                f"{name}, seed {number}" if spec.learns else name,
+                _train,
+                (spec, training, setting.folder, log_file, setting.engine.cache),
+                depends,
+                ("simulator", "agents"),
+                passing=failed_by_limit,
             )
+            tasks.append(replace(task, inputs=(*task.inputs, task.key)))
             owners.append(name)
     trained: dict[str, list[Trained | Failure]] = {spec.settings.name: [] for spec in specs}
-    for name, result in zip(owners, setting.map("train", tasks), strict=True):
+    for task, name, result in zip(tasks, owners, setting.map("train", tasks), strict=True):
         trained[name].append(result)
+        setting.engine.cache.drop(STAGE, task.key)
     return trained
 
 
@@ -205,19 +221,17 @@ def tune_agents(
     asking = [spec for spec in specs if spec.settings.tune is not None]
     if not asking:
         return list(specs), {}
-    assert worlds.a_without_tuning is not None
-    assert worlds.validation is not None
-    world, root = worlds.a_without_tuning, setting.root
-    log = training_log(data.log, data.split, tuning=False)
+    root = setting.root
     tasks = []
     for spec in asking:
         name = spec.settings.name
         assert spec.settings.tune is not None
-        training = _training(log, world, root, "tune", name, domains=domains_of(spec, data))
+        training, apart = _apart(spec, data, worlds, root, "tune", name)
+        assert worlds.validation is not None
         valued = _Valuation(worlds.validation, stream_word(root, "tune", "fly", bits=63), spec.settings.tune.sessions)
         log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-tune.log"
-        depends = (data.digest, world.digest, worlds.validation.digest, setting.scenario.seed, spec.settings,
-                   source_of(spec), *digests_of(spec, data))  # fmt: skip
+        depends = (data.digest, *apart, setting.scenario.seed, spec.settings, source_of(spec),
+                   *digests_of(spec, data))  # fmt: skip
         inputs = (spec, training, valued, setting.folder, log_file, stream_word(root, "tune", name, "search", bits=31))
         code = ("simulator", "agents", "evaluators/rollout.py", "evaluators/sessions.py", "evaluators/metrics.py")
         tasks.append(Task("tune", name, _search, inputs, depends, code, failed_by_limit))
@@ -228,6 +242,18 @@ def tune_agents(
         one = found.get(spec.settings.name)
         chosen.append(spec if one is None or isinstance(one, str) else with_params(spec, one.params, setting.folder))
     return chosen, found
+
+
+def _apart(
+    spec: AgentSpec, data: Data, worlds: Worlds, root: np.random.SeedSequence, *names: str | int
+) -> tuple[Training, tuple[str, str]]:
+    """What an agent learns from that is valued in the validation world, by whose users no row is seen; and digests."""
+    assert worlds.a_without_tuning is not None
+    assert worlds.validation is not None
+    log = training_log(data.log, data.split, tuning=False)
+    training = _training(log, worlds.a_without_tuning, root, *names, domains=domains_of(spec, data))
+    validation = MakeTrainEnv(worlds.validation, log.catalogue.content)
+    return replace(training, validation=validation), (worlds.a_without_tuning.digest, worlds.validation.digest)
 
 
 def _training(

@@ -68,8 +68,9 @@ class Data:
 class Worlds:
     """Everything fitted on the log.
 
-    `validation` values the trials of a search of parameters: fitted on a draw of world A's fitting users, with the
-    sessions of its tuning users. Its trials are trained in `a_without_tuning`. Both are None where nothing is tuned.
+    `validation` values the trials of a search of parameters and says when a training stops early: fitted on a draw of
+    world A's fitting users, with the sessions of its tuning users. What is so valued is trained in `a_without_tuning`.
+    Both are None where nothing is tuned or stops early.
     """
 
     tower_a: TextTower
@@ -341,7 +342,7 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         judges.append(fit(f"judge world {m}", JUDGE, other, m))
     references = ["bias", OTHER_CLASS]
     tasks = [fit("world A", WORLD_A, own), *judges, *(fit(f"reference {name}", JUDGE, name) for name in references)]
-    tuned = any(agent.tune is not None for agent in scenario.agents)
+    tuned = any(agent.tune is not None or agent.train.early_stopping is not None for agent in scenario.agents)
     tasks += [fit("validation world", WORLD_A, own, 1)] * tuned
     model_a, *fitted = setting.map("fit worlds", tasks)
     validation = fitted.pop() if tuned else None
@@ -381,7 +382,7 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
 
 
 def _tuned_in(setting: Setting, data: Data, model_a: PreferenceModel, validation: PreferenceModel) -> dict[str, Any]:
-    """The worlds of a search of parameters, on users of world A apart from each other."""
+    """The worlds of a search of parameters or of early stopping, on users of world A apart from each other."""
     from simulator.world import World
 
     def build(model: PreferenceModel, name: str, *, tuning: bool) -> World:

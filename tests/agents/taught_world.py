@@ -31,6 +31,8 @@ class OpenSide:
         self._hidden = env
 
     def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__"):  # so that a training can be pickled
+            return object.__getattribute__(self, name)
         hidden = object.__getattribute__(self, "_hidden")
         if name not in OPEN and hasattr(hidden, name):
             raise AssertionError(f"an agent reached for {name} of its environment")

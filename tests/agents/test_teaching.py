@@ -1,0 +1,224 @@
+"""Training that stops early, and training that goes on from its checkpoint as if it had never been stopped.
+
+Sabotaged once, each seen red: SABOTAGE
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.base import AgentError, Training
+from agents.checkpoints import STAGE, Checkpoint
+from agents.loading import AgentSpec, Trained, resolve_kind, train
+from agents.settings import AgentSettings, EarlyStopping
+from agents.train_world import Act, Lanes, session_value
+from simulator.cache import StageCache
+from simulator.env import WindtunnelVectorEnv
+from simulator.errors import InputError
+from simulator.log import InteractionLog
+from simulator.world import World
+from tests.agents.taught_world import observed, taught_world, training_in
+
+SMALL: dict[str, dict[str, Any]] = {
+    "linucb": {},
+    "hybrid_linucb": {},
+    "neural_linear": {"retrain_every": 300, "gradient_steps": 5},
+    "q_learning": {},
+    "dqn": {"buffer_size": 2_000, "num_envs": 16},
+    "qr_dqn": {"buffer_size": 2_000, "num_envs": 16},
+    "slate_q": {"buffer_size": 2_000, "num_envs": 16, "gradient_steps": 1},
+    "ppo": {"num_envs": 16, "n_epochs": 2},
+    "a2c": {"num_envs": 16},
+    "sac": {"num_envs": 16, "buffer_size": 2_000},
+    "td3": {"num_envs": 16, "buffer_size": 2_000},
+    "maskable_ppo": {"num_envs": 16, "shortlist_size": 20, "n_epochs": 2},
+    "reinforce": {"num_envs": 16},
+    "cql": {},
+    "iql": {},
+    "decision_transformer": {},
+    "multimodal": {},
+    "maml": {},
+    "fine_tuned": {},
+    "mixture": {"agents": [{"kind": "epsilon_greedy"}, {"kind": "popularity"}]},
+    "rerank:linucb": {"constraint": "exposure_parity"},
+}
+"""Every family that learns along a curve, as small as it goes."""
+
+QUICK = ("linucb", "q_learning", "a2c", "cql", "mixture")
+EVERY = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in SMALL]
+
+
+class Killed(BaseException):
+    """The process is stopped from outside."""
+
+
+@pytest.fixture(scope="module")
+def world_and_log() -> tuple[World, InteractionLog]:
+    return taught_world()
+
+
+def spec_of(kind: str, **settings: Any) -> AgentSpec:
+    entry = {"name": "a", "kind": kind, "params": SMALL[kind], **settings}
+    return resolve_kind(AgentSettings.model_validate(entry), Path())
+
+
+def training_of(kind: str, world: World, log: InteractionLog, **changes: Any) -> Training:
+    budget = {"multimodal": 4 * len(log), "mixture": 1_600}.get(kind, 640)
+    return replace(training_in(world, log, budget=budget), **changes)
+
+
+def state_of(trained: Trained, world: World) -> tuple[Any, bytes]:
+    slates = trained.agent.act(observed(world), np.random.default_rng(0))
+    return trained.curve, slates.tobytes()
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Values of the points of learning curves that were flown."""
+    found: list[float] = []
+
+    def noted(lanes: Lanes, act: Act) -> float:
+        found.append(session_value(lanes, act))
+        return found[-1]
+
+    monkeypatch.setattr("agents.teaching.session_value", noted)
+    return found
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_training_that_was_killed_goes_on_to_the_same_result_with_fewer_steps(
+    kind: str, world_and_log: tuple[World, InteractionLog], tmp_path: Path, measured: list[float]
+) -> None:
+    world, log = world_and_log
+    spec, cache = spec_of(kind), StageCache(tmp_path)
+    whole = train(spec, training_of(kind, world, log), Path())
+    assert len(measured) == len(whole.curve) > 3
+
+    def killed(steps: int, value: float) -> None:
+        if steps >= whole.curve[-2][0]:
+            raise Killed
+
+    kept = training_of(kind, world, log, report=killed, checkpoint=Checkpoint(cache, "k", seconds_apart=0.0))
+    with pytest.raises(Killed):
+        train(spec, kept, Path())
+    assert cache.has(STAGE, "k")
+    measured.clear()
+    kept = training_of(kind, world, log, checkpoint=Checkpoint(cache, "k", seconds_apart=0.0))
+    resumed = train(spec, kept, Path())
+    assert len(measured) == 2
+    assert state_of(resumed, world) == state_of(whole, world)
+    assert resumed.steps == whole.steps
+
+
+@dataclass(frozen=True)
+class Validating:
+    """Environments of a world that say whether they validate."""
+
+    world: World
+    validates: bool = True
+
+    def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
+        env = WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, copy=copy)
+        env.validates = self.validates
+        return env
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_training_that_may_stop_early_is_judged_as_it_was_at_the_best_point(
+    kind: str, world_and_log: tuple[World, InteractionLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The validation world says 1, 3, 2, 0: training stops after the fourth point, and the second's agent is judged."""
+    world, log = world_and_log
+    spec = spec_of(kind, train={"early_stopping": {"patience": 2, "points": 4}})
+    planned = [1.0, 3.0, 2.0, 0.0]
+    flown: dict[Lanes, list[bytes]] = {}  # an agent within an agent has lanes of its own
+
+    def value(lanes: Lanes, act: Act) -> float:
+        if not lanes.env.validates:
+            return 0.0
+        shown = flown.setdefault(lanes, [])
+        shown.append(act(observed(world), np.random.default_rng(0)).tobytes())
+        return planned[len(shown) - 1]
+
+    monkeypatch.setattr("agents.teaching.session_value", value)
+    told: list[int] = []
+    training = training_of(
+        kind, world, log, validation=Validating(world), valued=lambda steps, value: told.append(steps)
+    )
+    training = replace(training, make_env=Validating(world, validates=False))
+    trained = train(spec, training, Path())
+    assert [value for _, value in trained.valued] == planned
+    assert [steps for steps, _ in trained.valued] == told == [steps for steps, _ in trained.curve]
+    assert trained.judged_at == told[1] < trained.steps
+    shown = list(flown.values())[-1]
+    learned = trained.agent.agent if kind.startswith("rerank:") else trained.agent
+    assert learned.act(observed(world), np.random.default_rng(0)).tobytes() == shown[1]
+    assert len(set(shown)) > 1
+
+
+@pytest.mark.parametrize("kind", ["recbole:EASE", "popularity", "uplift", "from_scratch"])
+def test_early_stopping_of_what_does_not_learn_in_steps_is_bad_input(kind: str) -> None:
+    params = {"treatment": "popularity"} if kind == "uplift" else {}
+    entry = {"name": "a", "kind": kind, "params": params, "train": {"early_stopping": {"patience": 2}}}
+    with pytest.raises(InputError, match=r"agents\[a\].train.early_stopping: .*nothing to stop") as caught:
+        resolve_kind(AgentSettings.model_validate(entry), Path())
+    assert "\n" not in str(caught.value)
+
+
+def test_the_best_point_is_the_first_of_those_that_are_no_gain_on_each_other() -> None:
+    stopping = EarlyStopping(patience=2, min_delta=0.5)
+    assert stopping.best([1.0, 1.4, 1.5, 2.0, 2.1]) == 3
+    assert not stopping.over([1.0, 1.4])
+    assert stopping.over([1.0, 1.4, 1.5])
+    assert not stopping.over([1.0, 1.4, 1.6, 1.7])
+
+
+OWN = """
+import numpy as np
+
+
+class Climber:
+    def fit(self, training):
+        assert training.validation is None  # what it is valued on is not its to learn from
+        for self.point in range(100):
+            training.report(self.point, 0.0)
+
+    def act(self, observation, rng):
+        return np.tile(np.arange(observation.slate_size) + self.point, (len(observation), 1))
+
+
+class Silent:
+    def fit(self, training):
+        pass
+
+    def act(self, observation, rng):
+        return np.tile(np.arange(observation.slate_size), (len(observation), 1))
+"""
+
+
+def test_a_users_own_agent_is_stopped_where_it_gains_nothing(
+    world_and_log: tuple[World, InteractionLog], tmp_path: Path
+) -> None:
+    world, log = world_and_log
+    (tmp_path / "own.py").write_text(OWN)
+    train_settings = {"early_stopping": {"patience": 3}}
+    training = training_in(world, log)
+    training = replace(training, validation=training.make_env)
+
+    def trained(name: str) -> Trained:
+        entry = {"name": "a", "kind": f"own.py:{name}", "train": train_settings}
+        return train(resolve_kind(AgentSettings.model_validate(entry), tmp_path), training, tmp_path)
+
+    found = trained("Climber")
+    assert len(found.valued) < 100
+    values = [value for _, value in found.valued]
+    assert found.judged_at == int(np.argmax(values)) == len(values) - 4
+    slates = found.agent.act(observed(world), np.random.default_rng(0))
+    assert slates[0, 0] == found.judged_at
+    with pytest.raises(AgentError, match="reported no point"):
+        trained("Silent")
