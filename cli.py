@@ -54,6 +54,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved scen
 TensorBoard = Annotated[
     Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write learning curves for TensorBoard to DIR.")
 ]
+Wandb = Annotated[
+    str | None, typer.Option("--wandb", metavar="PROJECT", help="Send learning curves to Weights & Biases.")
+]
+MLflow = Annotated[str | None, typer.Option("--mlflow", metavar="DIR|URI", help="Send learning curves to MLflow.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Log = Annotated[Path, typer.Argument(metavar="LOG", show_default=False)]
 
@@ -99,6 +103,8 @@ def run(
     engine: EngineName = "local",
     overrides: Overrides = None,
     tensorboard: TensorBoard = None,
+    wandb: Wandb = None,
+    mlflow: MLflow = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -119,6 +125,8 @@ def run(
             overrides=overrides or (),
             progress=_progress(),
             tensorboard=tensorboard,
+            wandb=wandb,
+            mlflow=mlflow,
         )
         _print_report(report, out, as_json, result)
     raise typer.Exit(report.exit_code)
@@ -140,6 +148,8 @@ def vet(
     engine: EngineName = "local",
     overrides: Overrides = None,
     tensorboard: TensorBoard = None,
+    wandb: Wandb = None,
+    mlflow: MLflow = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -163,6 +173,8 @@ def vet(
             overrides=overrides or (),
             progress=_progress(),
             tensorboard=tensorboard,
+            wandb=wandb,
+            mlflow=mlflow,
         )
         _print_report(report, out, as_json, result)
     raise typer.Exit(report.exit_code)

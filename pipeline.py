@@ -21,7 +21,7 @@ from scenarios.loading import CANDIDATE, Candidate, load_scenario
 from scenarios.schema import Scenario
 from scenarios.stages.adapting import measure_adaptation, references
 from scenarios.stages.believing import check_fidelity, scored_users
-from scenarios.stages.curves import write_tensorboard
+from scenarios.stages.curves import Trackers
 from scenarios.stages.domains import open_domains
 from scenarios.stages.flying import check_flights, fly_users
 from scenarios.stages.reporting import assemble, evaluate, write
@@ -53,6 +53,8 @@ def run(
     progress: Progress | None = None,
     candidate: Candidate | None = None,
     tensorboard: Path | None = None,
+    wandb: str | None = None,
+    mlflow: str | None = None,
 ) -> Report:
     """Everything in a scenario; the report and its page are written to `out/<name>/<digest12>/`.
 
@@ -66,12 +68,15 @@ def run(
         progress: where stages are shown; default standard error.
         candidate: a policy to vet.
         tensorboard: folder for the learning curves of every agent and training seed; None writes none.
+        wandb: project of Weights & Biases that gets them, likewise.
+        mlflow: folder or tracking URI of MLflow that gets them, likewise.
 
     Raises:
         InputError: something the user gave cannot be used.
     """
     from scenarios.checking import prepare_scenario
 
+    trackers = Trackers(tensorboard, wandb, mlflow)  # what cannot be sent is known before anything trains
     prepared = prepare_scenario(scenario, overrides=overrides, seed=seed, candidate=candidate)
     with open_setting(
         prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine
@@ -83,9 +88,8 @@ def run(
         specs, tuned = tune_agents(setting, data, worlds, prepared.specs)
         beside = references(setting, specs)
         trained = train_agents(setting, data, worlds, [*specs, *beside])
-        if tensorboard is not None:
-            curves = write_tensorboard(tensorboard, trained)
-            setting.progress.say(f"{curves} learning curves in {tensorboard}")
+        for line in trackers.send(prepared.scenario.name, trained):
+            setting.progress.say(line)
         keys = {
             one.settings.name: (one.settings, worlds.a.digest, source_of(one), *digests_of(one, data))
             for one in (*specs, *beside)

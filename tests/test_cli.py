@@ -121,6 +121,10 @@ def test_options_reach_the_pipeline(pipeline: SimpleNamespace, scenario: Path, t
         "b=2",
         "--tensorboard",
         str(tmp_path / "curves"),
+        "--wandb",
+        "films",
+        "--mlflow",
+        "http://host:5000",
     ]
     cli.main(["run", str(scenario), *options])
     cli.main(["vet", str(scenario), "--policy", "p.py:P", "--baseline", "b", "--trained-on", "nothing", *options])
@@ -129,6 +133,8 @@ def test_options_reach_the_pipeline(pipeline: SimpleNamespace, scenario: Path, t
     more.pop("progress")
     assert (run, vet, args) == ("run", "vet", (scenario,))
     assert given.pop("tensorboard") == more.pop("tensorboard") == tmp_path / "curves"
+    assert (given.pop("wandb"), given.pop("mlflow")) == ("films", "http://host:5000")
+    assert (more.pop("wandb"), more.pop("mlflow")) == ("films", "http://host:5000")
     assert given == {"out": tmp_path, "seed": 3, "workers": 2, "engine": "dask", "overrides": ["a=1", "b=2"]}
     assert more == {**given, "policy": "p.py:P", "baseline": "b", "trained_on": "nothing"}
 
