@@ -2,8 +2,9 @@
 
 `made` is a log whose items are mostly sure (liked or not almost always) and in part unsure, scored against its truth;
 `ml-100k` is MovieLens, frozen encoder, scored on outcomes. One member. For each seed the split, the labels and the fit
-are drawn anew; a user's rows of all seeds are one cluster of the 95 % interval, and gains are paired by row, above 0
-where chosen labels are better.
+are drawn anew; gains are paired by row, above 0 where chosen labels are better. Two 95 % intervals: by user, a user's
+rows of all seeds being one cluster, which says what other users of these fits would show; and by seed, which holds the
+draw of split, labels and fit and is the one to judge a way of choosing by.
 
     python benchmarks/bench_labels.py made --seeds 0 1 2 3 4 5 6 7 --budgets 150 300 600
 """
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -80,10 +82,14 @@ def main() -> None:
         chosen, any_rows = (np.concatenate(losses[choice]) for choice in CHOICES)
         gain = ratio_by_user(any_rows - chosen, np.ones(len(user)), user, method="paired")
         by_seed = [float(np.mean(b - a)) for a, b in zip(losses["uncertainty"], losses["random"], strict=True)]
+        mean, half = float(np.mean(by_seed)), float("nan")
+        if len(by_seed) > 1:
+            half = float(t.ppf(0.975, len(by_seed) - 1) * np.std(by_seed, ddof=1) / np.sqrt(len(by_seed)))
         print(
             f"{budget} labels, {len(args.seeds)} seeds, {len(user)} rows of {len(np.unique(user))} users: chosen "
-            f"{chosen.mean():.4f}, random {any_rows.mean():.4f}, gain {gain.value:+.4f} [{gain.low:+.4f}, "
-            f"{gain.high:+.4f}], by seed {' '.join(f'{one:+.4f}' for one in by_seed)}, "
+            f"{chosen.mean():.4f}, random {any_rows.mean():.4f}, gain {gain.value:+.4f}, by user [{gain.low:+.4f}, "
+            f"{gain.high:+.4f}], by seed [{mean - half:+.4f}, {mean + half:+.4f}]: "
+            f"{' '.join(f'{one:+.4f}' for one in by_seed)}, "
             f"{time.process_time() - began:.0f} CPU s",
             flush=True,
         )
