@@ -42,36 +42,53 @@ class UserBlocks:
     """n users as vectors that item blocks are multiplied with.
 
     Attributes:
-        level: [n] how much more than usual the user likes what he consumes, probability.
-        taste: [n, r] coefficients of the item vectors: closed-form ridge fit to the history.
-        content: [n, p] mean content vector of liked minus of not liked items.
-        categories: [n, C] mean categories of liked minus of not liked items.
-        recent: [n, C] mean categories of the newest items.
-        like_share: [n] share of the history that was liked.
-        history: [n] log of 1 + length of the history.
-        step: [n] slates shown before, in units of the horizon.
+        values: [n, s] what the properties name, side by side: USER_NAMES, then the block of each pair feature.
+        parts: where each pair feature's block stands in it.
     """
 
-    level: F32
-    taste: F32
-    content: F32
-    categories: F32
-    recent: F32
-    like_share: F32
-    history: F32
-    step: F32
+    values: F32
+    parts: tuple[slice, ...]
+
+    @property
+    def level(self) -> F32:
+        """[n] how much more than usual the user likes what he consumes, probability."""
+        return self.values[:, 0]
+
+    @property
+    def taste(self) -> F32:
+        """[n, r] coefficients of the item vectors: closed-form ridge fit to the history."""
+        return self.values[:, self.parts[0]]
+
+    @property
+    def content(self) -> F32:
+        """[n, p] mean content vector of liked minus of not liked items."""
+        return self.values[:, self.parts[1]]
+
+    @property
+    def categories(self) -> F32:
+        """[n, C] mean categories of liked minus of not liked items."""
+        return self.values[:, self.parts[2]]
+
+    @property
+    def recent(self) -> F32:
+        """[n, C] mean categories of the newest items."""
+        return self.values[:, self.parts[3]]
 
     def user_features(self) -> F32:
-        """[n, 4] features that are the same for all items, in the order of USER_NAMES."""
-        return np.stack([self.level, self.like_share, self.history, self.step], axis=1)
+        """[n, 4] features that are the same for all items, in the order of USER_NAMES.
+
+        Level; share of the history that was liked; log of 1 + length of the history, over 4; slates shown before, in
+        units of the horizon.
+        """
+        return self.values[:, : len(USER_NAMES)]
 
     def pair_blocks(self) -> tuple[F32, ...]:
         """User block [n, k] of each pair feature, in the order of PAIR_NAMES."""
         return self.taste, self.content, self.categories, self.recent
 
     def state(self) -> F32:
-        """[n, s] everything of a user, for a network."""
-        return np.concatenate([self.user_features(), *self.pair_blocks()], axis=1, dtype=np.float32)
+        """[n, s] everything of a user, for a network; not to be written to."""
+        return self.values
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +121,20 @@ class Features:
     _pair_items: tuple[F32, ...] = field(init=False, repr=False, compare=False)
     _items: F32 = field(init=False, repr=False, compare=False)
     _design: F32 = field(init=False, repr=False, compare=False)
+    _expected: F32 = field(init=False, repr=False, compare=False)
+    _slices: tuple[slice, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         from agents.folding import design_of  # numba is slow to import, and who lists agents folds nobody in
 
-        object.__setattr__(self, "_design", design_of(self.vectors))
+        object.__setattr__(self, "_design", design_of(self.vectors, self.categories))
+        object.__setattr__(self, "_expected", (self.mean + self.like_rate).astype(np.float32))
         blocks = zip((self.vectors, self.content, self.categories, self.categories), self.pair_scale, strict=True)
         object.__setattr__(self, "_pair_items", tuple((block / scale).astype(np.float32) for block, scale in blocks))
         items = [self.like_rate[:, None] / 0.15, self.popularity[:, None], self.content]
         object.__setattr__(self, "_items", np.concatenate(items, axis=1))
+        ends = len(USER_NAMES) + np.cumsum([0] + [block.shape[1] for block in self._pair_items])
+        object.__setattr__(self, "_slices", tuple(slice(int(low), int(high)) for low, high in pairwise(ends)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, one.name) for one in fields(self) if one.init)
@@ -124,24 +146,27 @@ class Features:
 
     def users(self, observation: Observation) -> UserBlocks:
         """Blocks of the users of an observation."""
-        items = np.ascontiguousarray(observation.history_items)
-        there = items >= 0  # [n, H]
-        liked = np.where(there, observation.history_feedback, 0).astype(np.float32)
-        trust = np.where(liked > 0, 1, attention(observation)).astype(np.float32) * there
-        surprise = observation.history_feedback - self.mean - self.like_rate[items]  # of no weight where empty
-        level, taste = fold_in(items, trust, surprise.astype(np.float32), self._design, self.precision)
-        sign = _shares(liked) - _shares(trust - liked)  # [n, H]
-        newest = np.ascontiguousarray(items[:, -self.window :])
-        return UserBlocks(
-            level=level,
-            taste=taste,
-            content=_weighted(items, sign, self.content),
-            categories=_weighted(items, sign, self.categories),
-            recent=_weighted(newest, _shares((newest >= 0).astype(np.float32)), self.categories),
-            like_share=liked.sum(axis=1) / np.maximum(trust.sum(axis=1), 1),
-            history=(np.log1p(there.sum(axis=1)) / 4).astype(np.float32),
-            step=(observation.step / self.horizon).astype(np.float32),
+        from agents.folding import describe, scratch_of
+
+        items = np.ascontiguousarray(observation.history_items, np.int64)
+        parts = self.pair_slices()
+        values = np.empty((len(items), parts[-1].stop), np.float32)
+        describe(
+            items,
+            np.ascontiguousarray(observation.history_feedback, np.float32),
+            np.ascontiguousarray(observation.step * observation.slate_size, np.int64),
+            (observation.step / self.horizon).astype(np.float32),
+            self._design,
+            self._expected,
+            place_discounts(items.shape[1], observation.slate_size),
+            self.precision,
+            self.content.shape[1],
+            self.categories.shape[1],
+            self.window,
+            scratch_of(items.shape[1], self._design.shape[1], len(self.precision)),
+            values,
         )
+        return UserBlocks(values, parts)
 
     def pair_blocks(self, users: UserBlocks) -> tuple[tuple[F32, F32], ...]:
         """(user block [n, k], item block [I, k]) of each pair feature; their product has unit standard deviation."""
@@ -153,8 +178,7 @@ class Features:
 
     def pair_slices(self) -> tuple[slice, ...]:
         """Where each pair feature's user block stands in `UserBlocks.state`."""
-        ends = len(USER_NAMES) + np.cumsum([0] + [block.shape[1] for block in self.pair_item_blocks()])
-        return tuple(slice(int(low), int(high)) for low, high in pairwise(ends))
+        return self._slices
 
     def item_features(self) -> F32:
         """[I, 2 + p] features of items alone, ITEM_NAMES, then the content directions; not to be written to."""
@@ -249,12 +273,10 @@ def fold_in(items: NDArray[np.int64], trust: F32, surprise: F32, design: F32, pr
         design: [I, w] vectors of the items, from `agents.folding.design_of`.
         precision: [1 + r] prior precision of the level and each coefficient, in rows, above 0.
     """
-    from agents.folding import ridge
+    from agents.folding import ridge, scratch_of
 
-    wide = design.shape[1]
     out = np.empty((len(items), len(precision)), np.float32)
-    gram, right = np.empty((wide, wide), np.float32), np.empty((1, wide), np.float32)
-    ridge(items, trust, surprise, design, precision, gram, right, out)
+    ridge(items, trust, surprise, design, precision, scratch_of(items.shape[1], design.shape[1], len(precision)), out)
     return out[:, 0], out[:, 1:]
 
 
@@ -309,9 +331,14 @@ def attention(observation: Observation) -> F32:
     An item far down a slate was perhaps never looked at; that this is so is known to whoever builds slates, how much
     it is so is not, hence the general discount and not the simulator's examination.
     """
-    length, slate_size = observation.history_items.shape[1], observation.slate_size
+    discounts = place_discounts(observation.history_items.shape[1], observation.slate_size)
+    return np.where(in_session(observation), discounts, np.float32(1.0))
+
+
+def place_discounts(length: int, slate_size: int) -> F32:
+    """[H] NDCG's discount of the place of a slate that each place of a history was, were it shown in this session."""
     position = slate_size - 1 - np.arange(length)[::-1] % slate_size
-    return np.where(in_session(observation), discount(position)[None, :], 1.0).astype(np.float32)
+    return discount(position).astype(np.float32)
 
 
 def discount(position: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -323,20 +350,6 @@ def in_session(observation: Observation) -> NDArray[np.bool_]:
     """[n, H] places of the history that were shown in this session, not logged before it."""
     back = np.arange(observation.history_items.shape[1])[::-1]  # 0 is the newest
     return np.asarray(back[None, :] < (observation.step * observation.slate_size)[:, None])
-
-
-def _shares(weight: F32) -> F32:
-    """Rows scaled to sum 1; rows without weight stay 0."""
-    return weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
-
-
-def _weighted(items: NDArray[np.int64], weight: F32, table: F32) -> F32:
-    """[n, d] sums of the table rows [I, d] of the items [n, H] by their weights [n, H]; an item of -1 is empty."""
-    from agents.folding import weighted_sums
-
-    out = np.empty((len(items), table.shape[1]), np.float32)
-    weighted_sums(items, weight, table, out)
-    return out
 
 
 def _unit_rows(matrix: F32) -> F32:

@@ -56,22 +56,29 @@ class Proto:
         """Dimensions of the proto-action."""
         return len(PAIR_NAMES) + self.features.item_features().shape[1]
 
-    def nearest(self, users: UserBlocks, action: F32, observation: Observation) -> NDArray[np.int64]:
-        """[n, K] candidates nearest to the proto-actions [n, size], nearest first; -1 where there are no more."""
-        from simulator.users import pack_mask
+    def nearest(
+        self, users: UserBlocks, action: F32, slate_size: int, blocked: NDArray[np.uint64] | None
+    ) -> NDArray[np.int64]:
+        """[n, K] items nearest to the proto-actions [n, size], nearest first; -1 where there are no more.
 
-        f, pairs = self.features, len(PAIR_NAMES)
-        width = f.content.shape[1]
-        taste, content, categories, recent = (action[:, :pairs] / f.pair_scale).T[:, :, None]  # [n, 1] each
-        own, directions = action[:, pairs : pairs + len(ITEM_NAMES)], action[:, pairs + len(ITEM_NAMES) :]
+        `blocked` has the bits of the items that are left out, as `simulator.users.pack_mask` sets them; None: none.
+        """
+        from agents.folding import aim
+
+        f = self.features
+        point = np.empty((len(action), self._scorer.width), np.float32)
         # Several features read the same columns of the items, which are multiplied once: content is the first part of
         # the vectors, and categories are read twice.
-        of_vectors = taste * users.taste
-        of_vectors[:, :width] += content * users.content + directions
-        of_categories = categories * users.categories + recent * users.recent
-        point = np.concatenate([of_vectors, of_categories, own], axis=1)
+        sizes = f.vectors.shape[1], f.categories.shape[1], f.content.shape[1]
+        aim(users.values, np.ascontiguousarray(action, np.float32), f.pair_scale, sizes, point)
+        return self._scorer.top_k(point, slate_size, blocked=blocked)
+
+    def slates(self, users: UserBlocks, action: F32, observation: Observation) -> NDArray[np.int64]:
+        """[n, K] candidates nearest to the proto-actions [n, size]."""
+        from simulator.users import pack_mask
+
         blocked = None if observation.candidates is None else pack_mask(~observation.candidates)
-        return self._scorer.top_k(point, observation.slate_size, blocked=blocked)
+        return self.nearest(users, action, observation.slate_size, blocked)
 
 
 class ProtoSettings(BaseModel):
@@ -162,7 +169,7 @@ class ProtoAgent:
         assert self.proto is not None, "fit comes before act"
         assert self.mean is not None, "fit comes before act"
         users = self.proto.features.users(observation)
-        return self.proto.nearest(users, self.mean(self.proto.scale(users)), observation)
+        return self.proto.slates(users, self.mean(self.proto.scale(users)), observation)
 
     def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
         """One for the candidate nearest to the mean proto-action."""

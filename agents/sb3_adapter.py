@@ -19,6 +19,7 @@ from sb3_contrib import QRDQN
 from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
@@ -86,6 +87,7 @@ class SB3Lanes(VecEnv):
         self._encode, self._slates, self._rewards = encode, slates, rewards
         self._look(lanes.reset())
         self._actions: NDArray[Any] = np.zeros(0)
+        self._value: Callable[[F32], F32] | None = None
         super().__init__(lanes.num_envs * places, observation_space, action_space)
 
     def reset(self) -> F32:
@@ -100,14 +102,26 @@ class SB3Lanes(VecEnv):
         """Step every user; a lane whose session ended shows the next one's start and keeps its last observation."""
         step = self.lanes.step(self._slates(self._actions, self.users, self.observation))
         seen = self._look(step.observation)
+        rewards = self._rewards(step.clicks)
         infos = [NO_INFO] * self.num_envs
         done = np.repeat(step.done, self.places)
-        if done.any():
-            last = self._encode(self._features.users(rows_of(step.after, np.flatnonzero(step.done))))
-            cut = np.repeat(step.truncated, self.places)
+        cut = np.repeat(step.truncated, self.places)
+        if self._value is not None:
+            if cut.any():
+                on_time = rows_of(step.last, np.flatnonzero(step.truncated[step.done]))
+                rewards[cut] += self._value(self._encode(self._features.users(on_time)))
+        elif done.any():
+            last = self._encode(self._features.users(step.last))
             for row, lane in enumerate(np.flatnonzero(done).tolist()):
                 infos[lane] = {"terminal_observation": last[row], "TimeLimit.truncated": bool(cut[lane])}
-        return seen, self._rewards(step.clicks), done, infos
+        return seen, rewards, done, infos
+
+    def pay_on(self, value: Callable[[F32], F32]) -> None:
+        """Add to the reward of a session that the horizon cuts what it would go on to bring, by last observations.
+
+        SB3's algorithms on a policy do the same, one session after the other; they find nothing left to do.
+        """
+        self._value = value
 
     def _look(self, observation: Observation) -> F32:
         """Take note of what is observed now; SB3's view of it."""
@@ -316,6 +330,17 @@ def train_q(training: Training, settings: QSettings, features: Features, scale: 
 
     with one_seeded_thread(training.seed):
         return learn(training, begin, arrays, greedy_on, places=places, budget=budget)
+
+
+def value_after(model: OnPolicyAlgorithm) -> Callable[[F32], F32]:
+    """What the algorithm's critic says of observations [m, s], discounted by one step: [m]."""
+
+    def value(seen: F32) -> F32:
+        with torch.no_grad():
+            found: F32 = model.policy.predict_values(torch.as_tensor(seen)).numpy()[:, 0]
+        return model.gamma * found
+
+    return value
 
 
 def rollout_length(n_steps: int, num_envs: int, budget: int) -> int:

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.base import Observation, Training
@@ -27,7 +28,7 @@ from agents.proto_actions import (
     SACSettings,
     TD3Settings,
 )
-from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length
+from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length, value_after
 from agents.train_world import Act, Lanes
 
 BOUND = 10.0
@@ -43,7 +44,7 @@ def train_proto(training: Training, settings: ProtoSettings, proto: Proto, *, bu
     def act(network: Layers) -> Act:
         def choose(observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
             users = proto.features.users(observation)
-            return proto.nearest(users, network(proto.scale(users)), observation)
+            return proto.slates(users, network(proto.scale(users)), observation)
 
         return choose
 
@@ -55,11 +56,13 @@ def proto_lanes(training: Training, settings: ProtoSettings, proto: Proto) -> SB
     """The train world as SB3 sees it: states, proto-actions, and the share of a slate that was clicked."""
     bound = 1.0 if isinstance(settings, OffPolicySettings) else BOUND
 
+    lanes = Lanes(training, settings.num_envs, seed=training.seed, masks=False)
+
     def slates(actions: NDArray[Any], users: UserBlocks, observation: Observation) -> NDArray[np.int64]:
-        return proto.nearest(users, actions, observation)
+        return proto.nearest(users, actions, lanes.slate_size, lanes.blocked())
 
     return SB3Lanes(
-        Lanes(training, settings.num_envs, seed=training.seed),
+        lanes,
         proto.features,
         spaces.Box(-np.inf, np.inf, (len(proto.scale.mean),), np.float32),
         spaces.Box(-bound, bound, (proto.size,), np.float32),
@@ -73,7 +76,7 @@ def proto_lanes(training: Training, settings: ProtoSettings, proto: Proto) -> SB
 def proto_model(settings: ProtoSettings, lanes: VecEnv, *, budget: int, seed: int) -> BaseAlgorithm:
     """SB3's algorithm for these settings, untrained."""
     build: Callable[..., BaseAlgorithm] = _BUILDERS[type(settings)]
-    return build(
+    model = build(
         settings,
         lanes,
         budget,
@@ -82,6 +85,9 @@ def proto_model(settings: ProtoSettings, lanes: VecEnv, *, budget: int, seed: in
         seed=seed % 2**32,
         device="cpu",
     )
+    if isinstance(lanes, SB3Lanes) and isinstance(model, OnPolicyAlgorithm):
+        lanes.pay_on(value_after(model))
+    return model
 
 
 def mean_action(model: BaseAlgorithm) -> Layers:

@@ -16,7 +16,7 @@ from agents.base import Observation, Training
 from agents.deep_rl import StateScale
 from agents.features import UserBlocks
 from agents.item_networks import layers_of
-from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length
+from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length, value_after
 from agents.shortlist import MaskablePPOSettings, Shortlist, ShortlistPolicy, shortlist_slates
 from agents.train_world import Act, Lanes
 
@@ -159,6 +159,7 @@ def train_maskable_ppo(
             seed=training.seed % 2**32,
             device="cpu",
         )
+        lanes.pay_on(value_after(model))
 
     def arrays(model: MaskablePPO) -> ShortlistPolicy:
         heads = model.policy.mlp_extractor

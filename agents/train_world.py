@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +17,6 @@ VALUE_SESSIONS = 256
 VALUE_SEED = 20_011
 """Seed of those sessions' luck is the training's plus this, so that it is never the luck that was trained on."""
 
-VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -30,7 +27,7 @@ class Step:
         reward: [n] float32.
         done: [n] bool the session ended.
         truncated: [n] bool it ended at the horizon, not because the user left.
-        after: what was observed after the slate, before any next session began.
+        last: what was observed of the sessions that ended, in the order of `done`, candidates left out.
         observation: what is observed now: where `done`, the start of the next session.
     """
 
@@ -38,7 +35,7 @@ class Step:
     reward: NDArray[np.float32]
     done: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
-    after: Observation
+    last: Observation
     observation: Observation
 
 
@@ -49,53 +46,63 @@ class Lanes:
         training: gives the train world and the size of a slate.
         num_envs: users at once.
         seed: of users and luck.
+        masks: whether observations have candidates, and slates are held against them; without, the caller shows only
+            what `blocked` leaves and nothing twice.
         make_env: builds environments in place of the train world's.
     """
 
-    def __init__(self, training: Training, num_envs: int, *, seed: int, make_env: MakeEnv | None = None) -> None:
-        self.env: VectorEnv = (make_env or training.make_env)(num_envs, action="slate", seed=seed)
+    def __init__(
+        self, training: Training, num_envs: int, *, seed: int, masks: bool = True, make_env: MakeEnv | None = None
+    ) -> None:
+        self.env: Any = (make_env or training.make_env)(num_envs, action="slate", seed=seed)
         self.num_envs = num_envs
         self.slate_size = training.slate_size
-        self._seed = seed
+        self._seed, self._masks = seed, masks
+        self._context = np.zeros((num_envs, 0), np.float32)
 
     def reset(self) -> Observation:
         """Start every lane with the first session of its seed."""
         seen, _ = self.env.reset(seed=self._seed)
-        self._candidates: NDArray[np.bool_] = self.env.candidates()  # type: ignore[attr-defined]
-        return self._observation(seen, self._candidates)
+        return self._look(seen)
 
     def step(self, slates: NDArray[np.int64]) -> Step:
         """Show a slate in each lane; an item that may not be shown, or stands there twice, leaves its place empty."""
-        slates = shown_places(slates, self._candidates)
-        seen, reward, terminated, truncated, info = self.env.step(slates)
-        done = terminated | truncated
-        after = {name: np.asarray(value) for name, value in seen.items()}
-        lanes = np.flatnonzero(done)
-        if len(lanes):
-            last = info["final_obs"][lanes]
-            after = {name: value.copy() for name, value in after.items()}
-            for name in after:
-                after[name][lanes] = np.stack([final[name] for final in last])
-        self._candidates = self.env.candidates()  # type: ignore[attr-defined]
+        if self._candidates is not None:
+            slates = shown_places(slates, self._candidates)
+        seen, reward, terminated, truncated, _ = self.env.step(slates)
+        ended = self.env.ended
+        feedback = seen["history_feedback"]
+        if len(ended.lanes):
+            feedback = feedback.copy()
+            feedback[ended.lanes] = ended.observation["history_feedback"]
         return Step(
-            clicks=_clicks(slates, after["history_feedback"]),
+            clicks=_clicks(slates, feedback),
             reward=np.asarray(reward, np.float32),
-            done=done,
+            done=terminated | truncated,
             truncated=np.asarray(truncated),
-            after=self._observation(after, None),
-            observation=self._observation(seen, self._candidates),
+            last=self._observation(ended.observation, None),
+            observation=self._look(seen),
         )
+
+    def blocked(self) -> NDArray[np.uint64]:
+        """[n, words] bits of the items that may not be shown now; the next step overwrites them."""
+        blocked: NDArray[np.uint64] = self.env.blocked()
+        return blocked
 
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
 
+    def _look(self, seen: dict[str, NDArray[Any]]) -> Observation:
+        self._candidates: NDArray[np.bool_] | None = self.env.candidates() if self._masks else None
+        return self._observation(seen, self._candidates)
+
     def _observation(self, seen: dict[str, NDArray[Any]], candidates: NDArray[np.bool_] | None) -> Observation:
         return Observation(
             user_features=seen["user_features"],
-            history_items=np.asarray(seen["history_items"], np.int64),
+            history_items=seen["history_items"].astype(np.int64),
             history_feedback=seen["history_feedback"],
-            context=np.zeros((len(seen["step"]), 0), np.float32),
+            context=self._context[: len(seen["step"])],
             candidates=candidates,
             step=np.asarray(seen["step"], np.int64),
             slate_size=self.slate_size,
@@ -104,20 +111,20 @@ class Lanes:
 
 def shown_places(slates: NDArray[np.int64], candidates: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The slates [n, K] with -1 where an item is no candidate or stood further up already."""
-    n, slate_size = slates.shape
-    allowed = (slates >= 0) & candidates[np.arange(n)[:, None], np.maximum(slates, 0)]
-    before = np.tri(slate_size, k=-1, dtype=bool)
-    allowed &= ~((slates[:, :, None] == slates[:, None, :]) & before).any(axis=2)
-    return np.where(allowed, slates, -1)
+    from agents.showing import keep_allowed  # numba is slow to import, and who lists agents steps nobody
+
+    out = np.empty(slates.shape, np.int64)
+    keep_allowed(np.ascontiguousarray(slates, np.int64), candidates, out)
+    return out
 
 
 def _clicks(slates: NDArray[np.int64], feedback: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n, K] feedback on the slate: the newest entries of the history, in the slate's order, empty places left out."""
-    shown = slates >= 0
-    back = shown.sum(axis=1, keepdims=True) - np.cumsum(shown, axis=1)  # [n, K] 0 is the newest entry
-    place = feedback.shape[1] - 1 - back
-    known = shown & (place >= 0)
-    return np.where(known, np.take_along_axis(feedback, np.maximum(place, 0), axis=1), 0.0).astype(np.float32)
+    from agents.showing import clicks_on
+
+    out = np.empty(slates.shape, np.float32)
+    clicks_on(np.ascontiguousarray(slates, np.int64), np.ascontiguousarray(feedback, np.float32), out)
+    return out
 
 
 Act = Callable[[Observation, np.random.Generator], NDArray[np.int64]]

@@ -1,8 +1,10 @@
 """What the train world costs SB3: training on it beside training on an environment that does nothing.
 
-Both have the same spaces, networks and number of environments, and run in turns in one process. A ratio is the
+All have the same spaces, networks and number of environments, and run in turns in one process. A ratio is the
 processor seconds of the free environment over those of the train world (MovieLens 100k, slates of 10): 1 would mean
-that stepping users is free. The second figure is user-steps a processor second in the train world.
+that stepping users is free. The free environment ends its sessions where the train world did under random actions, for
+what an end takes is SB3's own work (`ratio`), or never (`endless`). The last figure is user-steps a processor second in
+the train world.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench_agents import worlds_of
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.base import Training
@@ -42,19 +45,35 @@ ALGORITHMS: dict[str, type[ProtoSettings]] = {
 
 
 class FreeLanes(SB3Lanes):
-    """Shows the same states for ever and pays nothing."""
+    """Shows the same states for ever and pays nothing; its sessions end where those of other lanes did, or never.
 
-    def __init__(self, other: SB3Lanes) -> None:
+    Args:
+        other: lanes that are copied.
+        steps: how many of their steps, after which the ends come again; 0: no session ends.
+    """
+
+    def __init__(self, other: SB3Lanes, *, steps: int) -> None:
         VecEnv.__init__(self, other.num_envs, other.observation_space, other.action_space)
         self._seen = other.reset()
         self._nothing = np.zeros(other.num_envs, np.float32)
-        self._infos: list[dict[str, Any]] = [NO_INFO] * other.num_envs
+        self._next = 0
+        self._ends = [(np.zeros(self.num_envs, bool), [NO_INFO] * self.num_envs)]
+        space = other.action_space
+        assert isinstance(space, spaces.Box)
+        rng = np.random.default_rng(0)
+        if steps:
+            self._ends = [
+                other.step(rng.uniform(-1, 1, (self.num_envs, *space.shape)).astype(np.float32))[2:]
+                for _ in range(steps)
+            ]
 
     def reset(self) -> Any:
         return self._seen
 
     def step_wait(self) -> Any:
-        return self._seen.copy(), self._nothing.copy(), np.zeros(self.num_envs, bool), list(self._infos)
+        done, infos = self._ends[self._next % len(self._ends)]
+        self._next += 1
+        return self._seen.copy(), self._nothing.copy(), done.copy(), list(infos)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [None] * self.num_envs
@@ -73,18 +92,17 @@ def measure(training: Training, names: list[str], sizes: list[int], *, rounds: i
     """Print a row for each algorithm and number of environments: medians over the rounds."""
     features = fit_features(training)
     proto = Proto(features, StateScale.of(features, training))
-    print(f"{'agent':<6}{'envs':>6}{'ratio':>8}{'steps/s':>10}")
+    print(f"{'agent':<6}{'envs':>6}{'ratio':>8}{'endless':>9}{'steps/s':>10}")
     for name in names:
         for num_envs in sizes:
             settings = ALGORITHMS[name](num_envs=num_envs)
             world = proto_lanes(training, settings, proto)
-            free = FreeLanes(world)
+            turns = (world, FreeLanes(world, steps=200), FreeLanes(world, steps=0))
             steps = vector_steps * num_envs
-            spent = np.array(
-                [[seconds_of(settings, lanes, steps) for lanes in (free, world)] for _ in range(rounds + 1)]
-            )[1:]  # the first round warms up
-            ratio = np.median(spent[:, 0] / spent[:, 1])
-            print(f"{name:<6}{num_envs:>6}{ratio:>8.2f}{steps / np.median(spent[:, 1]):>10,.0f}", flush=True)
+            spent = np.array([[seconds_of(settings, lanes, steps) for lanes in turns] for _ in range(rounds + 1)])[1:]
+            of_world, ratios = spent[:, 0], np.median(spent[:, 1:] / spent[:, :1], axis=0)  # the first round warms up
+            figures = f"{ratios[0]:>8.2f}{ratios[1]:>9.2f}{steps / np.median(of_world):>10,.0f}"
+            print(f"{name:<6}{num_envs:>6}{figures}", flush=True)
             world.close()
 
 

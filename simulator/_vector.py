@@ -186,6 +186,17 @@ def max16(typing: Any, a: Any, b: Any) -> Any:
 
 
 @_intrinsic
+def without16(typing: Any, a: Any, bits: Any) -> Any:
+    """The vector with -inf in the lanes whose bit is set."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = builder.bitcast(builder.trunc(args[1], ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
+        return builder.select(mask, ir.Constant(_kind(16), [float("-inf")] * 16), args[0])
+
+    return float16(float16, types.uint64), lower
+
+
+@_intrinsic
 def above16(typing: Any, numbers: Any, limit: Any) -> Any:
     """Bits of the sixteen lanes that are greater than the same lane of the limit."""
 

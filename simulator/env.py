@@ -347,6 +347,10 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         """[num_envs, I] items that may be shown now."""
         return self.users.candidates()
 
+    def blocked(self) -> NDArray[np.uint64]:
+        """[num_envs, words] bits of the items that may not be shown now, for `ItemScorer`; the next step changes it."""
+        return self.users.blocked()
+
 
 class WindtunnelEnv(gymnasium.Env[Arrays, Any]):
     """One user at a time; arguments as in `WindtunnelVectorEnv`, of which this is lane 0 without autoreset."""

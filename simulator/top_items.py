@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from simulator._compiled import F32, I64, PLAIN, U64, Flags
-from simulator._vector import above16, fill16, load16, lowest_bit, mad16, max16, store16
+from simulator._vector import above16, fill16, load16, lowest_bit, mad16, max16, store16, without16
 
 _0, _1 = np.uint64(0), np.uint64(1)
 _SLACK, _TINY = np.float32(1e-6), np.float32(1e-30)
@@ -98,17 +98,16 @@ def _keep_best(
 ) -> None:
     """Let the unblocked items from start to end into the best so far, best [n, K] and out [n, K]."""
     k = out.shape[1]
-    for word in range(start >> 6, min((end + 63) >> 6, blocked.shape[1])):
-        bits = blocked[who, word]
-        while bits != _0:
-            scores[row, np.uint64((word << 6) - start) + lowest_bit(bits)] = -np.inf
-            bits &= bits - _1
+    most = fill16(np.float32(-np.inf))
+    for tile in range(start, end, 16):
+        kept, word = load16(scores, row, tile - start), tile >> 6
+        if word < blocked.shape[1]:
+            kept = without16(kept, blocked[who, np.uint64(word)] >> np.uint64(tile & 63))
+            store16(scores, row, tile - start, kept)
+        most = max16(most, kept)
     if start == 0 and k <= 16:
         # The best of every sixteenth item are sixteen items, so the K-th of them is no better than the K-th of all:
         # a first limit, which spares most of the insertions.
-        most = load16(scores, row, 0)
-        for tile in range(16, end, 16):
-            most = max16(most, load16(scores, row, tile))
         store16(scores, 4, 0, most)
         for lane in range(16):
             if scores[4, lane] > best[user, k - 1]:

@@ -19,8 +19,9 @@ from tests.simulator.small_world import TruePreference
 USERS, ITEMS, WIDTH = 60, 120, 6
 
 
-OPEN = {"reset", "step", "close", "candidates", "num_envs", "metadata", "spec", "render_mode", "closed", "unwrapped",
-        "observation_space", "action_space", "single_observation_space", "single_action_space"}  # fmt: skip
+OPEN = {"reset", "step", "close", "candidates", "blocked", "ended", "num_envs", "metadata", "spec", "render_mode",
+        "closed", "unwrapped", "observation_space", "action_space", "single_observation_space",
+        "single_action_space"}  # fmt: skip
 """What an agent may touch of its environment."""
 
 

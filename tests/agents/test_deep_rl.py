@@ -10,7 +10,7 @@ import pytest
 from agents.base import Observation
 from agents.deep_rl import DQNSettings, StateScale
 from agents.features import Features, UserBlocks, fit_features
-from agents.proto_actions import PPOSettings, Proto
+from agents.proto_actions import A2CSettings, PPOSettings, Proto
 from agents.train_world import Lanes
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -109,7 +109,8 @@ def test_sb3_sees_one_lane_for_each_place_with_that_places_click_and_the_last_ob
         assert np.array_equal(seen, seen_of(step.observation))
         for lane in np.flatnonzero(dones):
             last = infos[lane]["terminal_observation"]
-            assert np.array_equal(last, seen_of(step.after)[lane])
+            ended_before = step.done[: lane // places].sum()
+            assert np.array_equal(last, seen_of(step.last)[ended_before * places])
             assert last[step_at] > 0  # not the next session's start
             assert seen[lane, step_at] == 0
             assert infos[lane]["TimeLimit.truncated"] == step.truncated[lane // places]
@@ -150,18 +151,68 @@ def test_a_proto_action_shows_the_items_that_it_points_at(
         action[:] = 0
         action[:, number] = 2.0
         expected = np.argsort(-feature, kind="stable")[:3]
-        assert np.array_equal(proto.nearest(users, action, seen), np.tile(expected, (len(action), 1)))
+        assert np.array_equal(proto.slates(users, action, seen), np.tile(expected, (len(action), 1)))
     action[:] = 0
     action[:, 0] = 1.0
     taste = users.taste @ features.vectors.T
-    shown = proto.nearest(users, action, seen)
+    shown = proto.slates(users, action, seen)
     assert np.allclose(np.take_along_axis(taste, shown, axis=1), -np.sort(-taste, axis=1)[:, :3], atol=1e-4)
     some = np.random.default_rng(0).random(taste.shape) < 0.3
-    shown = proto.nearest(users, action, replace(seen, candidates=some))
+    shown = proto.slates(users, action, replace(seen, candidates=some))
     assert np.take_along_axis(some, shown, axis=1).all()
     assert np.allclose(
         np.take_along_axis(taste, shown, axis=1), -np.sort(-np.where(some, taste, -np.inf), axis=1)[:, :3], atol=1e-4
     )
+
+
+def test_a_proto_action_weighs_all_features_of_items_and_pairs(
+    world_and_log: tuple[World, InteractionLog], features: Features
+) -> None:
+    """The long way: each pair feature's product, the items' own features and the content directions, weighted."""
+    proto = Proto(features, StateScale.of(features, training_in(*world_and_log)))
+    seen = replace(observed(world_and_log[0]), candidates=None, slate_size=3)
+    users = features.users(seen)
+    action = np.random.default_rng(1).normal(0, 1, (len(seen), proto.size)).astype(np.float32)
+    scores = sum(action[:, [j]] * (user @ item.T) for j, (user, item) in enumerate(features.pair_blocks(users)))
+    own = np.stack([features.like_rate / 0.15, features.popularity], axis=1)
+    scores = scores + action[:, 4:6] @ own.T + action[:, 6:] @ features.content.T
+    shown = proto.slates(users, action, seen)
+    assert np.allclose(np.take_along_axis(scores, shown, axis=1), -np.sort(-scores, axis=1)[:, :3], atol=1e-3)
+
+
+def test_what_a_cut_session_would_go_on_to_bring_is_paid_as_sb3_pays_it(
+    world_and_log: tuple[World, InteractionLog], features: Features
+) -> None:
+    """Two twins, one of which leaves it to SB3: after an update from the same draws the networks are the same."""
+    import torch
+
+    from agents.sb3_adapter import one_seeded_thread
+    from agents.sb3_proto import proto_lanes, proto_model
+
+    training = training_in(*world_and_log)
+    settings = A2CSettings(num_envs=32, n_steps=8, gamma=0.9)
+    proto = Proto(features, StateScale.of(features, training))
+    networks, critics = [], []
+    for ours in (True, False):
+        with one_seeded_thread(5):
+            lanes = proto_lanes(training, settings, proto)
+            model = proto_model(settings, lanes, budget=10_000, seed=5)
+            paid: list[int] = []
+            if ours:
+                value = lanes._value
+                assert value is not None
+                lanes.pay_on(lambda seen, value=value, paid=paid: (paid.append(len(seen)), value(seen))[1])
+            else:
+                lanes._value = None
+            with torch.no_grad():
+                model.policy.value_net.bias.fill_(3.0)  # worth telling apart from nothing
+            model.learn(total_timesteps=2 * 8 * 32)
+            networks.append(model.policy.state_dict())
+            critics.append(paid)
+            lanes.close()
+    assert sum(critics[0]) > 10
+    for name, learned in networks[0].items():
+        assert torch.allclose(learned, networks[1][name], atol=1e-5), name
 
 
 @pytest.mark.parametrize("settings", [DQNSettings, PPOSettings])

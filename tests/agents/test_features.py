@@ -16,6 +16,7 @@ from agents.features import (
     PAIR_NAMES,
     USER_NAMES,
     Features,
+    attention,
     content_directions,
     fit_features,
     fold_in,
@@ -56,6 +57,46 @@ def test_the_fold_in_is_the_ridge_regression_of_each_users_rows() -> None:
         target = np.concatenate([surprise[user] * np.sqrt(trust[user]), np.zeros(4)])
         solved = np.linalg.lstsq(augmented, target, rcond=None)[0]
         assert np.allclose([level[user], *taste[user]], solved, atol=1e-5)
+
+
+def test_users_are_what_plain_numpy_makes_of_their_histories(
+    features: Features, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    """Histories with gaps, of logged rows and slates; 37 users, so that the last group of sixteen is not full."""
+    rng = np.random.default_rng(3)
+    n, length, slate_size = 37, 23, 4
+    items = rng.integers(-1, features.n_items, (n, length))
+    items[5] = -1
+    observation = replace(
+        rows_of(observed(world_and_log[0], n), np.arange(n)),
+        history_items=items,
+        history_feedback=(rng.random((n, length)) < 0.4).astype(np.float32),
+        step=rng.integers(0, 8, n),
+        slate_size=slate_size,
+    )
+    users = features.users(observation)
+    there = items >= 0
+    liked = observation.history_feedback * there
+    trust = np.where(liked > 0, 1, attention(observation)) * there
+    surprise = (observation.history_feedback - features.mean - features.like_rate[items]).astype(np.float32)
+    level, taste = fold_in(items, trust.astype(np.float32), surprise, design_of(features.vectors), features.precision)
+    sign = liked / np.maximum(liked.sum(axis=1, keepdims=True), 1e-9)
+    sign = sign - (trust - liked) / np.maximum((trust - liked).sum(axis=1, keepdims=True), 1e-9)
+    newest = items[:, -features.window :]
+    recent = (newest >= 0) / np.maximum((newest >= 0).sum(axis=1, keepdims=True), 1)
+    expected = {
+        "level": level,
+        "taste": taste,
+        "content": np.einsum("nh,nhd->nd", sign, features.content[items]),
+        "categories": np.einsum("nh,nhd->nd", sign, features.categories[items]),
+        "recent": np.einsum("nh,nhd->nd", recent, features.categories[newest]),
+    }
+    for name, value in expected.items():
+        assert np.allclose(getattr(users, name), value, atol=1e-5), name
+    of_user = users.user_features()
+    assert np.allclose(of_user[:, 1], liked.sum(axis=1) / np.maximum(trust.sum(axis=1), 1), atol=1e-6)
+    assert np.allclose(of_user[:, 2], np.log1p(there.sum(axis=1)) / 4, atol=1e-6)
+    assert np.allclose(of_user[:, 3], observation.step / features.horizon, atol=1e-6)
 
 
 def test_a_user_without_history_is_the_average_user(
