@@ -117,7 +117,7 @@ def check_agent(agent: Agent, observation: Observation, n_items: int) -> None:
             raise AgentError("action_probabilities gives no weight to an item that act showed first")
 
 
-def rows_of(observation: Observation, rows: NDArray[np.int64]) -> Observation:
+def rows_of(observation: Observation, rows: NDArray[np.int64] | slice) -> Observation:
     """The same observation for some of its users only."""
 
     def cut(array: NDArray[Any] | None) -> NDArray[Any] | None:

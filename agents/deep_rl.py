@@ -6,14 +6,15 @@ plain arrays, so acting needs neither SB3 nor torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.base import Observation, Training
-from agents.features import PAIR_NAMES, Features, UserBlocks, fit_features, newest_rows
+from agents.features import Features, UserBlocks, fit_features, newest_rows
 from agents.slates import greedy_probabilities, top_slates
 from agents.train_world import Act
 
@@ -136,26 +137,42 @@ class ItemQ:
     state_network: Layers
     item_network: Layers
     centred: bool = False
+    _items: F32 = field(init=False, repr=False, compare=False)  # [I, d], which no state changes
+
+    def __post_init__(self) -> None:
+        vectors = self.item_network(item_inputs(self.features))
+        blocks = [*self.features.pair_item_blocks(), self.features.item_features(), vectors]
+        items = np.concatenate(blocks, axis=1)
+        object.__setattr__(self, "_items", items - items.mean(axis=0) if self.centred else items)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.features, self.scale, self.state_network, self.item_network, self.centred)
 
     def scores(self, observation: Observation, further: F32 | None = None) -> F32:
         """[n, I] Q of each item; where there are no further inputs [n, m], at the top of a slate (discount 0)."""
-        users = self.features.users(observation)
-        item = self.features.item_features()
+        product = self.product(self.features.users(observation), further)
+        return product.left @ product.items.T + product.value
+
+    def product(self, users: UserBlocks, further: F32 | None = None) -> ItemProduct:
+        """What these scores are made of."""
         if further is None:
-            further = np.zeros((len(observation), 1), np.float32)
-        state = np.concatenate([self.scale(users), further], axis=1)
-        out = self.state_network(state)
-        n_pair, n_item = len(PAIR_NAMES), item.shape[1]
-        blocks = self.features.pair_blocks(users)
-        left = [block * out[:, j, None] for j, (block, _) in enumerate(blocks)]
-        right = [block for _, block in blocks]
-        vectors = self.item_network(item_inputs(self.features))
-        left += [out[:, n_pair : n_pair + n_item], out[:, n_pair + n_item : -1]]
-        right += [item, vectors]
-        items = np.concatenate(right, axis=1)
-        if self.centred:
-            items = items - items.mean(axis=0)
-        return np.concatenate(left, axis=1) @ items.T + out[:, -1:]
+            further = np.zeros((len(users.values), 1), np.float32)
+        out = self.state_network(np.concatenate([self.scale(users), further], axis=1))
+        left = [block * out[:, j, None] for j, block in enumerate(users.pair_blocks())]
+        return ItemProduct(np.concatenate([*left, out[:, len(left) : -1]], axis=1), self._items, out[:, -1:])
+
+
+@dataclass(frozen=True, slots=True)
+class ItemProduct:
+    """Scores of n users for I items as left items^T + value.
+
+    Attributes:
+        left: [n, d]; items: [I, d]; value: [n, 1].
+    """
+
+    left: F32
+    items: F32
+    value: F32
 
 
 def greedy_on(q: ItemQ) -> Act:

@@ -72,17 +72,34 @@ class ItemHeads(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> FactoredScores:
         """Scores of every item; obs is the raw state [n, s] and further inputs, such as the place's discount."""
+        left, value = self._of_states(obs)
+        items = self._of_items(slice(None))
+        if self.centred:
+            items = items - items.mean(dim=0)
+        return FactoredScores(left, items, value)
+
+    def at(self, obs: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """[n, K] scores of the items [n, K] by a network of one head that is not centred; no other item is read."""
+        assert self.heads == 1
+        assert not self.centred
+        left, value = self._of_states(obs)
+        scores: torch.Tensor = torch.einsum("nd,nkd->nk", left[:, 0], self._of_items(items)) + value[:, 0]
+        return scores
+
+    def _of_states(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[n, heads, d] and [n, heads, 1]."""
         raw, further = obs[:, : -self.further], obs[:, -self.further :]
         state = ((raw - self.state_mean) / self.state_spread).clamp(-5, 5)
         out = self.state_network(torch.cat([state, further], dim=1)).view(len(obs), self.heads, -1)
         left = [raw[:, None, part] * out[..., j, None] for j, part in enumerate(self._slices)]
-        right = [getattr(self, f"block_{j}") for j in range(self.n_pair)]
         left.append(out[..., self.n_pair : -1])
-        right += [self.item_features, self.item_network(self.item_inputs)]
-        items = torch.cat(right, dim=1)
-        if self.centred:
-            items = items - items.mean(dim=0)
-        return FactoredScores(torch.cat(left, dim=2), items, out[..., -1:])
+        return torch.cat(left, dim=2), out[..., -1:]
+
+    def _of_items(self, which: torch.Tensor | slice) -> torch.Tensor:
+        """[..., d] of these items."""
+        right = [getattr(self, f"block_{j}")[which] for j in range(self.n_pair)]
+        right += [self.item_features[which], self.item_network(self.item_inputs[which])]
+        return torch.cat(right, dim=-1)
 
     def as_arrays(self, features: Features, scale: StateScale, *, heads: int = 1) -> ItemQ:
         """The mean of the first heads without torch: the last layer is linear, so its rows are averaged."""

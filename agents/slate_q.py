@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.base import Observation, Training
+from agents.contract import rows_of
 from agents.deep_rl import ItemQ, StateScale
 from agents.features import fit_features
 from agents.slates import greedy_probabilities, top_slates
@@ -19,6 +21,9 @@ Ints = NDArray[np.int64]
 
 ROUNDS = 50
 """Most rounds to the best slate of a single choice; it is found when the slate stays the same, mostly after three."""
+
+TOGETHER = 256
+"""Users whose items are scored at a time."""
 
 
 class SlateQSettings(BaseModel):
@@ -64,8 +69,37 @@ class SlateValue:
 
     def slates(self, observation: Observation) -> Ints:
         """[n, K] slates of highest value, best first."""
-        logits, worth = self.choice.scores(observation), 1 + self.worth.scores(observation)
-        return best_slates(logits, worth, observation, single=self.single)
+        out = np.empty((len(observation), observation.slate_size), np.int64)
+        for part, logits, worth in self._read(observation):
+            out[part] = best_slates(logits, worth, rows_of(observation, part), single=self.single)
+        return out
+
+    def options(self, observation: Observation, size: int) -> Ints:
+        """[n, size] candidates of highest chance, each for itself, times worth, best first."""
+        return np.concatenate(
+            [
+                best_slates(logits, worth, replace(rows_of(observation, part), slate_size=size), single=False)
+                for part, logits, worth in self._read(observation)
+            ]
+        )
+
+    def _read(self, observation: Observation) -> Iterator[tuple[slice, F32, F32]]:
+        """Some of the users, and logits and worths [m, I] of all items for them, in memory that is written to again.
+
+        Fresh memory for all users takes as long as the products.
+        """
+        users = self.choice.features.users(observation)
+        choice, worth = self.choice.product(users), self.worth.product(users)
+        n = len(observation)
+        room = np.empty((2, min(TOGETHER, n), len(choice.items)), np.float32)
+        for low in range(0, n, TOGETHER):
+            part = slice(low, min(low + TOGETHER, n))
+            logits, value = room[:, : part.stop - low]
+            np.matmul(choice.left[part], choice.items.T, out=logits)
+            np.matmul(worth.left[part], worth.items.T, out=value)
+            logits += choice.value[part]
+            value += 1 + worth.value[part]
+            yield part, logits, value
 
 
 def best_slates(logits: F32, worth: F32, observation: Observation, *, single: bool) -> Ints:
@@ -76,25 +110,29 @@ def best_slates(logits: F32, worth: F32, observation: Observation, *, single: bo
     has the K highest v (q - z), z being its own value, which Dinkelbach's iteration finds.
 
     Args:
-        logits: [n, I] of a choice.
+        logits: [n, I] of a choice; written over where one is chosen.
         worth: [n, I] of the chosen item.
         observation: gives the candidates and K.
         single: whether one item is chosen or none, else each for itself.
     """
     if not single:
         return top_slates(lambda rows: worth[rows] / (1 + np.exp(-logits[rows])), observation)
-    weight = np.exp(np.clip(logits, -30, 30))
-    value = np.zeros((len(weight), 1), np.float32)
-    slates = top_slates(weight * worth, observation)
-    for _ in range(ROUNDS):
-        there = slates >= 0
-        v = np.where(there, np.take_along_axis(weight, np.maximum(slates, 0), axis=1), 0)
-        q = np.take_along_axis(worth, np.maximum(slates, 0), axis=1)
-        value = (v * q).sum(axis=1, keepdims=True) / (1 + v.sum(axis=1, keepdims=True))
-        better = top_slates(weight * (worth - value), observation)
-        if np.array_equal(better, slates):
-            break
-        slates = better
+    everything = np.zeros((0, 0), np.bool_)
+    candidates = everything if observation.candidates is None else observation.candidates
+    return best_of_one(logits, worth, candidates, observation.slate_size)
+
+
+def best_of_one(logits: F32, worth: F32, candidates: NDArray[np.bool_], slate_size: int) -> Ints:
+    """[n, K] slates of highest value where one item is chosen; logits [n, I] are written over.
+
+    candidates: [n, I], or [0, I] where all may be shown.
+    """
+    from agents.showing import best_of_one_choice  # numba is slow to import, and who lists agents ranks nothing
+
+    weight = np.exp(np.clip(logits, -30, 30, out=logits), out=logits)
+    slates = np.empty((len(weight), slate_size), np.int64)
+    best, allowed = np.empty(slates.shape, np.float32), np.ascontiguousarray(candidates)
+    best_of_one_choice(np.ascontiguousarray(weight), np.ascontiguousarray(worth), allowed, ROUNDS, best, slates)
     return slates
 
 

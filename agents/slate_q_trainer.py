@@ -16,7 +16,7 @@ from agents.base import Observation, Training
 from agents.deep_rl import StateScale
 from agents.features import Features
 from agents.item_networks import ItemHeads, StateValue, move_target
-from agents.slate_q import SlateQSettings, SlateValue
+from agents.slate_q import SlateQSettings, SlateValue, best_of_one
 from agents.slates import top_slates
 from agents.teaching import teach
 from agents.train_world import Act, Lanes
@@ -24,6 +24,9 @@ from simulator.encoders.tuning import one_thread
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+OPTIONS = 5
+"""Slates that the options fill among which the best slate of a state that follows is looked for."""
 
 
 @dataclass(slots=True)
@@ -33,7 +36,7 @@ class Shown:
     Attributes:
         size: rows kept; count: rows taken in so far.
         columns: state [size, s + 1], slates [size, K], clicks [size, K], following [size, s + 1], next_slates
-            [size, K], done [size].
+            [size, K] or the options [size, M] of what is shown next, done [size].
     """
 
     size: int
@@ -87,7 +90,7 @@ class _Learner:
         self._shown = Shown(settings.buffer_size)
         self._lanes = Lanes(training, settings.num_envs, seed=training.seed)
         observation = self._lanes.reset()
-        self._now, self._slates = self._state(observation), self._explore(observation, 1.0)
+        self._now, self._slates = self._state(observation), self._explore(observation, self.policy(), 1.0)
 
     def policy(self) -> SlateValue:
         """What it learned, without torch."""
@@ -107,7 +110,11 @@ class _Learner:
         over = self.steps / max(settings.exploration_fraction * self._budget, 1.0)
         epsilon = max(settings.exploration_final_eps, 1 - (1 - settings.exploration_final_eps) * over)
         following = self._state(step.observation)  # where a session ended its value does not count
-        next_slates = self._explore(step.observation, epsilon)
+        value = self.policy()
+        next_slates = self._explore(step.observation, value, epsilon)
+        options = {}
+        if settings.target == "q_learning":
+            options["options"] = value.options(step.observation, OPTIONS * next_slates.shape[1])
         self._shown.take_in(
             state=self._now,
             slates=self._slates,
@@ -115,6 +122,7 @@ class _Learner:
             following=following,
             next_slates=next_slates,
             done=step.done,
+            **options,
         )
         for _ in range(settings.gradient_steps):
             self._gradient_step(self._shown.draw(settings.batch_size, rng))
@@ -141,7 +149,8 @@ class _Learner:
     def _expected(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """[m] value of the slates as they were clicked: of a slate without a click, and what each click adds."""
         worth, nothing = self._values
-        added = batch["clicks"] * (1 + self._worth(worth, batch["state"], batch["slates"]))
+        assert isinstance(worth, ItemHeads)
+        added = batch["clicks"] * (1 + worth.at(batch["state"], batch["slates"].clamp(min=0)))
         value: torch.Tensor = nothing(batch["state"]) + added.sum(dim=1)
         return value
 
@@ -151,41 +160,42 @@ class _Learner:
         return batch["clicks"].sum(dim=1) + goes_on * self._value_after(batch)
 
     def _value_after(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """[m] value of the state that follows: with the slate shown there, or with the best one."""
+        """[m] value of the state that follows: with the slate shown there, or with the best one of its options."""
         following, slates = batch["following"], batch["next_slates"]
         worth, nothing = self._target
+        assert isinstance(worth, ItemHeads)
         with torch.no_grad():
             if self._settings.target == "q_learning":
-                slates = self._best(following, slates.shape[1])
+                slates = self._best(following, batch["options"], slates.shape[1])
             logits = self._logits(following, slates)
             if self._settings.choice == "one":
                 weight = torch.where(slates >= 0, logits.exp(), 0)
                 chance = weight / (1 + weight.sum(dim=1, keepdim=True))
             else:
                 chance = torch.where(slates >= 0, torch.sigmoid(logits), 0)
-            value: torch.Tensor = nothing(following) + (chance * (1 + self._worth(worth, following, slates))).sum(dim=1)
+            of_shown = 1 + worth.at(following, slates.clamp(min=0))
+            value: torch.Tensor = nothing(following) + (chance * of_shown).sum(dim=1)
             return value
 
-    def _best(self, state: torch.Tensor, slate_size: int) -> torch.Tensor:
-        """[m, K] items of highest chance times worth among all."""
+    def _best(self, state: torch.Tensor, options: torch.Tensor, slate_size: int) -> torch.Tensor:
+        """[m, K] slate of highest value that the options [m, M] make."""
         worth = self._target[0]
-        return (torch.sigmoid(self._choice(state).mean()) * (1 + worth(state).mean())).topk(slate_size, dim=1).indices
+        assert isinstance(worth, ItemHeads)
+        items, there = options.clamp(min=0), options >= 0
+        logits, value = self._choice.at(state, items), 1 + worth.at(state, items)
+        if self._settings.choice == "one":
+            at = torch.as_tensor(best_of_one(logits.numpy(), value.numpy(), there.numpy(), slate_size))
+        else:
+            at = (torch.sigmoid(logits) * value).masked_fill(~there, -torch.inf).topk(slate_size, dim=1).indices
+        return options.gather(1, at.clamp(min=0)).masked_fill(at < 0, -1)
 
     def _logits(self, state: torch.Tensor, slates: torch.Tensor) -> torch.Tensor:
         """[m, K] logit of the choice of each shown item at its place."""
         at_place = torch.repeat_interleave(state, slates.shape[1], dim=0)
         at_place[:, -1] = self._discount.repeat(len(slates))
-        items = slates.clamp(min=0).reshape(-1, 1, 1)
-        logits: torch.Tensor = self._choice(at_place).gather(2, items).view(slates.shape)
-        return logits
+        return self._choice.at(at_place, slates.clamp(min=0).reshape(-1, 1)).view(slates.shape)
 
-    def _worth(self, network: nn.Module, state: torch.Tensor, slates: torch.Tensor) -> torch.Tensor:
-        """[m, K] of each shown item, by a network that does not look at places."""
-        scores = network(state)
-        worth = torch.einsum("md,mkd->mk", scores.left[:, 0], scores.right[slates.clamp(min=0)])
-        return worth + scores.value[:, 0]
-
-    def _explore(self, observation: Observation, epsilon: float) -> Ints:
+    def _explore(self, observation: Observation, value: SlateValue, epsilon: float) -> Ints:
         """[n, K] the slates of highest value, or any for a share of the users."""
         rng = self._training.rng
         blind = rng.random(len(observation)) < epsilon
@@ -193,7 +203,7 @@ class _Learner:
         anything = top_slates(noise, observation)
         if blind.all():
             return anything
-        return np.where(blind[:, None], anything, self.policy().slates(observation))
+        return np.where(blind[:, None], anything, value.slates(observation))
 
     def _state(self, observation: Observation) -> F32:
         """[n, s + 1] with the discount of the top place, for which the networks have an input."""

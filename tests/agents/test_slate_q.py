@@ -37,7 +37,7 @@ def test_the_best_slate_is_the_best_of_all_slates(single: bool, rng: np.random.G
         v, q = np.exp(logits[user, slate]), worth[user, slate]
         return float((v * q).sum() / (1 + v.sum()) if single else (q * v / (1 + v)).sum())
 
-    found = best_slates(logits, worth, observation, single=single)
+    found = best_slates(logits.copy(), worth, observation, single=single)
     greedy_is_best = []
     for user in range(n):
         every = list(permutations(np.flatnonzero(candidates[user]), places))
@@ -85,6 +85,41 @@ def test_what_is_learned_of_a_slate_is_its_clicks_and_what_follows_while_the_ses
                 follows += float(chance * (1 + worth(after).mean()[row, item]))
             assert target[row] == pytest.approx(float(batch["clicks"][row].sum()) + 0.7 * follows, abs=1e-5)
         assert target[2] == 1
+
+
+@pytest.mark.parametrize("choice", ["independent", "one"])
+def test_q_learning_values_the_best_slate_of_the_options_by_the_choice_that_is_assumed(choice: str) -> None:
+    """Against all slates of seven options (one is not there), by the networks' scores of the whole catalogue."""
+    import torch
+
+    from agents.deep_rl import StateScale
+    from agents.slate_q_trainer import _Learner
+
+    where = taught_world()
+    training = training_in(*where)
+    features = fit_features(training)
+    settings = SlateQSettings.model_validate({"choice": choice, "target": "q_learning"})
+    torch.manual_seed(3)
+    learner = _Learner(training, settings, features, StateScale.of(features, training))
+    with torch.no_grad():
+        for parameter in [*learner._choice.parameters(), *learner._target.parameters()]:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    state = torch.as_tensor(learner._state(observed(where[0], 6)))
+    options = torch.stack([torch.randperm(features.n_items)[:7] for _ in range(6)])
+    options[0, 3] = -1
+    at_top = state.clone()
+    with torch.no_grad():
+        found = learner._best(state, options, 3)
+        logits, worth = learner._choice(at_top).mean().numpy(), 1 + learner._target[0](state).mean().numpy()
+
+    def value(user: int, slate: list[int]) -> float:
+        v, q = np.exp(logits[user, slate]), worth[user, slate]
+        return float((v * q).sum() / (1 + v.sum()) if choice == "one" else (q * v / (1 + v)).sum())
+
+    for user in range(6):
+        every = [list(slate) for slate in permutations([i for i in options[user].tolist() if i >= 0], 3)]
+        best = max(value(user, slate) for slate in every)
+        assert value(user, found[user].tolist()) == pytest.approx(best, rel=1e-4)
 
 
 AHEAD = {
