@@ -87,7 +87,8 @@ def item_vectors(log: InteractionLog, settings: BertQSettings, seed: int) -> NDA
     split = everyone_teaches(log, root)
     cache = default_cache_folder() / "vectors"
     tower = fine_tune(log, split, WORLD_A, preference, root, cache=cache)
-    return fit_preference(log, split, WORLD_A, tower, preference, root, cache=cache).item_vectors
+    model = fit_preference(log, split, WORLD_A, tower, preference, root, cache=cache, rehearsed=False)
+    return model.item_vectors
 
 
 def everyone_teaches(log: InteractionLog, root: np.random.SeedSequence) -> Split:

@@ -40,11 +40,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "http://HOST": (),
     "language_model": (),
     "bert_q": (),
+    "slate_q": ("slate_q", "slate_q one"),
 }
-"""Kinds to try for the rows of the table that take a parameter; for those that wait for a service or a model, none, and
-none for `bert_q`, whose encoder would read texts for minutes before it acts as `dqn` does."""
+"""Kinds to try for the rows of the table that take a parameter, or several for one with several parameters of `PARAMS`;
+for those that wait for a service or a model, none, and none for `bert_q`, whose encoder would read texts for minutes
+before it acts as `dqn` does."""
 
-PARAMS: dict[str, dict[str, Any]] = {"recbole:BPR": {"epochs": 1}, "uplift": {"trial_steps": 1_000}}
+PARAMS: dict[str, dict[str, Any]] = {
+    "recbole:BPR": {"epochs": 1},
+    "uplift": {"trial_steps": 1_000},
+    "slate_q one": {"choice": "one"},
+}
 MEMORY = 14 * 2**30
 """Bytes of address space that a kind may take."""
 
@@ -123,7 +129,7 @@ def measure(kind: str, world: Any, training: Any, users: int, sender: Any) -> No
         from agents.loading import AgentSettings, train
 
         began = time.process_time()
-        entry = AgentSettings.model_validate({"name": "one", "kind": kind, "params": PARAMS.get(kind, {})})
+        entry = AgentSettings.model_validate({"name": "one", "kind": kind.split()[0], "params": PARAMS.get(kind, {})})
         agent = train(entry, training, Path()).agent
         trained = time.process_time() - began
         observation = observed(world, users)

@@ -301,6 +301,7 @@ def fit_preference(
     saved: SavedModel | None = None,
     cache: Path | None = None,
     folder: Path = Path(),
+    rehearsed: bool = True,
     progress: Progress = _silent,
 ) -> PreferenceModel:
     """Fit a calibrated preference model on a role's fitting users.
@@ -317,6 +318,8 @@ def fit_preference(
         cache: folder for encoders made here, or None.
         folder: folder of the scenario, for an encoder named by a relative path.
         bootstrap: number of a refit: fit on the fitting users drawn with replacement, from other seeds.
+        rehearsed: whether the calibration reads a rehearsal; not needed, nor paid for, where item vectors are all that
+            is wanted.
         progress: told the fraction done and a few words.
 
     Raises:
@@ -324,7 +327,8 @@ def fit_preference(
     """
     return fit_with_pairs(
         log, split, role, tower, settings, root,
-        architecture=architecture, bootstrap=bootstrap, saved=saved, cache=cache, folder=folder, progress=progress,
+        architecture=architecture, bootstrap=bootstrap, saved=saved, cache=cache, folder=folder, rehearsed=rehearsed,
+        progress=progress,
     )[0]  # fmt: skip
 
 
@@ -341,6 +345,7 @@ def fit_with_pairs(
     saved: SavedModel | None = None,
     cache: Path | None = None,
     folder: Path = Path(),
+    rehearsed: bool = True,
     progress: Progress = _silent,
 ) -> tuple[PreferenceModel, Any]:
     """As `fit_preference`, and the pair encoder that taught the model (for `predict_pairs`), or None."""
@@ -382,7 +387,7 @@ def fit_with_pairs(
     members = made.members
     logit = np.mean([problem.tuning_logit(member) for member in members], axis=0)
     if architecture == "two_tower" and settings.loss != "cross_entropy":
-        calibration, rehearsed = platt(logit, problem.target, problem.target_user, loss=settings.loss), None
+        calibration, said = platt(logit, problem.target, problem.target_user, loss=settings.loss), None
     else:
         # A pair encoder takes minutes, and what it taught has the form of a two-tower model.
         form = "two_tower" if made.pairs is not None else architecture
@@ -391,15 +396,16 @@ def fit_with_pairs(
             going_on = None if start is None else start.rehearsed(rehearsal)
             return one_member(rehearsal.problem, form, "rehearsal", start=going_on)
 
-        rehearsed = rehearse(
-            problem, log, again, stream(root, *name, "rehearsal"), seen=None if start is None else start.seen
-        )
+        said = None
+        if rehearsed:
+            known = None if start is None else start.seen
+            said = rehearse(problem, log, again, stream(root, *name, "rehearsal"), seen=known)
         calibration = calibrate(
             logit,
             problem.target,
             problem.target_user,
             popularity=problem.popularity[problem.target_item],
-            rehearsed=rehearsed,
+            rehearsed=said,
             weight=problem.target_weight,
         )
     fitted = np.zeros(log.catalogue.n_users, bool)
@@ -422,7 +428,7 @@ def fit_with_pairs(
             "rows_fitted": len(problem.histories.item),
             "tuning_log_loss": float(problem.tuning_loss(logit).sum() / len(problem.target)),
             "popularity": calibration.popularity,
-            "rows_rehearsed": 0 if rehearsed is None else len(rehearsed.outcome),
+            "rows_rehearsed": 0 if said is None else len(said.outcome),
             **labels,
             **made.measures,
         },
