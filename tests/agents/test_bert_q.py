@@ -52,7 +52,9 @@ def test_all_users_with_rows_teach_and_a_tenth_of_them_tunes(told: tuple[World, 
 
 @pytest.mark.slow
 def test_no_rehearsal_is_paid_for(told: tuple[World, InteractionLog], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.preference.fitting.rehearse", lambda *given, **more: pytest.fail("a fit was rehearsed"))
+    monkeypatch.setattr(
+        "simulator.preference.fitting.rehearse", lambda *given, **more: pytest.fail("a fit was rehearsed")
+    )
     assert item_vectors(told[1], BertQSettings(adaptation="frozen"), 5).shape[0] == told[1].catalogue.n_items
 
 
