@@ -137,7 +137,7 @@ def train_maskable_ppo(
 
     def begin() -> MaskablePPO:
         lanes = ShortlistLanes(Lanes(training, settings.num_envs, seed=training.seed), shortlist, scale)
-        return MaskablePPO(
+        model = MaskablePPO(
             ShortlistActorCritic,
             lanes,
             learning_rate=settings.learning_rate,
@@ -160,6 +160,7 @@ def train_maskable_ppo(
             device="cpu",
         )
         lanes.pay_on(value_after(model))
+        return model
 
     def arrays(model: MaskablePPO) -> ShortlistPolicy:
         heads = model.policy.mlp_extractor

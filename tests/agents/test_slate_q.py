@@ -58,7 +58,7 @@ def test_what_is_learned_of_a_slate_is_its_clicks_and_what_follows_while_the_ses
     where = taught_world()
     training = training_in(*where)
     features = fit_features(training)
-    learner = _Learner(training, SlateQSettings(gamma=0.7), features, StateScale.of(features, training))
+    learner = _Learner(training, SlateQSettings(gamma=0.7), features, StateScale.of(features, training), 1_000)
     state = learner._state(observed(where[0], 3))
     batch = {
         "state": torch.as_tensor(state),
@@ -100,7 +100,7 @@ def test_q_learning_values_the_best_slate_of_the_options_by_the_choice_that_is_a
     features = fit_features(training)
     settings = SlateQSettings.model_validate({"choice": choice, "target": "q_learning"})
     torch.manual_seed(3)
-    learner = _Learner(training, settings, features, StateScale.of(features, training))
+    learner = _Learner(training, settings, features, StateScale.of(features, training), 1_000)
     with torch.no_grad():
         for parameter in [*learner._choice.parameters(), *learner._target.parameters()]:
             parameter.add_(0.3 * torch.randn_like(parameter))
