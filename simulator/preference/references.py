@@ -16,8 +16,8 @@ from simulator.preference.map_head import newton_map
 from simulator.preference.model import Member
 from simulator.preference.problem import Problem
 
-USER_RIDGES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-ITEM_RIDGES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+USER_RIDGES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+ITEM_RIDGES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 VECTOR_RIDGES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 SWEEPS = 12
 LARGE, LARGE_SWEEPS = 500_000, 4
@@ -25,6 +25,9 @@ LARGE, LARGE_SWEEPS = 500_000, 4
 all rows then follow at most: a sweep over 36 million rows takes minutes, and the choice takes some hundred."""
 ROWS_AT_ONCE = 1 << 20
 """Rows whose vectors are laid out side by side to compute their logits."""
+FEW_OUTCOMES, FOLDS = 20, 5
+"""Outcomes of the rarer kind among the tuning users' rows under which they choose no strength: then folds of the
+fitting users do, who have ten times as many rows."""
 PATIENCE = 2
 LEAST_GAIN = 1e-5
 """Log-loss a row by which a sweep must be better than the best so far to count."""
@@ -175,8 +178,64 @@ def _climb(grid: Sequence[float], start: float, fit: Callable[[float], Reference
     return replace(best, candidates=sum(found.candidates for found in fits.values()))
 
 
-def _biases(problem: Problem, rng: np.random.Generator, user_ridge: float, item_ridge: float) -> ReferenceFit:
-    return _alternate(problem, 0, user_ridge, item_ridge, 1.0, rng)
+def _biases(
+    problems: Sequence[Problem], rng: np.random.Generator, user_ridge: float, item_ridge: float
+) -> ReferenceFit:
+    return _over([_alternate(problem, 0, user_ridge, item_ridge, 1.0, rng) for problem in problems], problems)
+
+
+def _over(fits: Sequence[ReferenceFit], problems: Sequence[Problem]) -> ReferenceFit:
+    """The first fit, with the loss a row over all of the problems."""
+    rows = np.array([len(problem.target) for problem in problems])
+    loss = float(np.sum([fit.loss for fit in fits] * rows) / rows.sum())
+    return replace(fits[0], loss=loss, candidates=len(fits))
+
+
+def _choosing(problem: Problem, rng: np.random.Generator) -> tuple[Problem, ...]:
+    """Problems on whose tuning users strengths are chosen: the given one, or where these tell too little, its folds.
+
+    In each fold a fifth of the fitting users stand in for the tuning users: the last fifth of their rows is scored.
+    """
+    liked = int((problem.target > 0.5).sum())
+    start = problem.histories.start
+    lengths = np.diff(start)
+    if min(liked, len(problem.target) - liked) >= FEW_OUTCOMES or len(lengths) < 2 * FOLDS:
+        return (problem,)
+    _, same = np.unique(problem.rows[start[:-1]], return_inverse=True)  # a user drawn twice stays in one fold
+    fold = (rng.permutation(same.max() + 1) % FOLDS)[same]
+    of_row = np.repeat(np.arange(len(lengths)), lengths)
+    late = np.arange(len(of_row)) - start[of_row] >= np.maximum(1, np.floor(0.8 * lengths))[of_row]
+    return tuple(_fold(problem, fold == one, of_row, late) for one in range(FOLDS))
+
+
+def _fold(problem: Problem, held: NDArray[np.bool_], of_row: NDArray[np.int64], late: NDArray[np.bool_]) -> Problem:
+    """The problem with some of its fitting users [n] in place of the tuning users, their late rows as targets."""
+    past, own = problem.histories, held[of_row]
+    lengths = np.diff(past.start)
+    known, target = own & ~late, own & late
+
+    def cut(column: NDArray[Any] | None, kept: NDArray[np.bool_]) -> Any:
+        return None if column is None else column[kept]
+
+    number = np.cumsum(held) - 1
+    return replace(
+        problem,
+        histories=Histories(_starts(lengths[~held]), past.item[~own], past.primary[~own]),
+        features=problem.features[~held],
+        rows=problem.rows[~own],
+        weight=cut(problem.weight, ~own),
+        taught=cut(problem.taught, ~own),
+        guessed=cut(problem.guessed, ~own),
+        tuning=Histories(
+            _starts(np.bincount(of_row[known], minlength=len(lengths))[held]), past.item[known], past.primary[known]
+        ),
+        tuning_features=problem.features[held],
+        target_user=number[of_row[target]],
+        target_item=past.item[target],
+        target=past.primary[target],
+        target_rows=problem.rows[target],
+        target_weight=cut(problem.weight, target),
+    )
 
 
 def _for_choosing(problem: Problem, rng: np.random.Generator) -> Problem:
@@ -244,11 +303,14 @@ def fit_bias(problem: Problem, rng: np.random.Generator) -> ReferenceFit:
 
 def _choose_bias(problem: Problem, rng: np.random.Generator) -> ReferenceFit:
     user, item, candidates = 2.0, 1.0, 0
+    among = _choosing(problem, rng)
     for _ in range(2):
-        best = _climb(ITEM_RIDGES, item, partial(_biases, problem, rng, user))
+        best = _climb(ITEM_RIDGES, item, partial(_biases, among, rng, user))
         item, candidates = best.chosen["item_ridge"], candidates + best.candidates
-        best = _climb(USER_RIDGES, user, partial(_biases, problem, rng, item_ridge=item))
+        best = _climb(USER_RIDGES, user, partial(_biases, among, rng, item_ridge=item))
         user, candidates = best.chosen["user_ridge"], candidates + best.candidates
+    if len(among) > 1:
+        best = _alternate(problem, 0, user, item, 1.0, rng)
     return replace(best, candidates=candidates)
 
 
@@ -259,11 +321,16 @@ def fit_matrix_factorisation(problem: Problem, dim: int, rng: np.random.Generato
     user, item = bias.chosen["user_ridge"], bias.chosen["item_ridge"]
     seed = int(rng.integers(2**62))  # every strength starts from the same vectors, so that they differ by it alone
 
+    among = _choosing(few, rng)
+
     def fit(ridge: float) -> ReferenceFit:
-        return _alternate(few, dim, user, item, ridge, np.random.default_rng(seed))
+        fits = [_alternate(one, dim, user, item, ridge, np.random.default_rng(seed)) for one in among]
+        return _over(fits, among)
 
     best = _climb(VECTOR_RIDGES, 32.0, fit)
     candidates = best.candidates + bias.candidates
+    if len(among) > 1:
+        best = _alternate(few, dim, user, item, best.chosen["vector_ridge"], np.random.default_rng(seed))
     if few is not problem:
         strength = best.chosen["vector_ridge"]
         again = np.random.default_rng(seed)

@@ -23,6 +23,7 @@ from simulator.preference import (
 )
 from simulator.preference.problem import build_problem
 from simulator.preference.references import fit_matrix_factorisation
+from tests.simulator.small_world import small_log
 
 N_USERS, N_ITEMS, ROWS = 600, 60, 30
 QUICK = PreferenceSettings(members=1, dims=(8,), epochs=25, patience=5, vector_penalty=10)
@@ -403,3 +404,22 @@ def test_on_movielens_the_text_model_beats_both_references_on_unseen_rows(root: 
             assert 0.9 < y.sum() / p.sum() < 1.1
         assert lower_limit(losses[2] - losses[0], user) > at_least
         assert lower_limit(losses[1] - losses[0], user) > 0
+
+
+def test_with_hardly_an_outcome_among_the_tuning_users_the_strengths_are_chosen_on_the_fitting_users() -> None:
+    """Nobody and nothing differs and 2 % of the rows are liked, none of the tuning users': they choose anything."""
+    rng = np.random.default_rng(4)
+    log = small_log(rng, users=300, items=130)
+    log = replace(log, primary=(rng.random(len(log)) < 0.02).astype(np.float32))
+    problem = build_problem(log, split_users(log, np.random.SeedSequence(2)), WORLD_A)
+    problem = replace(problem, target=np.zeros_like(problem.target))
+    folds = references._choosing(problem, np.random.default_rng(0))
+    assert sum(len(fold.tuning) for fold in folds) == len(problem.histories)
+    for fold in folds:
+        assert np.array_equal(log.item[fold.rows], fold.histories.item)
+        assert np.array_equal(log.item[fold.target_rows], fold.target_item)
+        assert not np.isin(log.user[fold.target_rows], log.user[fold.rows]).any()
+        assert len(np.unique(log.user[fold.target_rows])) == len(np.unique(fold.target_user))
+    found = references.fit_bias(problem, np.random.default_rng(0))
+    assert min(found.chosen["user_ridge"], found.chosen["item_ridge"]) >= 8
+    assert np.ptp(found.member.item_offset - problem.popularity * found.chosen["popularity"]) < 0.5
