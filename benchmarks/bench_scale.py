@@ -7,7 +7,7 @@ The memory beside a stage is the process's peak up to its end. Rates are by proc
 not lower them; what numba compiles at the first run on a machine is in them. Last, the kernel alone in a catalogue of a
 million items.
 
-Run: python benchmarks/bench_scale.py [--rows N ...] [--stages read ... world] [--folder DIR] [--json]
+Run: python benchmarks/bench_scale.py [--rows N ...] [--items N] [--text 384] [--stages read ... world] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ ROWS_A_USER, ROWS_AN_ITEM, FACTORS = 200, 100, 16
 STAGES = ("read", "split", "histories", "fit", "world", "steps")
 
 
-def generate(path: Path, rows: int, seed: int = 0) -> None:
+def generate(path: Path, rows: int, items: int, seed: int = 0) -> None:
     """Write a log of so many rows, chunk by chunk."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    users, items = max(1_000, rows // ROWS_A_USER), max(1_000, rows // ROWS_AN_ITEM)
+    users = max(1_000, rows // ROWS_A_USER)
     rng = np.random.default_rng(seed)
     taste = rng.standard_normal((users, 8)).astype(np.float32) / 2
     kind = rng.standard_normal((items, 8)).astype(np.float32) / 2
@@ -59,8 +59,12 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def use(path: Path, stages: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Take a log through the stages; seconds, processor seconds and peak memory of each."""
+def use(path: Path, stages: tuple[str, ...], text: int) -> list[dict[str, Any]]:
+    """Take a log through the stages; seconds, processor seconds and peak memory of each.
+
+    Where `text` is not 0, the two-tower model is fitted (one member, two passes) on as many dimensions of frozen text
+    vectors, drawn at random: encoding texts takes as long as there are texts and is left out.
+    """
     from simulator.behaviour import SimulatorSettings
     from simulator.datasets import DataSettings, load_dataset
     from simulator.log import WORLD_A, split_users
@@ -88,8 +92,11 @@ def use(path: Path, stages: tuple[str, ...]) -> list[dict[str, Any]]:
     stage("histories", lambda: split.histories(log, users).last(50))
     if "fit" not in stages:
         return found
-    tower = TextTower(np.zeros((log.catalogue.n_items, 0), np.float32), "ids only")
+    vectors = np.random.default_rng(1).standard_normal((log.catalogue.n_items, text), np.float32)
+    tower = TextTower(vectors / np.float32(max(text, 1)) ** 0.5, "pretrained" if text else "ids only")
     settings = PreferenceSettings(architecture="matrix_factorisation", factors=FACTORS)
+    if text:
+        settings = PreferenceSettings(adaptation="frozen", members=1, epochs=2, batch_users=256)
     model = stage("fit", lambda: fit_preference(log, split, WORLD_A, tower, settings, root))
     found[-1]["log_loss_on_tuning_users"] = float(model.measures["tuning_log_loss"])
     world = stage("world", lambda: World.build(model, log, split, users, SimulatorSettings(), name="scale"))
@@ -146,6 +153,8 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 10_000_000], help="sizes of the logs")
+    parser.add_argument("--items", type=int, help="items of each log; one for every hundred rows where left out")
+    parser.add_argument("--text", type=int, default=0, help="dimensions of frozen text vectors; 0: no text")
     parser.add_argument("--stages", nargs="*", default=STAGES, choices=STAGES, help="stop before the first left out")
     parser.add_argument("--folder", type=Path, help="where the logs are written; a temporary one where left out")
     parser.add_argument("--json", action="store_true", help="print one JSON document only")
@@ -154,8 +163,8 @@ def main() -> None:
     for rows in asked.rows:
         with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
             path = Path(folder) / "log.parquet"
-            in_child(generate, path, rows)
-            found[str(rows)] = stages = in_child(use, path, tuple(asked.stages))
+            in_child(generate, path, rows, asked.items or max(1_000, rows // ROWS_AN_ITEM))
+            found[str(rows)] = stages = in_child(use, path, tuple(asked.stages), asked.text)
         if not asked.json:
             print(f"{rows:,} rows")
             for row in stages:

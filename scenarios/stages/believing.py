@@ -136,7 +136,11 @@ def _check_others(
     *,
     report: Callable[[float, str], None],
 ) -> tuple[Check, ...]:
-    """Does a model of this log place what other policies earned? On all of their rows whose item it knows."""
+    """Does a model of this log place what other policies earned? On all of their rows whose item it knows.
+
+    The other policy's own rows and users are predicted, so a difference between the two policies' users is no error of
+    the model where it knows the users; where it does not, they count as the mean user, and a failure may be theirs.
+    """
     from evaluators.fidelity import not_made
     from evaluators.known import in_order, value_elsewhere
 
@@ -159,7 +163,11 @@ def _check_others(
             histories, features = none, np.concatenate([np.zeros((1, features.shape[1]), np.float32), features])
         p = expit(model.logits(model.user_states(histories, features), who, item))
         y = other.primary[rows].astype(np.float64)
-        method = f"O/E of {source} under judge world 1's model of {log.source}, user-cluster t"
+        known_users = float((users[other.user[rows]] >= 0).mean())
+        method = (
+            f"O/E of {source} under judge world 1's model of {log.source}, user-cluster t; {known_users:.0%} of the "
+            "rows are of users whom that log knows"
+        )
         checks.append(value_elsewhere(source, p, y, other.user[rows], method))
         said = float(own_p.mean() - p.mean())
         pair = in_order(log.source, source, (log.primary[own].astype(np.float64), y), said)

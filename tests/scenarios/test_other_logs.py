@@ -54,6 +54,7 @@ def test_a_policy_that_shows_better_items_is_placed_and_one_whose_users_changed_
     checks = {check.name: check for check in report.fidelity.checks}
     found = checks["other policy's value: other.csv"]
     assert found.verdict == verdict
+    assert "20% of the rows are of users whom that log knows" in found.estimate.method
     if verdict == "pass":
         assert found.estimate.value == pytest.approx(1, abs=0.05)
         assert "1 pair of policies, needs 6" in checks["order of logged policies: other.csv"].reason
