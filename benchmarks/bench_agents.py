@@ -130,7 +130,12 @@ def main() -> None:
         cells = []
         for other in ("random", "popularity"):
             made = paired_difference(of, values[other], pool).estimate
-            cells.append("" if name == other else f"{made.value:+.2f} [{made.low:+.2f}, {made.high:+.2f}]")
+            if name == other:
+                cells.append("")
+            elif made.value is None or made.low is None or made.high is None:
+                cells.append("withheld")
+            else:
+                cells.append(f"{made.value:+.2f} [{made.low:+.2f}, {made.high:+.2f}]")
         worlds = " ".join(f"{value:.2f}" for value in of.by_world)
         seconds, gain = figures[name]
         print(f"{name:<12}{of.value:>8.2f}  {worlds:<22}{cells[0]:>22}{cells[1]:>22}{seconds:>8.1f}  {gain}")
