@@ -205,7 +205,7 @@ def fit_features(training: Training, *, content_size: int = 16, learned_size: in
     surprise = log.primary - mean - like_rate[log.item]
     learned = _learn_vectors(log, surprise, content, learned_size, training.rng)
     vectors = np.concatenate([content, learned], axis=1, dtype=np.float32)
-    categories = _unit_rows(log.catalogue.item_categories) if log.catalogue.item_categories.shape[1] else content
+    categories = unit_rows(log.catalogue.item_categories) if log.catalogue.item_categories.shape[1] else content
     unscaled = Features(
         mean=mean,
         like_rate=like_rate,
@@ -352,5 +352,6 @@ def in_session(observation: Observation) -> NDArray[np.bool_]:
     return np.asarray(back[None, :] < (observation.step * observation.slate_size)[:, None])
 
 
-def _unit_rows(matrix: F32) -> F32:
+def unit_rows(matrix: F32) -> F32:
+    """Rows scaled to length 1; rows of zeros stay so."""
     return matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)

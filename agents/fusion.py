@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from agents.features import unit_rows
 from agents.multimodal import Inputs, ItemTables, MultimodalSettings
 from simulator.encoders.tuning import one_thread
 from simulator.log import InteractionLog
@@ -98,8 +99,8 @@ class Fusion(nn.Module):
         return fused, bias
 
     def user(self, liked: Tensor, other: Tensor, count: Tensor, features: Tensor) -> Tensor:
-        """[B, e + 1] vectors of users, the last entry their level, from sums over the history and its sizes [B, 2]."""
-        rows = count + nn.functional.softplus(self.shrink)
+        """[B, e + 1] vectors of users, the last entry their level, from sums over the history and its rows [B]."""
+        rows = count[:, None] + nn.functional.softplus(self.shrink)
         return self.origin + liked / rows[:, :1] + other / rows[:, 1:] + features @ self.features
 
 
@@ -173,6 +174,7 @@ class _Held:
     def __init__(self, inputs: Inputs, log: InteractionLog) -> None:
         self.vectors = [torch.from_numpy(vectors) for vectors in inputs.vectors]
         self.there = torch.from_numpy(inputs.there)
+        self.kinds = inputs.kinds
         self.met = np.unique(log.item)
         self.features = torch.from_numpy(np.ascontiguousarray(log.catalogue.user_features, np.float32))
 
@@ -240,19 +242,10 @@ def _loss(
         stays = torch.from_numpy(rng.random(there.shape) >= settings.modality_dropout) & there
         there = torch.where(stays.any(dim=1, keepdim=True), stays, there)
     fused, bias = model.fuse(torch.from_numpy(distinct), held.vectors, there)
-    n = len(batch.users)
-    user, liked = torch.from_numpy(batch.user), torch.from_numpy(batch.primary > 0)
-    past, future = torch.from_numpy(history), torch.from_numpy(target)
     rows = of[: len(batch.user)]
-    size = fused.shape[1] + 1
-
-    def pooled(head: nn.Linear, mask: Tensor) -> Tensor:
-        return torch.zeros(n, size).index_add(0, user[mask], head(fused)[rows[mask]])
-
-    yes, no = past & liked, past & ~liked
-    count = torch.stack([torch.bincount(user[which], minlength=n) for which in (yes, no)], dim=1).float()
-    vector = model.user(pooled(model.liked, yes), pooled(model.other, no), count, held.features[batch.users])
-    mine = vector[user[future]]
+    vector = users_of(model, held, batch, history, fused[rows], bias[rows])
+    future = torch.from_numpy(target)
+    mine = vector[torch.from_numpy(batch.user)[future]]
     items = model.item(fused)
 
     def logit(which: Tensor) -> Tensor:
@@ -262,6 +255,29 @@ def _loss(
         return nn.functional.softplus(logit(of[len(batch.user) :]) - logit(rows[future])).mean()
     said = torch.from_numpy(batch.primary)[future]
     return nn.functional.binary_cross_entropy_with_logits(logit(rows[future]) + mine[:, -1] + model.mean, said)
+
+
+def users_of(
+    model: Fusion, held: _Held, batch: _Batch, history: NDArray[np.bool_], fused: Tensor, bias: Tensor
+) -> Tensor:
+    """[B, e + 1] vectors of users from the rows that are history, given what all rows' items are [m, e] and [m].
+
+    As `ItemTables.users` pools them: a like counts by how little it was expected, and a row without one by how much.
+    """
+    user, liked, past = (torch.from_numpy(x) for x in (batch.user, batch.primary > 0, history))
+    n = len(batch.users)
+    chance = torch.sigmoid(bias + model.mean).detach()
+
+    def pooled(head: nn.Linear, mask: Tensor, surprise: Tensor) -> Tensor:
+        adds = head(fused[mask]) * surprise[mask, None]
+        return torch.zeros(n, fused.shape[1] + 1).index_add(0, user[mask], adds)
+
+    return model.user(
+        pooled(model.liked, past & liked, 1 - chance),
+        pooled(model.other, past & ~liked, chance),
+        torch.bincount(user[past], minlength=n).float(),
+        held.features[batch.users],
+    )
 
 
 def _tables(model: Fusion, held: _Held) -> ItemTables:
@@ -280,7 +296,9 @@ def _tables(model: Fusion, held: _Held) -> ItemTables:
             bias=columns[1],
             liked=columns[2],
             other=columns[3],
+            chance=torch.sigmoid(torch.from_numpy(columns[1]) + model.mean).numpy(),
             shrink=(float(shrink[0]), float(shrink[1])),
             origin=model.origin[:-1].numpy().copy(),
             features=model.features[:, :-1].numpy().copy(),
+            kinds=held.kinds if held.kinds.shape[1] else unit_rows(columns[0]),
         )

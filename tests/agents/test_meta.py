@@ -21,26 +21,26 @@ from tests.agents.taught_world import training_in
 SIZES = {"embedding_size": 5, "hidden_size": 6, "layer_size": 3}
 
 
-def ground(inputs: np.ndarray) -> Ground:
-    """Items of which this is known and no interactions of users who have two features."""
+def ground(inputs: np.ndarray, features: int) -> Ground:
+    """Items of which this is known and no interactions of users who have so many features."""
     nothing = np.zeros(0, np.float32)
     told = Told(
         np.zeros(1, np.int64),
         np.zeros(0, np.int64),
         nothing,
         nothing,
-        np.zeros((0, 2), np.float32),
+        np.zeros((0, features), np.float32),
         np.zeros(0, np.int64),
     )
-    return Ground(told, inputs, inputs, lambda owners: ground(inputs))
+    return Ground(told, inputs, inputs, lambda owners: ground(inputs, features))
 
 
-def network_of(kind: type[MetaLearner], seed: int = 0):
+def network_of(kind: type[MetaLearner], seed: int = 0, features: int = 2):
     from agents.meta_trainer import Network
 
     rng = np.random.default_rng(seed)
     settings = MetaSettings(**SIZES, inner_rate=0.7)
-    network = Network(ground(rng.standard_normal((9, 4)).astype(np.float32)), settings, kind, rng)
+    network = Network(ground(rng.standard_normal((9, 4)).astype(np.float32), features), settings, kind, rng)
     for parameter in network.local.parameters():
         parameter.data += 0.5 * np.random.default_rng(1).standard_normal(parameter.shape).astype(np.float32)
     return network, settings
@@ -230,6 +230,15 @@ def test_items_of_all_domains_are_read_in_the_same_directions(tasks: tuple[World
     first = ground.told.start[2048]
     assert (ground.told.item[:first] < ITEMS).all()
     assert (ground.told.item[first:] >= ITEMS).all()
+
+
+def test_who_learned_abroad_reads_no_features_of_users() -> None:
+    network, settings = network_of(meta.MAML, features=0)
+    learned = network.learned(meta.MAML, settings, network.inputs.numpy())
+    seen = support()
+    bare = replace(seen, user_features=seen.user_features[:, :0])
+    for one, other in zip(learned.adapt(seen), learned.adapt(bare), strict=True):
+        assert np.array_equal(one, other)
 
 
 @pytest.mark.slow
