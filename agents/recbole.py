@@ -1,4 +1,4 @@
-"""Agents that RecBole trains: its general recommenders, taught on the train rows, folded in for users it never saw.
+"""Agents that RecBole trains on the train rows, and that serve users whom it never saw.
 
 The one module that imports RecBole. Its traps are met here: names that NumPy 2 and SciPy dropped, its reading of the
 command line and writing into the current folder, and the global state (random generators, threads, environment) that
@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import random  # noqa: TID251  only to restore the state that RecBole's seeding changes
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,27 @@ SIMILARITY = {"EASE": "item_similarity", "ItemKNN": "w", "SLIMElastic": "item_si
 
 VECTORS = ("BPR", "LightGCN")
 """Models that score by inner products of user and item vectors."""
+
+ENCODERS = ("MultiVAE", "MultiDAE")
+"""Models that read a user's likes as one row and know no user by number."""
+
+SEQUENTIAL = ("SASRec", "GRU4Rec", "BERT4Rec")
+"""Models that read a user's likes one after another, those of the session last."""
+
+GRAPH = ("CFKG", "CKE")
+"""Models that read a graph of knowledge beside the likes: here which item is in which category."""
+
+CONTEXT = ("DeepFM", "FM", "WideDeep")
+"""Models that read features of the item, here its categories, beside the numbers of user and item."""
+
+BY_NEIGHBOURS = ("Pop", "NeuMF", *GRAPH, *CONTEXT)
+"""Models that know users by number alone: a new user is served as the trained users whose likes are most like hers."""
+
+NEIGHBOURS = 20
+"""How many of them."""
+
+MOST_CELLS = 150_000_000
+"""Scores of trained users that are kept for their neighbours: users times items at most."""
 
 REG = {"EASE": 4000.0}
 """Penalties that differ from RecBole's own. Its 250 is for ranking what users will rate next; slates are shown items
@@ -71,9 +93,11 @@ class RecBoleSettings(BaseModel):
     @field_validator("model")
     @classmethod
     def _known(cls, model: str) -> str:
-        known = (*SIMILARITY, *VECTORS)
+        known = (*SIMILARITY, *VECTORS, *ENCODERS, *SEQUENTIAL, *BY_NEIGHBOURS)
         if model not in known:
-            raise ValueError(f"unseen users can be folded in for {', '.join(known)}{did_you_mean(model, known)}")
+            raise ValueError(
+                f"users whom it was not trained on can be served by {', '.join(known)}{did_you_mean(model, known)}"
+            )
         return model
 
     @field_validator("options")
@@ -87,23 +111,32 @@ class RecBoleSettings(BaseModel):
     @property
     def deterministic(self) -> bool:
         """Whether training draws nothing, so that one training is enough."""
-        return self.model in SIMILARITY
+        return self.model in SIMILARITY or self.model == "Pop"
+
+
+class Served(Protocol):
+    """How a trained model scores users whom it was not trained on."""
+
+    def scores(self, observation: Observation) -> F32:
+        """[n, I] scores of the items for their histories; of no meaning for items that RecBole does not know."""
+        ...
 
 
 class RecBole(Ranking):
     """Ranks by a RecBole model that learned from the liked rows of the train users.
 
     No user that it meets was in the training. Item-item models (EASE, ItemKNN, SLIMElastic) take the user's likes
-    times their matrix, as RecBole itself does. Models of vectors (BPR, LightGCN) keep their item vectors; the user's
-    vector is folded in: a Newton step on the BPR loss of the likes, from a normal prior fitted to the trained users.
-    Items that no train user liked are unknown to RecBole and come last.
+    times their matrix, autoencoders (MultiVAE, MultiDAE) read them as a row, and sequential models (SASRec, GRU4Rec,
+    BERT4Rec) as a sequence, as RecBole itself does. Models of vectors (BPR, LightGCN) keep their item vectors; the
+    user's vector is folded in: a Newton step on the BPR loss of the likes, from a normal prior fitted to the trained
+    users. Models that know users by number alone (NeuMF, DeepFM, CFKG, ...) serve a user as the trained users with
+    most alike likes. Items that no train user liked are unknown to RecBole and come last.
     """
 
     def __init__(self, settings: RecBoleSettings) -> None:
         self.settings = settings
         self._known = np.zeros(0, np.int64)
-        self._similarity: F32 | None = None
-        self._fold: FoldIn | None = None
+        self._served: Served | None = None
         self._n_items = 0
 
     def fit(self, training: Training) -> None:
@@ -111,14 +144,16 @@ class RecBole(Ranking):
 
         For models that learn by passes, steps are liked rows shown, `budget` is rounded to whole passes, and a limit in
         seconds ends the training after a pass. The others take their one pass, whatever the budget.
+
+        Raises:
+            AgentError: RecBole refuses the settings or the rows, or the log lacks what the model reads.
         """
         self._n_items = training.catalogue.n_items
         with recbole_model(training.log, self.settings, training.seed) as fitted:
             self._known = fitted.known
-            if self.settings.model in SIMILARITY:
+            if self.settings.deterministic:
                 train_passes(fitted, 1)
-                matrix = _dense(getattr(fitted.model, SIMILARITY[self.settings.model]))
-                self._similarity = _on_catalogue(matrix, fitted, self._n_items)
+                self._served = self._serving(fitted)
             else:
                 self._learn(training, fitted)
 
@@ -126,38 +161,163 @@ class RecBole(Ranking):
         n_rows = fitted.n_rows
         passes = self.settings.epochs if training.budget is None else round(training.budget / n_rows)
 
-        def act(fold: FoldIn) -> Act:
-            self._fold = fold
+        def act(served: Served) -> Act:
+            self._served = served
             return self.act
 
-        self._fold = teach(training, lambda: _Passes(fitted, self._fold_in), act, budget=passes * n_rows, kept=False)
+        self._served = teach(training, lambda: _Passes(fitted, self._serving), act, budget=passes * n_rows, kept=False)
 
     def scores(self, observation: Observation) -> F32:
         """[n, I] RecBole's scores for the users' likes; far below all others for items it does not know."""
-        if not self._n_items:
+        if self._served is None:
             raise AgentError("the agent was asked before fit")
-        liked = likes_of(observation, self._n_items)
-        if self._similarity is not None:
-            found = np.asarray(liked @ self._similarity)
-        else:
-            assert self._fold is not None
-            found = self._fold.user_vectors(liked) @ self._fold.items.T
+        found = self._served.scores(observation)
         unknown = np.ones(self._n_items, bool)
         unknown[self._known] = False
         found[:, unknown] = UNKNOWN
         return found
 
-    def _fold_in(self, fitted: Fitted) -> FoldIn:
-        users, items = _vectors_of(fitted)
-        table = np.zeros((self._n_items, items.shape[1]))
-        table[fitted.known] = items[fitted.known_rows]
-        return FoldIn.of(users, table, fitted.known, self.settings.negatives)
+    def _serving(self, fitted: Fitted) -> Served:
+        model, n_items = self.settings.model, self._n_items
+        if model in SIMILARITY:
+            return ByMatrix(_on_catalogue(_dense(getattr(fitted.model, SIMILARITY[model])), fitted, n_items))
+        if model in VECTORS:
+            users, items = _vectors_of(fitted)
+            table = np.zeros((n_items, items.shape[1]))
+            table[fitted.known] = items[fitted.known_rows]
+            return FoldIn.of(users, table, fitted.known, self.settings.negatives)
+        if model in (*ENCODERS, *SEQUENTIAL):
+            return ByNetwork(pickle.dumps(fitted.model), fitted.known, n_items, sequential=model in SEQUENTIAL)
+        return ByNeighbours.of(fitted, n_items)
+
+
+@dataclass(frozen=True, slots=True)
+class ByMatrix:
+    """Likes times an item-item matrix [I, I] in the catalogue's numbering."""
+
+    similarity: F32
+
+    def scores(self, observation: Observation) -> F32:
+        """[n, I] scores."""
+        return np.asarray(likes_of(observation, len(self.similarity)) @ self.similarity)
+
+
+class ByNetwork:
+    """RecBole's own network, asked for users of any history; it is unpickled where RecBole's traps are met.
+
+    Args:
+        network: the pickled model.
+        known: [m] catalogue indices of the items that RecBole numbers from 1.
+        n_items: I.
+        sequential: it reads likes one after another, not as one row.
+    """
+
+    def __init__(self, network: bytes, known: NDArray[np.int64], n_items: int, *, sequential: bool) -> None:
+        self._pickled, self._known, self._n_items, self._sequential = network, known, n_items, sequential
+        self._network: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_network": None}
+
+    def scores(self, observation: Observation) -> F32:
+        """[n, I] scores."""
+        import torch
+
+        if self._network is None:
+            with contained():
+                self._network = pickle.loads(self._pickled)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                found = self._of_sequences(observation) if self._sequential else self._of_rows(observation)
+        finally:
+            torch.set_num_threads(threads)
+        out = np.zeros((len(observation), self._n_items), np.float32)
+        out[:, self._known] = found.reshape(len(observation), -1)[:, 1 : 1 + len(self._known)]
+        return out
+
+    def _of_rows(self, observation: Observation) -> F32:
+        import torch
+
+        rows = np.zeros((len(observation), 1 + len(self._known)), np.float32)
+        rows[:, 1:] = likes_of(observation, self._n_items)[:, self._known].toarray()
+        made = self._network.forward(torch.as_tensor(rows))
+        return np.asarray(made[0] if isinstance(made, tuple) else made, np.float32)
+
+    def _of_sequences(self, observation: Observation) -> F32:
+        import torch
+
+        model = self._network
+        sequence, length = sequences_of(observation, self._known, self._n_items, model.max_seq_length)
+        return np.asarray(
+            model.full_sort_predict(
+                {model.ITEM_SEQ: torch.as_tensor(sequence), model.ITEM_SEQ_LEN: torch.as_tensor(length)}
+            ),
+            np.float32,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ByNeighbours:
+    """Scores of the trained users whose likes are most like a user's, weighted by their cosine.
+
+    A user who has the very likes of a trained one is that one. One who likes nothing that RecBole knows is served by
+    the mean over all trained users.
+
+    Attributes:
+        likes: [u, I] of the trained users; table: [u, I] their scores by the model.
+    """
+
+    likes: csr_matrix
+    table: F32
+
+    @classmethod
+    def of(cls, fitted: Fitted, n_items: int) -> ByNeighbours:
+        """From a trained model.
+
+        Raises:
+            AgentError: there are too many users and items for a table of their scores.
+        """
+        users = np.array(sorted(fitted.users.values()), np.int64)
+        if len(users) * n_items > MOST_CELLS:
+            raise AgentError(
+                f"RecBole's {type(fitted.model).__name__} knows users by number alone, and the scores of {len(users)} "
+                f"users for {n_items} items are more than the {MOST_CELLS} that are kept for their neighbours; take a "
+                "model that reads histories, or fewer users"
+            )
+        table = np.zeros((len(users), n_items), np.float32)
+        table[:, fitted.known] = full_scores(fitted, users)[:, fitted.known_rows]
+        rows = fitted.dataset.inter_feat
+        user, item = (np.asarray(rows[name]) for name in ("user_id", "item_id"))
+        place = np.searchsorted(users, user)
+        shape = (len(users), n_items)
+        return cls(csr_matrix((np.ones(len(user), np.float32), (place, fitted.known[item - 1])), shape=shape), table)
+
+    def scores(self, observation: Observation) -> F32:
+        """[n, I] scores."""
+        liked = likes_of(observation, self.table.shape[1])
+        known = np.asarray(self.likes.sum(axis=0)).ravel() > 0
+        liked = liked.multiply(known[None, :]).tocsr()
+        size = np.sqrt(np.asarray(liked.sum(axis=1)))  # [n, 1]
+        sizes = np.sqrt(np.asarray(self.likes.sum(axis=1))).T  # [1, u]
+        alike = np.asarray((liked @ self.likes.T).todense()) / np.maximum(size * sizes, 1e-9)  # [n, u]
+        count = min(NEIGHBOURS, alike.shape[1])
+        nearest = np.argpartition(-alike, count - 1, axis=1)[:, :count]
+        weight = np.zeros_like(alike)
+        np.put_along_axis(weight, nearest, np.take_along_axis(alike, nearest, axis=1), axis=1)
+        same = alike > 1 - 1e-6
+        weight = np.where(same.any(axis=1, keepdims=True), same, weight)
+        weight[size[:, 0] == 0] = 1.0
+        total = weight.sum(axis=1, keepdims=True)
+        weight = np.where(total > 0, weight / np.maximum(total, 1e-12), 1 / weight.shape[1])
+        return np.asarray(weight @ self.table, np.float32)
 
 
 class _Passes:
     """RecBole's own training, pass by pass; its objects hold what no pickle takes."""
 
-    def __init__(self, fitted: Fitted, policy: Callable[[Fitted], FoldIn]) -> None:
+    def __init__(self, fitted: Fitted, policy: Callable[[Fitted], Served]) -> None:
         self._fitted, self._policy = fitted, policy
 
     @property
@@ -168,7 +328,7 @@ class _Passes:
         train_passes(self._fitted, 1)
         return True
 
-    def policy(self) -> FoldIn:
+    def policy(self) -> Served:
         return self._policy(self._fitted)
 
 
@@ -222,6 +382,10 @@ class FoldIn:
             items.astype(f32), mean.astype(f32), pull.astype(f32), np.maximum(bend, 0).astype(f32), basis.astype(f32)
         )
 
+    def scores(self, observation: Observation) -> F32:
+        """[n, I] scores."""
+        return self.user_vectors(likes_of(observation, len(self.items))) @ self.items.T
+
     def user_vectors(self, liked: csr_matrix) -> F32:
         """[n, d] vectors of users who liked these items [n, I]."""
         count = np.asarray(liked.sum(axis=1)).reshape(-1, 1)
@@ -238,6 +402,7 @@ class Fitted:
         known: [m] catalogue indices of the items RecBole knows, known_rows: [m] its own numbers for them.
         users: RecBole's own number of each of our users who liked something.
         n_rows: liked rows.
+        dataset: RecBole's own, with what is known of items.
         passes: made so far.
     """
 
@@ -248,6 +413,7 @@ class Fitted:
     known_rows: NDArray[np.int64]
     users: dict[int, int]
     n_rows: int
+    dataset: Any
     passes: int = 0
 
 
@@ -258,6 +424,47 @@ def likes_of(observation: Observation, n_items: int) -> csr_matrix:
     liked = csr_matrix((np.ones(len(rows), np.float32), (rows, items)), shape=(len(observation), n_items))
     liked.data[:] = 1.0  # an item that stands there twice is liked once
     return liked
+
+
+def sequences_of(
+    observation: Observation, known: NDArray[np.int64], n_items: int, longest: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """RecBole's numbers of the newest likes [n, longest], the oldest first and 0 behind them, and their number [n].
+
+    A user without one has a sequence of length 1 of nothing, for which models have a score.
+    """
+    number = np.zeros(n_items + 1, np.int64)
+    number[known] = 1 + np.arange(len(known))
+    items = np.where(observation.history_feedback > 0, observation.history_items, -1)
+    tokens = number[items]  # 0 for what is no like, padding or unknown
+    # Likes to the right, in their order; then the newest `longest` of them to the left.
+    order = np.argsort(tokens > 0, axis=1, kind="stable")
+    tokens = np.take_along_axis(tokens, order, axis=1)[:, -longest:]
+    count = (tokens > 0).sum(axis=1)
+    out = np.zeros((len(tokens), longest), np.int64)
+    row, place = np.nonzero(tokens)
+    out[row, place - (tokens.shape[1] - count)[row]] = tokens[row, place]
+    return out, np.maximum(count, 1)
+
+
+def full_scores(fitted: Fitted, users: NDArray[np.int64]) -> F32:
+    """[n, 1 + m] scores of all items for trained users, by RecBole's numbers of both."""
+    import torch
+    from recbole.data.interaction import Interaction
+
+    found = []
+    items = fitted.dataset.get_item_feature()
+    with torch.no_grad():
+        for user in users:
+            asked = fitted.dataset.join(Interaction({"user_id": torch.as_tensor([user])}))
+            try:
+                scores = fitted.model.full_sort_predict(asked)
+            except NotImplementedError:  # then RecBole asks for every pair
+                pairs = asked.repeat_interleave(len(items))
+                pairs.update(items)
+                scores = fitted.model.predict(pairs)
+            found.append(np.asarray(scores, np.float32).reshape(-1))
+    return np.stack(found)
 
 
 def train_passes(fitted: Fitted, passes: int) -> None:
@@ -276,8 +483,11 @@ def recbole_model(log: InteractionLog, settings: RecBoleSettings, seed: int) -> 
     Raises:
         AgentError: RecBole refuses the settings or the rows.
     """
-    with _contained() as folder:
-        _write_rows(log, folder)
+    model = settings.model
+    if model in (*GRAPH, *CONTEXT) and not log.catalogue.item_categories.any():
+        raise AgentError(f"RecBole's {model} reads the categories of items, and the log's catalogue has none")
+    with contained() as folder:
+        _write_rows(log, folder, model)
         try:
             fitted = _build(settings, folder, seed)
         except (ValueError, KeyError, TypeError, NotImplementedError, AttributeError) as error:
@@ -294,13 +504,16 @@ def _build(settings: RecBoleSettings, folder: Path, seed: int) -> Fitted:
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.data.utils import get_dataloader
+    from recbole.sampler import KGSampler
     from recbole.utils import get_model, get_trainer, init_seed
 
+    model = settings.model
     values: dict[str, Any] = {
         "data_path": str(folder),
         "checkpoint_dir": str(folder / "saved"),
-        "benchmark_filename": [PART],
-        "load_col": {"inter": ["user_id", "item_id"]},
+        # One named part, so that RecBole does not split: users are judged elsewhere, and every row trains.
+        "benchmark_filename": None if model in SEQUENTIAL else [PART],
+        "load_col": _columns(model),
         "USER_ID_FIELD": "user_id",
         "ITEM_ID_FIELD": "item_id",
         "seed": seed % 2**31,
@@ -313,24 +526,42 @@ def _build(settings: RecBoleSettings, folder: Path, seed: int) -> Fitted:
         "embedding_size": settings.embedding_size,
         "learning_rate": settings.learning_rate,
         "train_batch_size": 2048,
+        **_way_of_learning(model),
         **settings.options,
     }
+    if model in ENCODERS:
+        del values["embedding_size"]  # it has a size by another name
     reg = REG.get(settings.model) if settings.reg is None else settings.reg
     if reg is not None:
         values["reg_weight"] = reg
     config = Config(model=settings.model, dataset=DATASET, config_dict=values)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
-    # One named part, so that RecBole does not split: users are judged elsewhere, and every row trains.
     (rows,) = dataset.build()
-    sampler = _negative_sampler(config, rows)
-    loader = get_dataloader(config, "train")(config, rows, sampler, shuffle=config["shuffle"])
-    model = get_model(config["model"])(config, rows).to(config["device"])
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    samplers = [_negative_sampler(config, rows)]
+    if model in GRAPH:
+        arguments = config["train_neg_sample_args"]
+        samplers.append(KGSampler(dataset, arguments["distribution"], arguments["alpha"]))
+    loader = get_dataloader(config, "train")(config, rows, *samplers, shuffle=config["shuffle"])
+    network = get_model(config["model"])(config, rows).to(config["device"]).eval()  # it may be asked before it learns
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
     tokens = dataset.field2id_token["item_id"][1:]
     known = np.array([int(token) for token in tokens], np.int64)
     users = {int(token): row for row, token in enumerate(dataset.field2id_token["user_id"]) if row}
-    return Fitted(model, trainer, loader, known, np.arange(1, len(known) + 1), users, len(dataset.inter_feat))
+    places = np.arange(1, len(known) + 1)
+    return Fitted(network, trainer, loader, known, places, users, len(rows.inter_feat), rows)
+
+
+def _way_of_learning(model: str) -> dict[str, Any]:
+    """What RecBole leaves to the user for a kind of model: negatives for pairs, none and all rows for sequences."""
+    if model in SEQUENTIAL:
+        everything = {"order": "TO", "split": {"RS": [1.0]}, "group_by": None, "mode": "full"}
+        return {"train_neg_sample_args": None, "eval_args": everything}
+    if model == "Pop":
+        return {"train_batch_size": 1}  # it counts an item once a batch
+    if model in CONTEXT:
+        return {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    return {}
 
 
 def _negative_sampler(config: Any, rows: Any) -> Any:
@@ -342,15 +573,43 @@ def _negative_sampler(config: Any, rows: Any) -> Any:
     return Sampler(["train"], [rows], arguments["distribution"], arguments["alpha"]).set_phase("train")
 
 
-def _write_rows(log: InteractionLog, folder: Path) -> None:
-    """Liked rows as an atomic file; tokens are the catalogue's own indices."""
-    liked = log.primary > 0
+def _columns(model: str) -> dict[str, list[str]]:
+    """The columns that RecBole is to load for a model, by file."""
+    times = ["timestamp"] if model in SEQUENTIAL else []
+    columns = {"inter": ["user_id", "item_id", *times]}
+    if model in CONTEXT:
+        columns["item"] = ["item_id", "categories"]
+    if model in GRAPH:
+        columns |= {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+    return columns
+
+
+def _write_rows(log: InteractionLog, folder: Path, model: str) -> None:
+    """Liked rows, and what the model reads beside them, as atomic files; tokens are the catalogue's own indices."""
     place = folder / DATASET
     place.mkdir()
-    lines = ["user_id:token\titem_id:token"]
-    pairs = np.unique(np.stack([log.user[liked], log.item[liked]], axis=1), axis=0)
-    lines += [f"{user}\t{item}" for user, item in pairs.tolist()]
-    (place / f"{DATASET}.{PART}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def write(suffix: str, header: str, lines: Iterable[str]) -> None:
+        (place / f"{DATASET}.{suffix}").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+
+    liked = np.flatnonzero(log.primary > 0)
+    pairs, first = np.unique(np.stack([log.user[liked], log.item[liked]], axis=1), axis=0, return_index=True)
+    if model in SEQUENTIAL:
+        # The order of a user's rows is all that is read of their times, which may be equal.
+        order = liked[first].tolist()
+        rows = (f"{user}\t{item}\t{at}" for (user, item), at in zip(pairs.tolist(), order, strict=True))
+        write("inter", "user_id:token\titem_id:token\ttimestamp:float", rows)
+    else:
+        write(f"{PART}.inter", "user_id:token\titem_id:token", (f"{user}\t{item}" for user, item in pairs.tolist()))
+    met = np.unique(pairs[:, 1])
+    categories = {item: np.flatnonzero(log.catalogue.item_categories[item]).tolist() for item in met.tolist()}
+    if model in CONTEXT:
+        rows = (f"{item}\t{' '.join(map(str, of))}" for item, of in categories.items())
+        write("item", "item_id:token\tcategories:token_seq", rows)
+    if model in GRAPH:
+        triples = (f"i{item}\tin\tc{one}" for item, of in categories.items() for one in of)
+        write("kg", "head_id:token\trelation_id:token\ttail_id:token", triples)
+        write("link", "item_id:token\tentity_id:token", (f"{item}\ti{item}" for item, of in categories.items() if of))
 
 
 def _dense(matrix: Any) -> F32:
@@ -378,7 +637,7 @@ def _vectors_of(fitted: Fitted) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 
 @contextlib.contextmanager
-def _contained() -> Iterator[Path]:
+def contained() -> Iterator[Path]:
     """A temporary current folder in which RecBole finds what it needs; nothing of it outlasts the block."""
     import scipy.sparse
     import torch

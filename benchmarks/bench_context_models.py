@@ -25,7 +25,7 @@ from scipy.special import expit, logit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agents.recbole import _contained
+from agents.recbole import contained
 from evaluators.fidelity.checks import ratio_by_user
 from evaluators.fidelity.scored_rows import inside, log_loss
 from simulator.cache import default_cache_folder
@@ -56,7 +56,7 @@ def context_model(name: str, log: InteractionLog, parts: dict[str, np.ndarray], 
     """Uncalibrated probabilities of RecBole's model for each part, in the order of its rows."""
     import torch
 
-    with _contained() as folder:
+    with contained() as folder:
         from recbole.config import Config
         from recbole.data import create_dataset
         from recbole.utils import get_model, init_seed

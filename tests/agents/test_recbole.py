@@ -6,16 +6,20 @@ the fold-in's step taken with the wrong sign.
 
 from __future__ import annotations
 
+import pickle
 import threading
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from agents.base import AgentError, Observation
-from agents.recbole import FoldIn, RecBole, RecBoleSettings, likes_of, recbole_model, train_passes
+from agents.contract import check_slate
+from agents.recbole import ByNeighbours, FoldIn, RecBole, RecBoleSettings, likes_of, recbole_model, train_passes
 from simulator.log import InteractionLog, histories_of
 from simulator.world import World
 from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
@@ -132,8 +136,8 @@ def test_bpr_learns_pass_by_pass_as_in_one_go_and_keeps_to_its_budget(
         train_passes(fitted, 10)
         whole = fitted.model.item_embedding.weight.detach().numpy()[fitted.known_rows]
         known = fitted.known
-    assert agent._fold is not None
-    np.testing.assert_array_equal(agent._fold.items[known], whole)
+    assert isinstance(agent._served, FoldIn)
+    np.testing.assert_array_equal(agent._served.items[known], whole)
 
 
 def test_a_setting_that_recbole_refuses_is_one_line(world_and_log: tuple[World, InteractionLog]) -> None:
@@ -143,11 +147,101 @@ def test_a_setting_that_recbole_refuses_is_one_line(world_and_log: tuple[World, 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["SLIMElastic", "LightGCN"])
-def test_the_other_models_work_too(model: str, world_and_log: tuple[World, InteractionLog]) -> None:
+def own_evaluation(fitted: Any, asked: Any) -> NDArray[np.float64]:
+    """[n, m] what RecBole's own trainer computes when it evaluates over all items, in the order of `fitted.known`."""
+    import torch
+
+    trainer = fitted.trainer
+    trainer.item_tensor, trainer.tot_item_num = fitted.dataset.get_item_feature(), fitted.dataset.item_num
+    with torch.no_grad():
+        scores = trainer._full_sort_batch_eval((asked, None, None, None))[1]
+    return np.asarray(scores)[:, fitted.known_rows].astype(np.float64)
+
+
+def quick_or_slow(quick: tuple[str, ...], slow: tuple[str, ...]) -> list[Any]:
+    return [*quick, *(pytest.param(model, marks=pytest.mark.slow) for model in slow)]
+
+
+@pytest.mark.parametrize(
+    "model",
+    quick_or_slow(("Pop", "MultiVAE", "NeuMF", "DeepFM", "CFKG"), ("MultiDAE", "FM", "WideDeep", "CKE", "SLIMElastic")),
+)
+def test_users_with_the_likes_of_a_trained_one_get_its_scores_in_recboles_own_evaluation(
+    model: str, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    from recbole.data.interaction import Interaction
+
     world, log = world_and_log
-    agent = RecBole(RecBoleSettings(model=model, epochs=10))
+    settings = RecBoleSettings(model=model, epochs=3)
+    agent = RecBole(settings)
+    agent.fit(training_in(world, log))
+    users = np.arange(0, 60, 3)
+    ours = pickle.loads(pickle.dumps(agent)).scores(after_all_rows(world, log, users))
+    with recbole_model(log, settings, 5) as fitted:
+        train_passes(fitted, 1 if settings.deterministic else settings.epochs)
+        numbers = torch.as_tensor([fitted.users[int(user)] for user in users])
+        theirs, known = own_evaluation(fitted, fitted.dataset.join(Interaction({"user_id": numbers}))), fitted.known
+    np.testing.assert_allclose(ours[:, known], theirs, rtol=0, atol=1e-6 * max(1.0, np.abs(theirs).max()))
+    assert theirs.std(axis=1).min() > 0
+    assert model == "Pop" or theirs.std(axis=0).max() > 1e-6
+    new = observed(world)
+    check_slate(agent.act(new, np.random.default_rng(0)), new)
+
+
+@pytest.mark.parametrize("model", quick_or_slow(("GRU4Rec",), ("SASRec", "BERT4Rec")))
+def test_sequential_models_read_the_likes_in_order_and_score_as_recboles_own_evaluation(
+    model: str, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    world, log = world_and_log
+    settings = RecBoleSettings(model=model, epochs=2)
+    agent = RecBole(settings)
+    agent.fit(training_in(world, log))
+    users = np.arange(0, 60, 3)
+    before = after_all_rows(world, log, users)
+    feedback = before.history_feedback.copy()
+    for row in feedback:
+        row[np.flatnonzero(row)[-1]] = 0.0  # RecBole's rows end with the like before the one to be foretold
+    ours = pickle.loads(pickle.dumps(agent)).scores(replace(before, history_feedback=feedback))
+    with recbole_model(log, settings, 5) as fitted:
+        train_passes(fitted, settings.epochs)
+        rows = fitted.dataset.inter_feat
+        numbers, length = np.asarray(rows["user_id"]), np.asarray(rows["item_length"])
+        last = [int(np.where(numbers == fitted.users[int(user)], length, -1).argmax()) for user in users]
+        theirs, known = own_evaluation(fitted, rows[torch.as_tensor(last)]), fitted.known
+    np.testing.assert_allclose(ours[:, known], theirs, rtol=0, atol=1e-6 * max(1.0, np.abs(theirs).max()))
+    assert np.abs(agent.scores(before) - ours)[:, known].max() > 1e-4  # one more like, as a session adds it
+    new = observed(world)
+    nothing = replace(new, history_feedback=np.zeros_like(new.history_feedback))
+    check_slate(agent.act(nothing, np.random.default_rng(0)), nothing)
+
+
+def test_a_user_is_served_as_the_trained_ones_with_most_alike_likes() -> None:
+    likes = csr_matrix(np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32))
+    table = np.array([[4, 0, 0, 0], [0, 8, 0, 0], [0, 0, 2, 0]], np.float32)
+    history = np.array([[0, 1], [0, 2], [-1, -1]])
+    blank = observed(taught_world()[0], 3)
+    asked = replace(blank, history_items=history, history_feedback=(history >= 0).astype(np.float32), candidates=None)
+    served = ByNeighbours(likes, table).scores(asked)
+    np.testing.assert_allclose(served[0], table[0])
+    first, second = 1 / 2, 1 / np.sqrt(2)  # cosines of {0, 2} with {0, 1} and with {2}
+    np.testing.assert_allclose(served[1], (first * table[0] + second * table[1]) / (first + second), rtol=1e-6)
+    np.testing.assert_allclose(served[2], table.mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["CFKG", "DeepFM"])
+def test_a_model_that_reads_categories_is_refused_where_the_log_has_none(
+    model: str, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    world, log = world_and_log
+    bare = replace(log, catalogue=replace(log.catalogue, item_categories=np.zeros_like(log.catalogue.item_categories)))
+    with pytest.raises(AgentError, match=f"{model} reads the categories of items"):
+        RecBole(RecBoleSettings(model=model)).fit(training_in(world, bare))
+
+
+@pytest.mark.slow
+def test_lightgcn_works_too(world_and_log: tuple[World, InteractionLog]) -> None:
+    world, log = world_and_log
+    agent = RecBole(RecBoleSettings(model="LightGCN", epochs=10))
     agent.fit(training_in(world, log))
     scores = agent.scores(observed(world))
     assert np.isfinite(scores).all()

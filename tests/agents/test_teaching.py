@@ -1,6 +1,7 @@
 """Training that stops early, and training that goes on from its checkpoint as if it had never been stopped.
 
-Sabotaged once, each seen red: SABOTAGE
+Sabotaged once, each seen red: libraries' generators not put back, the last policy judged, the best one not copied, no
+patience, a user's agent as it was last, a gain below `min_delta` counted, early stopping let through.
 """
 
 from __future__ import annotations

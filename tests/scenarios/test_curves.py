@@ -1,6 +1,6 @@
 """Learning curves as TensorBoard reads them, and as Weights & Biases and MLflow get them.
 
-Sabotaged once, each seen red: no purge; one folder for all seeds; SABOTAGE.
+Sabotaged once, each seen red: no purge; one folder for all seeds; every point at step 0.
 """
 
 from __future__ import annotations
