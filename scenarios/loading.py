@@ -241,7 +241,7 @@ def without_folders(scenario: Scenario) -> dict[str, Any]:
     dump = scenario.model_dump(mode="json")
     for agent in dump["agents"]:
         agent["kind"] = kind_without_folder(agent["kind"])
-    for key in ("source", "items", "users", "random"):
+    for key in ("source", "items", "users", "random", "queries"):
         value = dump["data"][key]
         if value is not None and value not in DATASETS and log_of_policy(value) is None:
             dump["data"][key] = Path(value).name

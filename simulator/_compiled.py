@@ -40,11 +40,8 @@ def sources(file: Path) -> frozenset[Path]:
         found.add(one)
         for module, names in _IMPORT.findall(one.read_text(encoding="utf-8")):
             place = _PROJECT.joinpath(*module.split("."))
-            places = [
-                place / "__init__.py",
-                *(p.with_suffix(".py") for p in (place, *map(place.joinpath, re.findall(r"\w+", names)))),
-            ]
-            waiting += [path for path in places if path.is_file()]
+            for named in (place, *(place / name for name in re.findall(r"\w+", names))):
+                waiting += [path for path in (named.with_suffix(".py"), named / "__init__.py") if path.is_file()]
     return frozenset(found)
 
 

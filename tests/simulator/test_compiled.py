@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from simulator import _compiled, kernel
+from simulator import _compiled, kernel, users
 
 LOW = "from numba import njit\n\n@njit(cache=True, inline='always')\ndef low():\n    return {}\n"
 HIGH = (
@@ -38,3 +38,4 @@ def test_the_sources_of_the_kernel_are_its_own_modules_and_what_they_are_compile
     names = {path.name for path in _compiled.sources(Path(kernel.__file__))}
     assert {"draws.py", "layout.py", "showing.py", "answering.py", "stepping.py", "sessions.py", "_vector.py"} < names
     assert not names & {"users.py", "world.py", "env.py"}
+    assert names < {path.name for path in _compiled.sources(Path(users.__file__))}, "a package named in an import"
