@@ -346,15 +346,9 @@ def test_shipped_scenarios_are_right_log_and_agents_included() -> None:
 
 def test_where_the_files_of_a_log_lie_is_no_part_of_the_digest(tmp_path: Path) -> None:
     named = {"source": "log.csv", "items": "items.csv", "users": "users.csv", "random": "r.csv", "queries": "s.csv"}
-        "source: {0}log.csv",
-        "items: {0}items.csv",
-        data = "\n".join(f"  {key}: {folder}{file}" for key, file in named.items())
-        "random: {0}r.csv",
-        "queries: {0}s.csv",
-    )
     digests = set()
     for folder in ("", "old/", "/data/new/"):
-        data = "\n".join(f"  {line.format(folder)}" for line in files)
+        data = "\n".join(f"  {key}: {folder}{file}" for key, file in named.items())
         text = f"name: one\ndata:\n{data}\n  positive: liked\nagents:\n  - {{name: random, kind: random}}\n"
         digests.add(digest(load_scenario(write(tmp_path, text)), "content"))
     assert len(digests) == 1
