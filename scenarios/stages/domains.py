@@ -46,5 +46,5 @@ def _open(setting: Setting, data: Data, name: str) -> Domain:
             "\n".join(f"params.learned_in: '{name}': {line}" for line in str(error).splitlines())
         ) from error
     with setting.progress.stage("encode"):
-        log = training_log(with_content(setting, theirs.log), theirs.split)
+        log = training_log(with_content(setting, theirs.log, theirs.log.catalogue.item_text), theirs.split)
     return Domain(log, world, digest_of((theirs.digest, world.digest)))

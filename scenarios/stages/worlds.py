@@ -100,9 +100,12 @@ def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
 
 def load(setting: Setting) -> Data:
     """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
+    from simulator.preference.searching import encoder_texts
+
     data = read_log(setting)
     with setting.progress.stage("encode"):
-        return replace(data, log=with_content(setting, data.log))
+        texts = encoder_texts(data.log, setting.scenario.preference)
+        return replace(data, log=with_content(setting, data.log, texts))
 
 
 def read_log(setting: Setting) -> Data:
@@ -126,8 +129,14 @@ def read_log(setting: Setting) -> Data:
     return Data(log, split, data_digest, others)
 
 
-def with_content(setting: Setting, log: InteractionLog) -> InteractionLog:
-    """The log with content vectors of its items, by the scenario's encoder; of their categories without text."""
+def with_content(setting: Setting, log: InteractionLog, texts: Sequence[str]) -> InteractionLog:
+    """The log with content vectors of its items, by the scenario's encoder; of their categories without text.
+
+    Args:
+        setting: of the scenario.
+        log: the log, which may be another scenario's.
+        texts: what the encoder is made for; the items' own are among them.
+    """
     from simulator.encoders.text import encode_texts, encoder_for
 
     scenario = setting.scenario
@@ -135,7 +144,7 @@ def with_content(setting: Setting, log: InteractionLog) -> InteractionLog:
     if any(text.strip() for text in log.catalogue.item_text):
         vectors = setting.engine.cache.folder / "vectors"
         encoder = encoder_for(
-            scenario.preference.encoder, log.catalogue.item_text, setting.folder, cache=vectors,
+            scenario.preference.encoder, texts, setting.folder, cache=vectors,
             own=scenario.preference.own, root=setting.root,
         )  # fmt: skip
         content = encode_texts(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from simulator.log import Catalogue, Histories, InteractionLog, Split
 from simulator.preference.model import Member, PreferenceModel
+from simulator.preference.searching import encoder_texts, queries_of
 from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream
 
@@ -111,9 +112,10 @@ def examples(
     catalogue = log.catalogue
     text = None
     if tower.chosen != "ids only" and model.members[0].item_map is not None:
-        made = encoder_for(settings.encoder, catalogue.item_text, folder, cache=cache, own=settings.own, root=root)
+        texts, asked = encoder_texts(log, settings), queries_of(log, settings)
+        made = encoder_for(settings.encoder, texts, folder, cache=cache, own=settings.own, root=root)
         both = settings.categories and catalogue.item_categories.shape[1] > 0
-        encoder = kept_encoder(tower, catalogue.item_text, made, settings, folder)
+        encoder = kept_encoder(tower, catalogue.item_text, made, settings, folder, queries=asked)
         text = TextScore(encoder, tower.vectors, np.sqrt(0.5) if both else 1.0, settings.max_tokens)
     names = {
         name: f"'{words.strip()[:60]}'"
@@ -222,7 +224,13 @@ class WordEncoder:
 
 
 def kept_encoder(
-    tower: TextTower, texts: Sequence[str], encoder: str, settings: PreferenceSettings, folder: Path
+    tower: TextTower,
+    texts: Sequence[str],
+    encoder: str,
+    settings: PreferenceSettings,
+    folder: Path,
+    *,
+    queries: Sequence[str] = (),
 ) -> WordEncoder:
     """The encoder that made a tower's vectors, put together again from what the tower keeps of it.
 
@@ -232,6 +240,7 @@ def kept_encoder(
         encoder: folder of the encoder as it was published.
         settings: those that the tower was made with.
         folder: of the scenario.
+        queries: [Q] those of a joint fit, whose word pieces training met too.
     """
     import torch
 
@@ -254,6 +263,7 @@ def kept_encoder(
     distinct, augmenter = sorted({text for text in texts if text.strip()}), None
     if settings.adaptation == "full":  # its embedding table holds the word pieces that training met
         augmenter = build_augmenter(settings.robustness, distinct, tokenizer, model, folder)
+        distinct += queries
     else:
         distinct = distinct[:1]
     tunable = TunableEncoder(

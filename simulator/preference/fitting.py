@@ -21,7 +21,7 @@ from simulator.preference.labels import with_few_labels
 from simulator.preference.model import Member, PreferenceModel, row_hashes
 from simulator.preference.problem import ROLE_NAMES, Problem, build_problem
 from simulator.preference.rehearsal import Rehearsal, rehearse
-from simulator.preference.searching import queries_of, with_searches
+from simulator.preference.searching import encoder_texts, queries_of, with_searches
 from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream, stream_word
 
@@ -140,7 +140,9 @@ def fine_tune(
     described = settings.architecture not in WITHOUT_TEXT and any(text.strip() for text in texts)
     if not described and not asked:
         return TextTower(np.zeros((log.catalogue.n_items, 0), np.float32), "ids only")
-    encoder = encoder_for(settings.encoder, (*texts, *asked), folder, cache=cache, own=settings.own, root=root)
+    encoder = encoder_for(
+        settings.encoder, encoder_texts(log, settings), folder, cache=cache, own=settings.own, root=root
+    )
     queries = np.zeros((0, 0), np.float32)
     if asked:
         queries = encode_texts(asked, encoder, cache=cache, max_tokens=settings.max_tokens)

@@ -32,6 +32,17 @@ def queries_of(log: InteractionLog, settings: PreferenceSettings) -> tuple[str, 
     return log.searches.text
 
 
+def encoder_texts(log: InteractionLog, settings: PreferenceSettings) -> tuple[str, ...]:
+    """Texts that an encoder of a log is made for: those of its items, then the queries of a joint fit.
+
+    Whoever asks `encoder_for` for a log's encoder gives these, or an encoder made for texts is another one.
+
+    Raises:
+        InputError: a joint fit is asked for, and the log has no queries.
+    """
+    return (*log.catalogue.item_text, *queries_of(log, settings))
+
+
 def with_searches(problem: Problem, log: InteractionLog, features: NDArray[np.float32]) -> Problem:
     """The problem with the log's queries beside its rows; grades of a query are scaled to a sum of 1.
 

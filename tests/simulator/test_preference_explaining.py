@@ -12,7 +12,7 @@ import torch
 from simulator.encoders import encode_texts, resolve_encoder
 from simulator.encoders.settings import PretrainingSettings, RobustnessSettings
 from simulator.encoders.text import load_encoder, mean_pool
-from simulator.log import WORLD_A, Catalogue, Histories, InteractionLog, split_users
+from simulator.log import WORLD_A, Catalogue, Histories, InteractionLog, SearchRows, split_users
 from simulator.preference import (
     Member,
     PreferenceModel,
@@ -23,6 +23,8 @@ from simulator.preference import (
 )
 from simulator.preference.explaining import TextScore, WordEncoder, examples, explain, kept_encoder
 from simulator.preference.model import ItemMap
+from simulator.preference.searching import queries_of
+from simulator.preference.settings import SearchSettings
 from tests.simulator.tiny_bert import tiny_bert
 
 pytest.importorskip("captum")
@@ -108,8 +110,11 @@ def test_words_sum_to_the_score_without_them_and_are_named_in_the_text(rng: np.r
         {"adaptation": "lora"},
         {"adaptation": "full", "robustness": RobustnessSettings(augmentation=("deletion", "synonym"))},
         {"adaptation": "adapter", "pretraining": "masked_language"},
+        {"adaptation": "full", "search": SearchSettings()},
     ],
-    ids=lambda changed: "-".join(str(value) for value in changed.values() if isinstance(value, str)),
+    ids=lambda changed: (
+        "-".join(str(value) for value in changed.values() if isinstance(value, str)) + "-search" * ("search" in changed)
+    ),
 )
 def test_the_encoder_that_was_kept_is_put_together_again(changed: dict[str, Any], tmp_path: Path) -> None:
     """Its vectors of the texts are the tower's own, which the published encoder's are not; words sum to the score."""
@@ -124,7 +129,7 @@ def test_the_encoder_that_was_kept_is_put_together_again(changed: dict[str, Any]
     assert tower.chosen == "fine-tuned"
     texts = log.catalogue.item_text
     made = str(tmp_path / "tiny")
-    encoder = kept_encoder(tower, texts, made, settings, tmp_path)
+    encoder = kept_encoder(tower, texts, made, settings, tmp_path, queries=queries_of(log, settings))
     encoded = encoder.tokenizer(list(texts), padding=True, return_tensors="pt")
     with torch.no_grad():
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
@@ -155,4 +160,7 @@ def genre_log() -> InteractionLog:
     item = np.concatenate([rng.choice(n_items, rows, replace=False) for _ in range(n_users)])
     user = np.repeat(np.arange(n_users), rows)
     liked = (rng.random(len(user)) < np.where(item % 2 == user % 2, 0.9, 0.1)).astype(np.float32)
-    return InteractionLog(user, item, np.tile(np.arange(rows, dtype=float), n_users), liked, items, "genres")
+    # Asked for in words that no film's text has: the word pieces that training met are more than the films'.
+    asked = SearchRows(("funny animals", "stolen card"), np.arange(n_items) % 2, np.arange(n_items), np.ones(n_items))
+    time = np.tile(np.arange(rows, dtype=float), n_users)
+    return InteractionLog(user, item, time, liked, items, "genres", searches=asked)
