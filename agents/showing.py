@@ -11,7 +11,10 @@ from simulator._vector import above16, add16, fill16, load16, lowest_bit, mad16
 
 @njit(nogil=True, **PLAIN)
 def keep_allowed(slates: I64, candidates: Flags, out: I64) -> None:
-    """Out [n, K]: the slates [n, K] with -1 where an item is no candidate [n, I] or stood further up already."""
+    """Out [n, K]: the slates [n, K] with -1 where an item is no candidate [n, I] or stood further up already.
+
+    Items lie in [-1, I), which `agents.train_world.shown_places` sees to: beyond lies another user's mask.
+    """
     for user in range(slates.shape[0]):
         for place in range(slates.shape[1]):
             item = slates[user, place]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import MakeEnv, Observation, Training
+from agents.base import AgentError, MakeEnv, Observation, Training
 
 VALUE_SESSIONS = 256
 """Sessions in which a point of the learning curve is measured: the same users and luck for each point of a training."""
@@ -110,11 +110,24 @@ class Lanes:
 
 
 def shown_places(slates: NDArray[np.int64], candidates: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The slates [n, K] with -1 where an item is no candidate or stood further up already."""
+    """The slates [n, K] with -1 where an item is no candidate [n, I] or stood further up already.
+
+    Raises:
+        AgentError: there is not one slate for each user, or an item does not exist; compiled code would read beyond.
+    """
     from agents.showing import keep_allowed  # numba is slow to import, and who lists agents steps nobody
 
+    slates = np.ascontiguousarray(slates, np.int64)
+    n, n_items = candidates.shape
+    if slates.ndim != 2 or len(slates) != n:
+        raise AgentError(f"act returned shape {list(slates.shape)}; the shape must be [n, K] with n = {n}")
+    unknown = (slates < -1) | (slates >= n_items)
+    if unknown.any():
+        row, place = (int(x[0]) for x in np.nonzero(unknown))
+        found = f"act returned item {slates[row, place]} for user {row}"
+        raise AgentError(f"{found}; the catalogue has {n_items} items, numbered from 0")
     out = np.empty(slates.shape, np.int64)
-    keep_allowed(np.ascontiguousarray(slates, np.int64), candidates, out)
+    keep_allowed(slates, candidates, out)
     return out
 
 

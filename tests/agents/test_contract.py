@@ -16,6 +16,7 @@ from agents.base import AgentError, Observation
 from agents.baselines import NoSettings, Random
 from agents.contract import check_agent, check_probabilities, check_slate, rows_of
 from agents.slates import greedy_probabilities, top_slates, uniform_probabilities
+from agents.train_world import shown_places
 
 USERS, ITEMS, PLACES = 6, 12, 3
 
@@ -67,6 +68,26 @@ def test_a_slate_that_is_none_is_refused_with_one_line(slate: Any, said: str) ->
     with pytest.raises(AgentError, match=said) as caught:
         check_slate(slate, seen())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("slates", "said"),
+    [
+        ([[5], [0]], r"item 5 for user 0; the catalogue has 4 items"),
+        ([[3], [4]], r"item 4 for user 1; the catalogue has 4 items"),
+        ([[-1], [-2]], r"item -2 for user 1"),
+        ([[0], [0], [0]], r"shape \[3, 1\]; the shape must be \[n, K\] with n = 2"),
+        ([0, 0], r"shape \[2\]; the shape must be \[n, K\]"),
+    ],
+)
+def test_what_a_wrapped_agent_names_beyond_the_catalogue_is_refused_before_masks_are_read(
+    slates: list[Any], said: str
+) -> None:
+    allowed = np.zeros((2, 4), bool)
+    allowed[1, 1] = True
+    with pytest.raises(AgentError, match=said):
+        shown_places(np.array(slates), allowed)
+    assert shown_places(np.array([[1], [1]]), allowed).tolist() == [[-1], [1]]
 
 
 def test_a_slate_is_taken_as_lists_or_as_any_integers() -> None:
