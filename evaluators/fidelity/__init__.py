@@ -43,7 +43,6 @@ from evaluators.fidelity.sessions import (
     flown_sessions,
     replayed_sessions,
     session_checks,
-    session_numbers,
     why_no_sessions,
 )
 from evaluators.fidelity.trust import (
@@ -114,7 +113,6 @@ __all__ = [
     "score_random_rows",
     "score_rows",
     "session_checks",
-    "session_numbers",
     "skill",
     "skill_over",
     "splits",

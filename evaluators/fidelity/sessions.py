@@ -12,6 +12,7 @@ import numpy as np
 from evaluators.estimate import Estimate
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made
 from evaluators.intervals import recentred_interval
+from simulator.behaviour.leaving import SESSION_GAP, logged_gaps, session_numbers
 from simulator.log import InteractionLog, Split
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 BURST_SHARE = 0.2
 """Share of zero gaps within users above which time stamps are bursts of entry, not of viewing (ml-100k: .51)."""
-SESSION_GAP_SECONDS = 1800.0
-DAY = 86_400.0
 FEWEST_USERS, MOST_FLOWN = 30, 5000
 """Users with a whole unseen session under whom nothing is flown, and sessions that are flown at most."""
 FLOWN_FEATURES = ("length", "gap", "diversity")
@@ -60,17 +59,6 @@ def why_no_sessions(log: InteractionLog) -> str | None:
     return None
 
 
-def session_numbers(log: InteractionLog, rows: Ints, *, gap_seconds: float = SESSION_GAP_SECONDS) -> Ints:
-    """[n] session of each of the given rows (sorted), from 0: as logged, else cut where a gap is too long."""
-    user = log.user[rows]
-    new = np.r_[True, user[1:] != user[:-1]]
-    if log.session is not None:
-        new |= np.r_[True, log.session[rows][1:] != log.session[rows][:-1]]
-    else:
-        new |= np.r_[0.0, np.diff(log.time[rows])] > gap_seconds
-    return np.cumsum(new) - 1
-
-
 def replayed_sessions(
     log: InteractionLog, rows: Ints, p: Floats, rng: np.random.Generator
 ) -> tuple[SessionTable, SessionTable] | None:
@@ -103,29 +91,35 @@ def replayed_sessions(
 def flown_sessions(
     world: World, log: InteractionLog, split: Split, users: Ints, rng: np.random.Generator, *, seed: int
 ) -> dict[str, Pair | str]:
-    """The sessions that reach into unseen rows, and as many that the world flies: feature -> both, or why not.
+    """Sessions of the log, and as many that the world flies: feature -> both, or why not.
 
-    `length`: slates. `gap`: days until the user's next session, cut on both sides where the log ends or the world's
-    users count as gone. `diversity`: chance that two clicks of a session differ in category, of sessions with two
-    clicks at least on the logged session's own slates; it does not grow with the number of clicks.
+    `length`: slates. `diversity`: chance that two clicks of a session differ in category, of sessions with two clicks
+    at least on the logged session's own slates; it does not grow with the number of clicks. Both of the sessions that
+    reach into unseen rows. `gap`: days until the user's next session, cut on both sides where the log ends or the
+    world's users count as gone; of all sessions.
 
     A simulated session is shown the slates of the logged one, and when it outlasts it, slates drawn from all of these
-    sessions: so what is shown is the log's own, and how long users stay is the simulator's. Items met before may be
-    shown again, as the log does. Both sides are cut at the world's horizon.
+    sessions: so what is shown is the log's own, and how long users stay is the simulator's. Items met in an earlier
+    session may be shown again, as the log does. What a session shows a second time is left out of both sides, as the
+    simulator shows nothing twice in a session; a slate of nothing else is none. Both sides are cut at the world's
+    horizon.
 
     The session in which a user's late rows begin is taken whole. Counted back from a user's end until so many rows are
     covered, sessions are as long as any (Wald, 1944); without that one, which is rather a long one, they would be too
     short. No fit of leaving has seen its end. A session that may go on after the log's end is left out.
 
+    Gaps are of all sessions, since to be among a user's last rows is to be followed by few: gaps after late rows are
+    longer than gaps. No fit of gaps has read these users' rows.
+
     Args:
         world: a judge world.
         log: the interaction log.
         split: which rows are late.
-        users: whose late rows are read; those from whom no session of the world starts are left out.
+        users: whose sessions are read, of none of whom gaps were fitted; those from whom no session of the world starts
+            are left out.
         rng: draws the slates behind a session's end.
         seed: of the users' luck.
     """
-    from simulator.users import SimulatedUsers
 
     def none(why: str) -> dict[str, Pair | str]:
         return dict.fromkeys(FLOWN_FEATURES, why)
@@ -139,87 +133,127 @@ def flown_sessions(
     keep[np.intersect1d(users, world.starts.user)] = True
     rows = np.flatnonzero(keep[log.user])
     session = session_numbers(log, rows)
-    impression = log.impression[rows]
-    begins = np.flatnonzero(np.r_[True, (impression[1:] != impression[:-1]) | (session[1:] != session[:-1])])
-    size = np.diff(np.r_[begins, len(rows)])
     reaches = np.bincount(session, split.late[rows]) > 0
     if log.session is None:
         last = np.flatnonzero(np.r_[session[1:] != session[:-1], True])
-        reaches &= log.time.max() - log.time[rows][last] > SESSION_GAP_SECONDS
-    there = np.flatnonzero(reaches)  # in the order of users
-    chosen = there[np.linspace(0, len(there) - 1, min(len(there), MOST_FLOWN)).astype(np.int64)]  # evenly from all
-    n_users = len(np.unique(log.user[rows][np.isin(session, chosen)]))
+        reaches &= log.time.max() - log.time[rows][last] > SESSION_GAP
+    _, new = np.unique(session * log.catalogue.n_items + log.item[rows], return_index=True)
+    new.sort()
+    logged = _LoggedSlates.of_rows(log, rows[new], session[new])
+    late = _evenly(np.flatnonzero(reaches))
+    n_users = len(np.unique(log.user[rows][np.isin(session, late)]))
     if n_users < FEWEST_USERS:
-        return none(f"{len(chosen)} sessions of {n_users} users reach into unseen rows; needs {FEWEST_USERS} users")
-    ours = np.flatnonzero(np.isin(session[begins], chosen))  # slates
-    width = int(size[ours].max())
-    # Places behind a slate's end repeat its first item, which leaves them empty.
-    place = np.arange(width)[None, :]
-    slates = log.item[rows][begins[ours, None] + np.where(place < size[ours, None], place, 0)]
-    of = np.searchsorted(chosen, session[begins[ours]])
-    length = np.bincount(of)
-    first = np.cumsum(length) - length
-    user = log.user[rows][begins[ours[first]]]
-    world = replace(world, shown_again=True)
-    flown = SimulatedUsers(world, len(chosen), seed=seed, slate_size=width)
-    flown.start(np.searchsorted(world.starts.user, user), np.arange(len(chosen)))
-    steps, active = np.zeros(len(chosen)), np.ones(len(chosen), bool)
-    clicked: list[tuple[Ints, Ints]] = []
-    for at in range(world.horizon):
-        shown = np.where(at < length, first + np.minimum(at, length - 1), rng.integers(len(ours), size=len(chosen)))
-        outcome = flown.step(slates[shown])
-        steps += active
-        one, place_of = np.nonzero((outcome.clicks > 0) & (active & (at < length))[:, None])
-        clicked.append((one, outcome.shown[one, place_of].astype(np.int64)))
-        active &= ~outcome.done
-        if not active.any():
-            break
-    lasted = np.minimum(length, world.horizon).astype(np.float64)
+        return none(f"{len(late)} sessions of {n_users} users reach into unseen rows; needs {FEWEST_USERS} users")
+    flight = _fly(world, logged, late, rng, seed)
+    lasted = np.minimum(flight.logged, world.horizon).astype(np.float64)
     return {
-        "length": (SessionTable(user, {"length": lasted}), SessionTable(user, {"length": steps})),
-        "gap": _gaps(world, flown, log, rows, session, chosen),
-        "diversity": _diversities(
-            log, user, _clicked_in(log, rows, session, begins, chosen, world.horizon), _joined(clicked)
-        ),
+        "length": (SessionTable(flight.user, {"length": lasted}), SessionTable(flight.user, {"length": flight.steps})),
+        "gap": _gaps(world, log, rows, logged, rng, seed),
+        "diversity": _diversities(log, flight.user, logged.clicked(late, world.horizon), flight.clicked),
     }
 
 
-def _joined(parts: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
-    one, item = zip(*parts, strict=True)
-    return np.concatenate(one), np.concatenate(item)
+@dataclass(frozen=True, slots=True)
+class _LoggedSlates:
+    """Rows of the log as s slates of sessions, in the order of users, then time.
+
+    Attributes:
+        session: [s] number of the slate's session; user: [s] whose.
+        begins: [s + 1] slate k is rows `begins[k]:begins[k + 1]` of item [n] and click [n].
+    """
+
+    session: Ints
+    user: Ints
+    begins: Ints
+    item: Ints
+    click: Floats
+
+    @classmethod
+    def of_rows(cls, log: InteractionLog, rows: Ints, session: Ints) -> _LoggedSlates:
+        assert log.impression is not None
+        impression = log.impression[rows]
+        first = np.flatnonzero(np.r_[True, (impression[1:] != impression[:-1]) | (session[1:] != session[:-1])])
+        click = log.primary[rows].astype(np.float64)
+        return cls(session[first], log.user[rows][first], np.r_[first, len(rows)], log.item[rows], click)
+
+    def clicked(self, chosen: Ints, horizon: int) -> tuple[Ints, Ints]:
+        """What was clicked in the first slates of each chosen session: its place among the chosen, and the item."""
+        slate = np.repeat(np.arange(len(self.session)), np.diff(self.begins))
+        number = slate - np.searchsorted(self.session, self.session[slate])  # of the slate within its session
+        there = np.flatnonzero((self.click > 0) & np.isin(self.session[slate], chosen) & (number < horizon))
+        return np.searchsorted(chosen, self.session[slate[there]]), self.item[there]
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """m sessions flown in place of logged ones.
+
+    Attributes:
+        user: [m]; logged: [m] slates of the logged session; steps: [m] of the flown one.
+        clicked: session and item of each click on the logged session's own slates.
+        users: the simulated users after their sessions.
+    """
+
+    user: Ints
+    logged: Ints
+    steps: Floats
+    clicked: tuple[Ints, Ints]
+    users: SimulatedUsers
+
+
+def _evenly(there: Ints) -> Ints:
+    """`MOST_FLOWN` of these at most, evenly from all."""
+    return there[np.linspace(0, len(there) - 1, min(len(there), MOST_FLOWN)).astype(np.int64)]
+
+
+def _fly(world: World, logged: _LoggedSlates, chosen: Ints, rng: np.random.Generator, seed: int) -> _Flight:
+    """Fly the chosen sessions' slates past their users."""
+    from simulator.users import SimulatedUsers
+
+    ours = np.flatnonzero(np.isin(logged.session, chosen))  # slates
+    begin, size = logged.begins[ours], np.diff(logged.begins)[ours]
+    width = int(size.max())
+    # Places behind a slate's end repeat its first item, which leaves them empty.
+    place = np.arange(width)[None, :]
+    slates = logged.item[begin[:, None] + np.where(place < size[:, None], place, 0)]
+    length = np.bincount(np.searchsorted(chosen, logged.session[ours]))
+    first = np.cumsum(length) - length
+    user = logged.user[ours[first]]
+    users = SimulatedUsers(replace(world, shown_again=True), len(chosen), seed=seed, slate_size=width)
+    users.start(np.searchsorted(world.starts.user, user), np.arange(len(chosen)))
+    steps, active = np.zeros(len(chosen)), np.ones(len(chosen), bool)
+    sessions, items = [], []
+    for at in range(world.horizon):
+        shown = np.where(at < length, first + np.minimum(at, length - 1), rng.integers(len(ours), size=len(chosen)))
+        outcome = users.step(slates[shown])
+        steps += active
+        one, place_of = np.nonzero((outcome.clicks > 0) & (active & (at < length))[:, None])
+        sessions.append(one)
+        items.append(outcome.shown[one, place_of].astype(np.int64))
+        active &= ~outcome.done
+        if not active.any():
+            break
+    return _Flight(user, length, steps, (np.concatenate(sessions), np.concatenate(items)), users)
 
 
 def _gaps(
-    world: World, flown: SimulatedUsers, log: InteractionLog, rows: Ints, session: Ints, chosen: Ints
+    world: World, log: InteractionLog, rows: Ints, logged: _LoggedSlates, rng: np.random.Generator, seed: int
 ) -> Pair | str:
-    """Days after each of the chosen sessions, logged and as the users who flew them would have it."""
+    """Days after each session that the log goes on behind, logged and as the users who flew it would have it."""
     if not world.returns:
         return "the world's users do not come back (simulator.returning)"
     if not log.has_time:
         return "the log has no time stamps"
-    first = np.flatnonzero(np.r_[True, session[1:] != session[:-1]])
-    last = np.r_[first[1:], len(rows)] - 1
-    user, begin, end = log.user[rows][first], log.time[rows][first], log.time[rows][last]
-    following = np.r_[np.where(user[1:] == user[:-1], begin[1:], np.inf), np.inf][chosen]
-    bound = np.minimum((log.time.max() - end[chosen]) / DAY, world.value("returning", "window"))
-    there = bound > 0
-    if len(np.unique(user[chosen][there])) < FEWEST_USERS:
-        return f"after the flown sessions the log goes on for fewer than {FEWEST_USERS} users"
+    found = logged_gaps(log, rows)
+    chosen = _evenly(np.flatnonzero(found.left > 0))
+    if len(np.unique(found.user[chosen])) < FEWEST_USERS:
+        return f"the log goes on behind sessions of fewer than {FEWEST_USERS} users"
+    bound = np.minimum(found.left[chosen], world.value("returning", "window"))
+    flown = _fly(world, logged, chosen, rng, seed).users.gap_days()
     real, simulated = (
-        SessionTable(user[chosen][there], {"gap": np.minimum(days, bound)[there]})
-        for days in ((following - end[chosen]) / DAY, flown.gap_days())
+        SessionTable(found.user[chosen], {"gap": np.minimum(days, bound)}) for days in (found.days[chosen], flown)
     )
     return real, simulated
-
-
-def _clicked_in(
-    log: InteractionLog, rows: Ints, session: Ints, begins: Ints, chosen: Ints, horizon: int
-) -> tuple[Ints, Ints]:
-    """What was clicked in the first slates of each chosen session: its place among the chosen, and the item."""
-    slate = np.repeat(np.arange(len(begins)), np.diff(np.r_[begins, len(rows)]))
-    number = slate - np.searchsorted(session[begins], session)  # of the slate within its session
-    there = np.flatnonzero((log.primary[rows] > 0) & np.isin(session, chosen) & (number < horizon))
-    return np.searchsorted(chosen, session[there]), log.item[rows][there]
 
 
 def _diversities(log: InteractionLog, user: Ints, logged: tuple[Ints, Ints], flown: tuple[Ints, Ints]) -> Pair | str:

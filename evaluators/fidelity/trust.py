@@ -50,7 +50,8 @@ class WorldEvidence:
         future: predictions for the judge users' future rows.
         held_out: predictions for the held-out users' later half, or None.
         behaviour: responsiveness and determinism checks of the world (same behaviour in all worlds: B_1's suffice).
-        sessions: sessions of the log and of the model's answers to the same rows, where the log has them.
+        sessions: sessions of the log and of the model's answers to the same rows, where the log has them;
+            B_1's suffice, of these and of flown ones.
         flown: feature -> whole sessions of the log and as the simulator flies them, or why there are none.
         unbiased: predictions for rows of random exposure, where the log has them.
         further: name of a further yes/no behaviour -> its predictions for rows that nothing has seen.

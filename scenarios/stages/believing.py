@@ -91,20 +91,19 @@ def _check_world(
         future,
         held_out,
         behaviour_checks(world, root),
-        sessions=replayed_sessions(log, rows, future.p, stream(root, "fidelity", number, "replay")),
-        flown=flown_sessions(
-            world,
-            log,
-            split,
-            fitting,
-            stream(root, "fidelity", number, "slates"),
-            seed=stream_word(root, "fidelity", number, "flown", bits=63),
-        ),
         further=further,
         graded=graded,
         unbiased=score_random_rows(model, log, split, np.union1d(fitting, held)),
         comparisons=gains,
     )
+    if number == 1:  # of the other worlds nobody asks for sessions
+        draw = partial(stream, root, "fidelity", number)
+        seed = stream_word(root, "fidelity", number, "flown", bits=63)
+        evidence = replace(
+            evidence,
+            sessions=replayed_sessions(log, rows, future.p, draw("replay")),
+            flown=flown_sessions(world, log, split, fitting, draw("slates"), seed=seed),
+        )
     fitted_users = np.union1d(model.fitted_users, model.tuning_users)
     return check_world(evidence, log=log, split=split, fitted_users=fitted_users, root=root)
 

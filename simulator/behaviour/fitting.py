@@ -26,9 +26,9 @@ from simulator.behaviour.leaving import (
     LoggedSteps,
     fit_gaps,
     fit_leaving,
-    gaps_of_times,
+    logged_gaps,
     running_satisfaction,
-    sessions_of_times,
+    session_numbers,
 )
 from simulator.behaviour.settings import KINDS, SimulatorSettings
 from simulator.errors import LogError
@@ -100,7 +100,8 @@ def fit_behaviour(
         tuning = split.users(int(split.role[users[0]]), tuning=True)
         rows = np.flatnonzero(np.isin(log.user, tuning))
         try:
-            gaps = fit_gaps(*gaps_of_times(log.user[rows], log.time[rows], end=float(log.time.max())))
+            logged = logged_gaps(log, rows)
+            gaps = fit_gaps(logged.days, logged.followed, logged.user)
             found += gaps.assumptions()
             notes.append(
                 f"returning: fitted on {gaps.n} sessions of {len(tuning)} tuning users, {gaps.returns} returns"
@@ -195,8 +196,8 @@ def logged_steps(
     rows = rows[order]
     impression = log.impression[rows]
     begins = np.flatnonzero(np.diff(impression, prepend=-1) != 0)
-    user, time = log.user[rows][begins], log.time[rows][begins]
-    session = log.session[rows][begins] if log.session is not None else sessions_of_times(user, time)
+    user = log.user[rows][begins]
+    session = session_numbers(log, rows[begins])
     clicks = np.add.reduceat(log.primary[rows].astype(np.float64), begins)
     shown = np.diff(np.append(begins, len(rows)))
     model = settings.examination.model

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.behaviour.assumptions import Assumption
+from simulator.log import InteractionLog
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SESSION_GAP = 1800.0
-"""Seconds without a row after which a session counts as over."""
+"""Seconds without a row after which a session counts as over, where the log does not name its sessions."""
+_DAY = 86_400.0
 FEWEST_LEAVINGS = 50
 _PLACEBOS = 100
 
@@ -223,23 +225,45 @@ def _slope(rows: Callable[[Floats], tuple[Floats, Floats]], theta: Floats, by: F
     return np.asarray((rows(theta + by)[1] - rows(theta - by)[1]).sum(axis=0) / (2 * by.sum()))
 
 
-def sessions_of_times(user: Ints, time: Floats, *, gap: float = SESSION_GAP) -> Ints:
-    """[n] number of the session of each row; rows sorted by user, then time. A new one after `gap` seconds' pause."""
-    new = np.ones(len(user), bool)
-    new[1:] = (np.diff(user) != 0) | (np.diff(time) > gap)
+def session_numbers(log: InteractionLog, rows: Ints) -> Ints:
+    """[n] session of each of the given rows, from 0: as logged, else a new one after `SESSION_GAP` seconds' pause.
+
+    Args:
+        log: a log with sessions or times.
+        rows: [n] its rows by user, then time.
+    """
+    user = log.user[rows]
+    new = np.diff(user, prepend=-1) != 0
+    if log.session is not None:
+        new[1:] |= np.diff(log.session[rows]) != 0
+    else:
+        new[1:] |= np.diff(log.time[rows]) > SESSION_GAP
     return np.cumsum(new) - 1
 
 
-def gaps_of_times(
-    user: Ints, time: Floats, *, end: float, gap: float = SESSION_GAP
-) -> tuple[Floats, NDArray[np.bool_], Ints]:
-    """Days after each session to the next or to the log's end, whether there is a next, and whose session it was."""
-    session = sessions_of_times(user, time, gap=gap)
+@dataclass(frozen=True, slots=True)
+class LoggedGaps:
+    """n sessions of a log that has times, in the order of `session_numbers`, and what follows each.
+
+    Attributes:
+        user: [n] whose session.
+        days: [n] from its end to the user's next session, or to the end of the log where there is none.
+        followed: [n] bool, there is a next one.
+        left: [n] days from its end to the end of the log.
+    """
+
+    user: Ints
+    days: Floats
+    followed: NDArray[np.bool_]
+    left: Floats
+
+
+def logged_gaps(log: InteractionLog, rows: Ints) -> LoggedGaps:
+    """What follows each session of the given rows: all rows of their users, by user, then time."""
+    session = session_numbers(log, rows)
     first = np.flatnonzero(np.diff(session, prepend=-1))
-    last = np.append(first[1:], len(user)) - 1
-    owner = user[first]
-    followed = np.zeros(len(first), bool)
-    followed[:-1] = owner[1:] == owner[:-1]
-    until = np.full(len(first), end)
-    until[:-1] = np.where(followed[:-1], time[first[1:]], until[:-1])
-    return (until - time[last]) / 86_400, followed, owner
+    last = np.append(first[1:], len(rows)) - 1
+    user, begin, end = log.user[rows][first], log.time[rows][first], log.time[rows][last]
+    followed = np.append(user[1:] == user[:-1], False)
+    left = (log.time.max() - end) / _DAY
+    return LoggedGaps(user, np.where(followed, (np.append(begin[1:], 0) - end) / _DAY, left), followed, left)

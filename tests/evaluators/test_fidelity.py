@@ -43,7 +43,6 @@ from evaluators.fidelity import (
     score_random_rows,
     score_rows,
     session_checks,
-    session_numbers,
     skill,
     splits,
     top_of_list,
@@ -52,6 +51,7 @@ from evaluators.fidelity import (
     user_auc,
     why_no_sessions,
 )
+from simulator.behaviour.leaving import session_numbers
 from simulator.log import JUDGE, WORLD_A, RandomRows, split_users
 from tests.simulator.small_world import small_log, small_world
 

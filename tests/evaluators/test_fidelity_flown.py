@@ -8,31 +8,32 @@ import numpy as np
 import pytest
 
 from evaluators.fidelity import SessionTable, flown_sessions, leaving_given_clicks, session_checks
-from evaluators.fidelity.sessions import DAY
 from simulator.behaviour import Assumption
-from simulator.log import JUDGE, Histories, InteractionLog, Split
+from simulator.behaviour.leaving import session_numbers
+from simulator.log import JUDGE, Histories, InteractionLog, Split, split_users
 from simulator.users import Outcome, SimulatedUsers
 from simulator.world import World
 from tests.simulator.small_world import small_log, small_world
 
 USERS, SESSIONS = 150, 4
+DAY = 86_400.0
 LEAVE = {"base_rate": 0.2, "satisfaction": 0.0, "repetition": 0.0}
 
 
-def logged_by(world: World, seed: int = 5) -> tuple[InteractionLog, Split]:
+def logged_by(world: World, seed: int = 5, *, days: float = 10.0) -> tuple[InteractionLog, Split]:
     """Sessions of random slates in this world; the last two of each user are late rows.
 
-    Where its users come back, the log ends after ten days for everybody, and what is behind the fifth is late.
+    Where its users come back, the log ends after so many days for everybody, and rows are split as in a run.
     """
     rng, parts, shown_so_far = np.random.default_rng(seed), [], 0
     begins = np.zeros(USERS)
-    sessions = 4 * SESSIONS if world.returns else SESSIONS
-    for session in range(sessions):
+    session = 0
+    while begins.min() < days * DAY if world.returns else session < SESSIONS:
         users = SimulatedUsers(world, USERS, seed=94 + seed)
         users.start(np.arange(USERS), session)
-        active = np.ones(USERS, bool)
+        active = begins < days * DAY if world.returns else np.ones(USERS, bool)
         for step in range(world.horizon):
-            slates = np.argsort(rng.random((USERS, world.n_items)), axis=1)[:, : world.slate_size]
+            slates = rng.permuted(np.tile(np.arange(world.n_items), (USERS, 1)), axis=1)[:, : world.slate_size]
             outcome = users.step(slates)
             row, place = np.nonzero((outcome.shown >= 0) & active[:, None])
             parts.append((row, outcome.shown[row, place], outcome.clicks[row, place], shown_so_far + row,
@@ -40,19 +41,21 @@ def logged_by(world: World, seed: int = 5) -> tuple[InteractionLog, Split]:
             shown_so_far += USERS
             active &= ~outcome.done
         begins += DAY * users.gap_days() + 60.0 * world.horizon if world.returns else 1e6
-    user, item, clicks, impression, session, time = (np.concatenate(column) for column in zip(*parts, strict=True))
+        session += 1
+    user, item, clicks, impression, number, time = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((time, user))
     if world.returns:
-        order = order[time[order] < 10 * DAY]
+        order = order[time[order] < days * DAY]
     catalogue = replace(
         small_log(np.random.default_rng(0), users=USERS).catalogue, item_categories=world.item_categories
     )
     log = InteractionLog(
         user[order], item[order].astype(np.int64), time[order], clicks[order].astype(np.float32), catalogue, "flown",
-        impression=impression[order], session=(user * sessions + session)[order],
+        impression=impression[order], session=(user * session + number)[order],
     )  # fmt: skip
-    late = (time[order] > 5 * DAY if world.returns else session[order] >= 2).astype(bool)
-    return log, Split(np.full(USERS, JUDGE, np.int8), np.zeros(USERS, bool), late)
+    if world.returns:
+        return log, split_users(log, np.random.SeedSequence(seed), world_a=0.02, judge=0.97, tuning=0.01)
+    return log, Split(np.full(USERS, JUDGE, np.int8), np.zeros(USERS, bool), number[order] >= 2)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,8 @@ def logged(world: World) -> tuple[InteractionLog, Split]:
 def flown(
     world: World, logged: tuple[InteractionLog, Split], feature: str = "length"
 ) -> tuple[SessionTable, SessionTable] | str:
-    return flown_sessions(world, *logged, np.arange(USERS), np.random.default_rng(1), seed=7)[feature]
+    users = logged[1].users(JUDGE, tuning=False)
+    return flown_sessions(world, *logged, users, np.random.default_rng(1), seed=7)[feature]
 
 
 def verdict(world: World, logged: tuple[InteractionLog, Split], feature: str) -> str:
@@ -90,19 +94,21 @@ def test_sessions_of_the_world_that_wrote_the_log_are_as_long_and_those_of_a_has
     assert session_checks(*hasty, np.random.default_rng(2))[0].verdict == "fail"
 
 
-def test_late_rows_that_begin_within_a_session_do_not_make_sessions_short(
-    world: World, logged: tuple[InteractionLog, Split]
-) -> None:
+def test_late_rows_that_begin_within_a_session_do_not_make_sessions_short(world: World) -> None:
     """The last fifth of each user's rows. Sessions wholly in it are half as long, those that reach into it are not."""
-    log, split = logged
-    place = np.arange(len(log)) - np.repeat(log.row_starts()[:-1], np.diff(log.row_starts()))
-    late = place >= 0.8 * np.diff(log.row_starts())[log.user]
-    found = flown(world, (log, replace(split, late=late)))
-    assert not isinstance(found, str)
-    lengths = [table.features["length"].mean() for table in found]
-    assert lengths[0] == pytest.approx(lengths[1], rel=0.12)
-    inside = [k for k in np.unique(log.session[late]) if late[log.session == k].all()]
-    assert np.mean([len(np.unique(log.impression[log.session == k])) for k in inside]) < 0.7 * lengths[1]
+    lengths, inside = [], []
+    for seed in range(5, 8):
+        log, split = logged_by(world, seed)
+        place = np.arange(len(log)) - np.repeat(log.row_starts()[:-1], np.diff(log.row_starts()))
+        late = place >= 0.8 * np.diff(log.row_starts())[log.user]
+        found = flown(world, (log, replace(split, late=late)))
+        assert not isinstance(found, str)
+        lengths.append([table.features["length"].mean() for table in found])
+        wholly = [k for k in np.unique(log.session[late]) if late[log.session == k].all()]
+        inside.append(np.mean([len(np.unique(log.impression[log.session == k])) for k in wholly]))
+    real, simulated = np.mean(lengths, axis=0)
+    assert real == pytest.approx(simulated, rel=0.12)
+    assert np.mean(inside) < 0.7 * simulated
 
 
 def test_logged_lengths_are_counted_by_hand(world: World, logged: tuple[InteractionLog, Split]) -> None:
@@ -215,6 +221,30 @@ def test_users_who_stay_for_what_they_clicked_before_are_not_kept_by_the_slate(
     assert all(check.estimate.value is not None for check in found)
 
 
+def test_what_a_session_shows_again_is_left_out_of_both_sides(
+    world: World, logged: tuple[InteractionLog, Split]
+) -> None:
+    """A log that repeats each slate at once, clicks and all, and the same log without."""
+    log, split = logged
+    twice = np.repeat(np.arange(len(log)), 2)
+    again = np.tile([False, True], len(log))
+    order = np.lexsort((np.arange(len(twice)), again, log.impression[twice], log.session[twice], log.user[twice]))
+    twice, again = twice[order], again[order]
+    names = ("user", "item", "time", "primary", "session")
+    fields = {name: getattr(log, name)[twice] for name in names}
+    impression = 2 * log.impression[twice] + again
+    repeating = replace(log, **fields, impression=impression)
+    for feature in ("length", "diversity"):
+        one, other = (
+            flown(world, logged, feature),
+            flown(world, (repeating, replace(split, late=split.late[twice])), feature),
+        )
+        assert not isinstance(one, str)
+        assert not isinstance(other, str)
+        for plain, repeated in zip(one, other, strict=True):
+            assert np.array_equal(plain.features[feature], repeated.features[feature])
+
+
 def test_where_not_all_sessions_are_flown_they_are_taken_from_all_users(
     world: World, logged: tuple[InteractionLog, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +268,33 @@ def visited() -> tuple[World, tuple[InteractionLog, Split]]:
     return world, logged_by(world)
 
 
+@pytest.mark.parametrize(
+    ("days", "returning"),
+    [
+        (10.0, RETURNING),
+        (7.0, {**RETURNING, "median_gap": 1.0, "spread": 1.0}),
+        (200.0, {**RETURNING, "median_gap": 17.0, "spread": 2.0, "window": 1000.0}),
+    ],
+)
+def test_gaps_of_the_right_world_pass_where_late_rows_are_the_last_fifth_of_each_user(
+    days: float, returning: dict[str, float]
+) -> None:
+    """To be late is to be followed by little: gaps behind late rows are longer than gaps."""
+    world = small_world(3, users=USERS, horizon=4, slate_size=5, leave=LEAVE, returning=returning)
+    log, split = logged = logged_by(world, days=days)
+    assert verdict(world, logged, "gap") == "pass"
+    assert (
+        verdict(world.with_parameter("returning", "median_gap", 2 * returning["median_gap"]), logged, "gap") != "pass"
+    )
+    found = flown(world, logged, "gap")
+    assert not isinstance(found, str)
+    rows = np.flatnonzero(np.isin(log.user, split.users(JUDGE, tuning=False)))
+    left = (log.time.max() - log.time[rows][np.diff(log.session[rows], append=-1) != 0]) / DAY > 0
+    reaches = (np.bincount(session_numbers(log, rows), split.late[rows]) > 0)[left]
+    logged_mean, flown_mean = (table.features["gap"][reaches].mean() for table in found)
+    assert logged_mean > 1.1 * flown_mean
+
+
 def test_gaps_of_the_world_that_wrote_the_log_pass_and_gaps_twice_as_long_do_not(
     visited: tuple[World, tuple[InteractionLog, Split]],
 ) -> None:
@@ -257,11 +314,10 @@ def test_gaps_are_cut_where_the_log_ends_and_where_users_count_as_gone(
     rows = np.flatnonzero(log.user == user)
     begins = rows[np.flatnonzero(np.diff(log.session[rows], prepend=-1))]
     ends = np.append(begins[1:] - 1, rows[-1])
-    reaches = [split.late[begin : end + 1].any() for begin, end in zip(begins, ends, strict=True)]
     following = np.append(log.time[begins[1:]], log.time.max())  # after the last session nothing is seen
-    mine = (following - log.time[ends])[reaches] / DAY
+    mine = (following - log.time[ends]) / DAY
     assert real.features["gap"][real.user == user] == pytest.approx(mine)
-    left = (log.time.max() - log.time[ends])[reaches] / DAY
+    left = (log.time.max() - log.time[ends]) / DAY
     assert (simulated.features["gap"][simulated.user == user] <= left + 1e-9).all()
     short = flown(world.with_parameter("returning", "window", 1.0), (log, split), "gap")
     assert not isinstance(short, str)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from simulator.behaviour import SimulatorSettings
+from simulator.behaviour.fitting import fit_behaviour
 from simulator.behaviour.heads import LEVELS, Head, fit_head
-from simulator.behaviour.leaving import LoggedSteps, fit_gaps, fit_leaving, gaps_of_times, running_satisfaction
+from simulator.behaviour.leaving import LoggedSteps, fit_gaps, fit_leaving, logged_gaps, running_satisfaction
 from simulator.errors import LogError
+from simulator.log import JUDGE, InteractionLog, Split
+from tests.simulator.small_world import small_log
 
 TRUE_HEADS = [
     Head("like", "l", -0.5, 0.8, 0, 0),
@@ -97,10 +103,38 @@ def test_gaps_come_back_although_the_log_ends_before_many_of_them() -> None:
 
 def test_sessions_end_where_nothing_happens_for_half_an_hour() -> None:
     day = 86_400.0
-    gap, followed, user = gaps_of_times(np.array([0, 0, 0, 1, 1]), np.array([0.0, 60, day, 0, 3 * day]), end=3 * day)
-    assert user.tolist() == [0, 0, 1, 1]
-    assert followed.tolist() == [True, False, True, False]
-    assert gap == pytest.approx([1 - 60 / day, 2, 3, 0])
+    log = small_log(np.random.default_rng(0), users=2)
+    user, time = np.array([0, 0, 0, 1, 1]), np.array([0.0, 60, day, 0, 3 * day])
+    log = InteractionLog(user, np.arange(5), time, np.array([1, 0, 0, 0, 0], np.float32), log.catalogue, "gaps")
+    gaps = logged_gaps(log, np.arange(5))
+    assert gaps.user.tolist() == [0, 0, 1, 1]
+    assert gaps.followed.tolist() == [True, False, True, False]
+    assert gaps.days == pytest.approx([1 - 60 / day, 2, 3, 0])
+    assert gaps.left == pytest.approx([3 - 60 / day, 2, 3, 0])
+
+
+def test_gaps_are_fitted_between_the_sessions_that_the_log_names() -> None:
+    """Visits of two rows an hour apart, a day between them: by half an hour's pause each row would be a session."""
+    rng = np.random.default_rng(1)
+    users, visits = 100, 20
+    begin = np.cumsum(86_400 * np.exp(0.3 * rng.standard_normal((users, visits))), axis=1)
+    time, number = np.stack([begin, begin + 3600], axis=2).ravel(), np.repeat(np.arange(users * visits), 2)
+    user = number // visits
+    there = time < 8 * 86_400
+    item, primary = rng.integers(130, size=len(time)), (rng.random(len(time)) < 0.5).astype(np.float32)
+    catalogue = small_log(rng, users=users).catalogue
+    log = InteractionLog(
+        user[there], item[there], time[there], primary[there], catalogue, "visits", session=number[there]
+    )
+    split = Split(np.full(users, JUDGE, np.int8), np.ones(users, bool), np.zeros(len(log), bool))
+    settings = SimulatorSettings.model_validate({"returning": {}})
+    found = [
+        {a.parameter: a.value for a in fit_behaviour(
+            one, split, np.arange(users), settings, np.zeros, usual_rate=0.5, rng=rng).assumptions}
+        for one in (log, replace(log, session=None))
+    ]  # fmt: skip
+    assert found[0]["median_gap"] == pytest.approx(23 / 24, rel=0.05)
+    assert found[1]["median_gap"] < 0.5
 
 
 def test_satisfaction_is_the_kernels() -> None:
