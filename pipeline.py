@@ -26,7 +26,7 @@ from scenarios.stages.domains import open_domains
 from scenarios.stages.flying import check_flights, fly_users
 from scenarios.stages.reporting import assemble, evaluate, write
 from scenarios.stages.setting import open_setting
-from scenarios.stages.training import digests_of, source_of, train_agents, tune_agents
+from scenarios.stages.training import keys_of, train_agents, tune_agents
 from scenarios.stages.worlds import FITTING, fit_train_world, fit_worlds, load
 from simulator.cache import PROJECT
 from simulator.engine import Task
@@ -90,10 +90,7 @@ def run(
         trained = train_agents(setting, data, worlds, [*specs, *beside])
         for line in trackers.send(prepared.scenario.name, trained):
             setting.progress.say(line)
-        keys = {
-            one.settings.name: (one.settings, worlds.a.digest, source_of(one), *digests_of(one, data))
-            for one in (*specs, *beside)
-        }
+        keys = keys_of(data, worlds, [*specs, *beside])
         adapted = measure_adaptation(setting, data, worlds, [*specs, *beside], trained, keys)
         trained = {spec.settings.name: trained[spec.settings.name] for spec in specs}
         worlds, judged, failed = fly_users(setting, data, worlds, specs, trained, keys)

@@ -80,12 +80,16 @@ def digest_of(*values: Any) -> str:
 
 @memoise
 def code_digest(*parts: str) -> str:
-    """Digest of the source of these packages or modules of the project (`"simulator"`, `"evaluators/rollout.py"`)."""
+    """Digest of the source of these packages or modules of the project (`"simulator"`, `"evaluators/rollout.py"`).
+
+    A file elsewhere is named by its whole path, and enters by its name and content.
+    """
     hasher = hashlib.sha256()
     for part in sorted(parts):
-        place = PROJECT / part
+        place = (PROJECT / part).resolve()
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            hasher.update(str(path.relative_to(PROJECT)).encode())
+            inside = path.is_relative_to(PROJECT)
+            hasher.update((str(path.relative_to(PROJECT)) if inside else path.name).encode())
             hasher.update(path.read_bytes())
     return hasher.hexdigest()
 

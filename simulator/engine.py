@@ -38,7 +38,7 @@ class Task:
         run: a module-level function called as `run(*inputs, report=...)` with the inputs below.
         inputs: what `run` gets; picklable.
         depends: what the result depends on, instead of hashing `inputs` (keys of upstream tasks, settings).
-        code: parts of the project whose source the result depends on.
+        code: parts of the project whose source the result depends on, beside the file of `run`.
         passing: whether a result holds for this run alone, so that a later one computes it again.
     """
 
@@ -53,8 +53,9 @@ class Task:
     @property
     def key(self) -> str:
         """Key of the stored result."""
+        own = self.run.__code__.co_filename
         return digest_of(
-            self.stage, self.run.__qualname__, self.depends, code_digest(*self.code), dict(library_versions())
+            self.stage, self.run.__qualname__, self.depends, code_digest(own, *self.code), dict(library_versions())
         )
 
 

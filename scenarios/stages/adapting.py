@@ -85,7 +85,13 @@ def measure_adaptation(
     ready = [name for name in names if not any(isinstance(one, Failure) for one in trained[name])]
     length = worlds.judges[0].history_length
     interactions = tuple(k for k in setting.scenario.evaluate.adaptation.interactions if k <= length)
-    depends = (data.digest, setting.scenario.seed, interactions, *(world.digest for world in worlds.judges))
+    depends = (
+        data.digest,
+        data.content,
+        setting.scenario.seed,
+        interactions,
+        *(world.digest for world in worlds.judges),
+    )
     code = ("simulator", "agents", "evaluators/adaptation.py", "evaluators/rollout.py", "evaluators/picks.py")
     seed = stream_word(setting.root, "adaptation", bits=63)
     tasks = [

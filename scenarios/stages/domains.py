@@ -47,4 +47,4 @@ def _open(setting: Setting, data: Data, name: str) -> Domain:
         ) from error
     with setting.progress.stage("encode"):
         log = training_log(with_content(setting, theirs.log, theirs.log.catalogue.item_text), theirs.split)
-    return Domain(log, world, digest_of((theirs.digest, world.digest)))
+    return Domain(log, world, digest_of((theirs.digest, world.digest)), digest_of(log.catalogue.content))

@@ -107,7 +107,7 @@ def where_of(setting: Setting, data: Data, worlds: Worlds) -> tuple[Any, ...]:
     """What every flight depends on beside the agent."""
     # What was measured on-line is compared with the flights, and changes none of them.
     evaluated = setting.scenario.evaluate.model_copy(update={"known": ()})
-    return (data.digest, setting.scenario.seed, evaluated, *(world.digest for world in worlds.judges),
+    return (data.digest, data.content, setting.scenario.seed, evaluated, *(world.digest for world in worlds.judges),
             worlds.a_on_judge_users.digest)  # fmt: skip
 
 
@@ -317,7 +317,7 @@ def value_on_log(
     need_model = any(parse(name, "bandit").info.needs_model for name in names)
     code = ("simulator", "agents", "evaluators/off_policy", "evaluators/intervals.py", "evaluators/logged_rounds.py")
     shape = (world.feature_names, world.history_length, world.slate_size, need_model)
-    where = (data.digest, scenario.seed, scenario.preference.encoder, shape)
+    where = (data.digest, data.content, scenario.seed, shape)
     inputs = (data.log, data.split, root, *shape)
     task = Task("log rounds", "rounds, propensities, rewards", _round_log, inputs, where, code)
     (asked,) = setting.map("log rounds", [task])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scenarios.stages.setting import Setting
 from scenarios.stages.worlds import Data, Domain, Worlds
-from simulator.cache import StageCache
+from simulator.cache import StageCache, code_digest
 from simulator.engine import Task
 from simulator.errors import InputError
 from simulator.log import WORLD_A, InteractionLog, Split
@@ -121,7 +121,7 @@ def train_agents(
     from agents.checkpoints import STAGE
     from agents.loading import training_seeds
 
-    log = training_log(data.log, data.split)
+    log, keys = training_log(data.log, data.split), keys_of(data, worlds, specs)
     tasks, owners = [], []
     for spec in specs:
         name = spec.settings.name
@@ -133,8 +133,7 @@ def train_agents(
             else:
                 training = _training(log, worlds.a, setting.root, "train", name, number, domains=domains_of(spec, data))
             log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-{number}.log"
-            depends = (data.digest, worlds.a.digest, setting.scenario.seed, spec.settings, number, source_of(spec),
-                       *digests_of(spec, data), *apart)  # fmt: skip
+            depends = (data.digest, setting.scenario.seed, number, *apart, keys[name])
             task = Task(
                 "train",
                 f"{name}, seed {number}" if spec.learns else name,
@@ -230,7 +229,7 @@ def tune_agents(
         assert worlds.validation is not None
         valued = _Valuation(worlds.validation, stream_word(root, "tune", "fly", bits=63), spec.settings.tune.sessions)
         log_file = setting.engine.cache.folder / "agent-logs" / f"{name}-tune.log"
-        depends = (data.digest, *apart, setting.scenario.seed, spec.settings, source_of(spec),
+        depends = (data.digest, data.content, *apart, setting.scenario.seed, spec.settings, source_of(spec),
                    *digests_of(spec, data))  # fmt: skip
         inputs = (spec, training, valued, setting.folder, log_file, stream_word(root, "tune", name, "search", bits=31))
         code = ("simulator", "agents", "evaluators/rollout.py", "evaluators/sessions.py", "evaluators/metrics.py")
@@ -247,7 +246,11 @@ def tune_agents(
 def _apart(
     spec: AgentSpec, data: Data, worlds: Worlds, root: np.random.SeedSequence, *names: str | int
 ) -> tuple[Training, tuple[str, str]]:
-    """What an agent learns from that is valued in the validation world, by whose users no row is seen; and digests."""
+    """What an agent learns from that is valued in the validation world, and digests.
+
+    It sees no row and no session of that world's users, world A's tuning users. Its train world knows them as that of
+    any agent does: its model was stopped and calibrated on them, and its behaviours were fitted on them.
+    """
     assert worlds.a_without_tuning is not None
     assert worlds.validation is not None
     log = training_log(data.log, data.split, tuning=False)
@@ -292,9 +295,22 @@ def domains_of(spec: AgentSpec, data: Data) -> dict[str, Domain]:
     return {name: data.domains[name] for name in learned_in(spec)}
 
 
+def keys_of(data: Data, worlds: Worlds, specs: Sequence[AgentSpec]) -> dict[str, tuple[Any, ...]]:
+    """What each agent, as it is trained, depends on beside the log, the scenario's seed and the number of its seed."""
+    code = code_digest("scenarios/stages/training.py")
+    valued = () if worlds.validation is None else (worlds.validation.digest,)
+    return {
+        spec.settings.name: (
+            spec.settings, source_of(spec), worlds.a.digest, data.content, digests_of(spec, data), code,
+            valued if spec.settings.train.early_stopping is not None else (),
+        )
+        for spec in specs
+    }  # fmt: skip
+
+
 def digests_of(spec: AgentSpec, data: Data) -> tuple[str, ...]:
     """Digests of the scenarios that an agent learns in."""
-    return tuple(one.digest for one in domains_of(spec, data).values())
+    return tuple(digest for one in domains_of(spec, data).values() for digest in (one.digest, one.content))
 
 
 def save_agents(

@@ -37,18 +37,21 @@ class Domain:
     Attributes:
         log: rows of its train users; content vectors are by the encoder of the scenario that learns from it.
         world: its train world.
-        digest: of all that both depend on.
+        digest: of all that both depend on, content vectors left out.
+        content: digest of the content vectors.
     """
 
     log: InteractionLog
     world: World
     digest: str
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
     """The log with content vectors, who may see which rows, the digest of its content, and other policies' logs.
 
+    `content` is the digest of the content vectors, which `digest` leaves out: it is of the log as it was read.
     `domains` are the scenarios that agents learn in beside this one, by the name that their parameters give.
     """
 
@@ -57,6 +60,7 @@ class Data:
     digest: str
     others: Mapping[str, InteractionLog] = field(default_factory=dict)
     domains: Mapping[str, Domain] = field(default_factory=dict)
+    content: str = ""
 
     @property
     def run_digest(self) -> str:
@@ -69,7 +73,9 @@ class Worlds:
     """Everything fitted on the log.
 
     `validation` values the trials of a search of parameters and says when a training stops early: fitted on a draw of
-    world A's fitting users, with the sessions of its tuning users. What is so valued is trained in `a_without_tuning`.
+    world A's fitting users, with the sessions of its tuning users. What is so valued is trained in `a_without_tuning`,
+    whose sessions are the fitting users'; both worlds' models were stopped and calibrated on the tuning users, and
+    behaviours that are fitted (heads, friends, gaps) are fitted on them in both.
     Both are None where nothing is tuned or stops early.
     """
 
@@ -98,6 +104,22 @@ def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
     return tuple(file_sha256(folder / name) or name for name in named)
 
 
+def preference_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
+    """Digests of the user's own files that preference models read beside the log: encoder, synonyms, translators."""
+    from simulator.datasets.sources import file_sha256
+    from simulator.encoders.text import encoder_digest
+
+    settings = scenario.preference
+    robust = settings.robustness
+    named = (settings.encoder, *([robust.synonyms] if robust.synonyms else []), *(robust.back_translation or ()))
+    places = [folder / Path(name).expanduser() for name in named]
+    # A name, or an id of the hub, stands for the same weights always.
+    return tuple(
+        encoder_digest(str(place)) if place.is_dir() else file_sha256(place) or name
+        for name, place in zip(named, places, strict=True)
+    )
+
+
 def load(setting: Setting) -> Data:
     """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
     from simulator.preference.searching import encoder_texts
@@ -105,7 +127,8 @@ def load(setting: Setting) -> Data:
     data = read_log(setting)
     with setting.progress.stage("encode"):
         texts = encoder_texts(data.log, setting.scenario.preference)
-        return replace(data, log=with_content(setting, data.log, texts))
+        log = with_content(setting, data.log, texts)
+        return replace(data, log=log, content=digest_of(log.catalogue.content))
 
 
 def read_log(setting: Setting) -> Data:
@@ -274,8 +297,8 @@ class _Fitting:
     def depends(self) -> tuple[Any, ...]:
         """What every model depends on."""
         scenario = self.setting.scenario
-        seen = (one.model.seen for one in self.saved.values())
-        return (self.data.digest, scenario.seed, scenario.preference, *seen)
+        files = preference_files(scenario, self.setting.folder)
+        return (self.data.digest, scenario.seed, scenario.preference, files, self.saved)
 
     def tune(self, role: int) -> Task:
         """The encoder, fine-tuned on the users of a role."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from simulator.cache import StageCache
+from simulator.cache import StageCache, code_digest
 from simulator.engine import Engine, Task, parse_engine
 from simulator.errors import InputError
 
@@ -50,6 +51,18 @@ def test_a_result_that_holds_for_this_run_alone_is_computed_again(tmp_path: Path
     tasks = [replace(task, passing=lambda result: result == 1) for task in tasks_of(fail_on_three, range(3))]
     assert [d.result for d in engine.map(tasks)] == [0, 1, 2]
     assert [d.cached for d in engine.map(tasks)] == [True, False, True]
+
+
+def test_a_result_is_not_served_once_the_file_that_computed_it_has_changed(tmp_path: Path) -> None:
+    place, keys = tmp_path / "stage.py", []
+    for number in (1, 1, 2):
+        place.write_text(f"def run(*, report):\n    return {number}\n", encoding="utf-8")
+        module: dict[str, Any] = {}
+        exec(compile(place.read_text(encoding="utf-8"), str(place), "exec"), module)
+        code_digest.cache_clear()  # as in another process
+        keys.append(Task("stage", "one", module["run"], (), (), ("simulator/streams.py",)).key)
+    code_digest.cache_clear()
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_an_unknown_engine_is_named() -> None:
