@@ -90,9 +90,11 @@ class TextInTraining:
         tuning = settings.tuning
         batches = -(-self.n_texts // tuning.batch_items)
         if problem.searches is not None:
-            # As many queries a step as make, with the items judged for them, about as many texts as a step else has.
-            texts_a_query = 1 + len(problem.searches.item) / len(queries)
-            self.queries_a_step = max(2, int(tuning.batch_items / texts_a_query))
+            # As many queries a step as make, with the items judged for them, about as many texts as a step else has,
+            # and never more than twice as many: items are drawn of a query with many.
+            judged = np.minimum(np.diff(problem.searches.start), max(1, tuning.batch_items // 2 - 1))
+            self.queries_a_step = max(2, int(tuning.batch_items / (1 + judged.mean())))
+            self.items_a_query = max(1, 2 * tuning.batch_items // self.queries_a_step - 1)
             self.query_steps = -(-len(queries) // self.queries_a_step)
             self.query_centre = torch.from_numpy(query_vectors.mean(0))
             spread = np.linalg.norm(query_vectors - query_vectors.mean(0))
@@ -189,7 +191,7 @@ class TextInTraining:
         if self.problem.searches is None or heads.search is None or self.settings.search is None:
             return
         # From a stream of its own, so that users and masks are drawn as without queries.
-        search = SearchObjective(self.problem.searches, self.queries_a_step, rng.spawn(1)[0])
+        search = SearchObjective(self.problem.searches, self.queries_a_step, rng.spawn(1)[0], self.items_a_query)
         width = len(self.centre)
         with torch.no_grad():
             of_query, of_text = heads.search.of_query.clone(), heads.search.of_features[:width].clone()

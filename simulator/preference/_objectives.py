@@ -156,50 +156,86 @@ class SearchObjective:
     taken off (logQ). What the softmax is fitted to are the grades, scaled to a sum of 1 (ListNet: Cao et al., 2007); an
     item judged irrelevant is a rival like any other, only a surer one.
 
+    Of a query with more judged items than `most` some are drawn, half of them or more of those with a grade. Then its
+    own items have a chance too: it is taken off as a rival's is, and grades are divided by it before they are scaled.
+
     Args:
         searches: the queries.
         size: queries a step.
         rng: draws them.
+        most: judged items of a query in a step at most, 1 or more; None: all.
     """
 
-    def __init__(self, searches: Searches, size: int, rng: np.random.Generator) -> None:
+    def __init__(self, searches: Searches, size: int, rng: np.random.Generator, most: int | None = None) -> None:
         self.searches, self.rng = searches, rng
         self.n = len(searches.vectors)
         self.size = min(size, self.n)
-        with np.errstate(divide="ignore"):
-            left_out = searches.judged * np.log1p(-(self.size - 1) / max(self.n - 1, 1))
-        self.log_chance = np.log(-np.expm1(left_out)).astype(np.float32)
+        length = np.diff(searches.start)
+        graded = searches.target > 0
+        query = np.repeat(np.arange(self.n), length)
+        of_kind = np.bincount(2 * query + graded, minlength=2 * self.n).reshape(-1, 2)  # [Q, 2] without a grade, with
+        most = int(length.max()) if most is None else most
+        with_grade = np.minimum(of_kind[:, 1], np.maximum(most - of_kind[:, 0], (most + 1) // 2))
+        self.taken = np.stack([np.minimum(of_kind[:, 0], most - with_grade), with_grade], axis=1)  # [Q, 2]
+        share = self.taken / np.maximum(of_kind, 1)
+        share = share[query, graded.astype(np.int64)]  # [q] chance of a judged item once its query is drawn
+        self.some_left_out = share.min() < 1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left_out = np.log1p(-share * (self.size - 1) / max(self.n - 1, 1))
+            by_any = np.bincount(searches.item, left_out)[searches.item]
+            by_others = -np.expm1(by_any - left_out)
+            own = np.where(share < 1, 1 - (1 - share) * (1 - by_others), 1.0)
+            self.log_chance = np.log(-np.expm1(by_any)).astype(np.float32)
+            self.own_log_chance = np.log(own).astype(np.float32)
+        self.target = (searches.target / np.where(graded, own, 1.0)).astype(np.float32)
 
     def draw(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Queries of a step [b], and the distinct items [c] judged for them."""
         queries = self.rng.choice(self.n, self.size, replace=False)
-        return queries, np.unique(self.searches.item[self._rows(queries)])
+        rows = self._rows(queries)
+        if self.some_left_out:
+            rows = np.concatenate([self._some(int(query)) for query in queries])
+        return queries, np.unique(self.searches.item[rows])
 
     def scores(
         self, queries: NDArray[np.int64], items: NDArray[np.int64], query: torch.Tensor, item: torch.Tensor
     ) -> torch.Tensor:
         """[b, c] logits of queries with vectors [b, s] for items with vectors [c, s], less the log of their chance."""
-        rows = self._rows(queries)
-        who, place = self._places(queries, items)
+        who, place, rows = self._places(queries, items)
         chance = np.zeros(len(items), np.float32)
         chance[place] = self.log_chance[rows]
         log_chance = np.tile(chance, (len(queries), 1))
-        log_chance[who, place] = 0.0
+        log_chance[who, place] = self.own_log_chance[rows]
         return query @ item.T - torch.from_numpy(log_chance)
 
     def loss(self, queries: NDArray[np.int64], items: NDArray[np.int64], score: torch.Tensor) -> torch.Tensor:
         """Mean over the queries, from their scores [b, c]."""
         target = np.zeros((len(queries), len(items)), np.float32)
-        target[self._places(queries, items)] = self.searches.target[self._rows(queries)]
+        who, place, rows = self._places(queries, items)
+        target[who, place] = self.target[rows]
+        if self.some_left_out:
+            target /= target.sum(1, keepdims=True)
         return -(torch.from_numpy(target) * functional.log_softmax(score, dim=1)).sum(1).mean()
 
     def _places(
         self, queries: NDArray[np.int64], items: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row and column, in scores [b, c], of each pair that is judged."""
-        length = np.diff(self.searches.start)[queries]
-        return np.repeat(np.arange(len(queries)), length), np.searchsorted(
-            items, self.searches.item[self._rows(queries)]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Row and column, in scores [b, c], of each pair that is judged, and its place among all judged pairs."""
+        rows = self._rows(queries)
+        who = np.repeat(np.arange(len(queries)), np.diff(self.searches.start)[queries])
+        place = np.minimum(np.searchsorted(items, self.searches.item[rows]), len(items) - 1)
+        here = items[place] == self.searches.item[rows]
+        return who[here], place[here], rows[here]
+
+    def _some(self, query: int) -> NDArray[np.int64]:
+        """Judged pairs of a query that a step takes."""
+        rows = np.arange(self.searches.start[query], self.searches.start[query + 1])
+        if self.taken[query].sum() == len(rows):
+            return rows
+        graded = self.searches.target[rows] > 0
+        parts = [rows[~graded], rows[graded]]
+        return np.concatenate(
+            [self.rng.choice(part, k, replace=False) for part, k in zip(parts, self.taken[query], strict=True)]
         )
 
     def _rows(self, queries: NDArray[np.int64]) -> NDArray[np.int64]:

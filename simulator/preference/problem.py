@@ -23,14 +23,12 @@ class Searches:
         start: [Q + 1] judged items of query k are `start[k]:start[k + 1]` of the columns below.
         item: [q] the items.
         target: [q] share of the query's relevance that an item has: grades, scaled to a sum of 1.
-        judged: [q] how many queries each of the items is judged for.
     """
 
     vectors: NDArray[np.float32]
     start: NDArray[np.int64]
     item: NDArray[np.int64]
     target: NDArray[np.float32]
-    judged: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

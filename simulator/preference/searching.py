@@ -61,6 +61,5 @@ def with_searches(problem: Problem, log: InteractionLog, features: NDArray[np.fl
         start=np.concatenate([[0], np.cumsum(np.bincount(query, minlength=n_queries))]),
         item=item,
         target=(rows.grade[order] / np.bincount(rows.query, rows.grade, n_queries)[query]).astype(np.float32),
-        judged=np.bincount(item, minlength=problem.n_items)[item],
     )
     return replace(problem, searches=searches)

@@ -46,7 +46,9 @@ def log() -> InteractionLog:
     )  # fmt: skip
 
 
-def in_training(log: InteractionLog, folder: Path, problem: Problem) -> tuple[Any, Any, Any]:
+def in_training(
+    log: InteractionLog, folder: Path, problem: Problem, settings: PreferenceSettings = SETTINGS
+) -> tuple[Any, Any, Any]:
     """An encoder in training, heads with a search tower, and the items' features."""
     from simulator.preference._encoder_tuning import TextInTraining
     from simulator.preference._two_tower import Heads
@@ -57,7 +59,7 @@ def in_training(log: InteractionLog, folder: Path, problem: Problem) -> tuple[An
     vectors, queries = (encode_with(tokenizer, model, list(some), 16) for some in (texts, asked))
     text, problem = standardised(vectors), with_searches(problem, log, standardised(queries))
     side = np.zeros((N_ITEMS, 0), np.float32)
-    tower = TextInTraining(texts, vectors, text, side, tokenizer, model, "tiny", problem, SETTINGS, asked, queries)
+    tower = TextInTraining(texts, vectors, text, side, tokenizer, model, "tiny", problem, settings, asked, queries)
     heads = Heads(problem, text.shape[1], 4, 0.1, torch.Generator().manual_seed(1))
     return tower, heads, torch.from_numpy(text)
 
@@ -88,6 +90,28 @@ def test_queries_come_closer_to_the_items_that_answer_them(log: InteractionLog, 
     assert losses[-1] < losses[0] - 0.3
     assert tower.queries().shape == (6, 32)
     assert np.linalg.norm(tower.queries(), axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_query_with_many_answers_makes_no_step_of_many_texts(
+    log: InteractionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = SearchRows(("any film", "film 1"), np.array([*[0] * 12, 1]), np.array([*range(12), 1]), np.ones(13))
+    problem = build_problem(log, split_users(log, np.random.SeedSequence(1)), WORLD_A)
+    four = SETTINGS.model_copy(update={"tuning": TUNING.model_copy(update={"batch_items": 4})})
+    with one_thread(3):
+        tower, heads, features = in_training(replace(log, searches=many), tmp_path, problem, four)
+        sizes, step = [], tower.training.step
+
+        def watched(part: Any, *rest: Any) -> Any:
+            sizes.append(len(part))
+            return step(part, *rest)
+
+        monkeypatch.setattr(tower.training, "step", watched)
+        before = tower.queries()
+        tower.train_pass(heads, features, np.random.default_rng(5))
+    assert max(sizes) <= 8
+    assert sizes[0] > 2  # queries come first, with some of their items
+    assert np.abs(tower.queries() - before).max() > 1e-4
 
 
 def test_rows_that_weigh_nothing_teach_the_encoder_nothing(log: InteractionLog, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def searches() -> Searches:
     """Query 0 is answered by items 0 (grade 3) and 1 (grade 1), item 2 judged not to; query 1 by 1; query 2 by 3."""
     return Searches(
         np.eye(3, dtype=np.float32), np.array([0, 3, 4, 5]), np.array([0, 1, 2, 1, 3]),
-        np.array([0.75, 0.25, 0, 1, 1], np.float32), np.array([1, 2, 1, 2, 1]),
+        np.array([0.75, 0.25, 0, 1, 1], np.float32),
     )  # fmt: skip
 
 
@@ -127,14 +127,19 @@ def test_search_loss_of_all_queries_at_once_is_the_softmax_over_what_is_judged_b
     assert float(found) == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_a_rivals_chance_of_being_drawn_is_taken_out(rng: np.random.Generator) -> None:
-    """Over many draws of two queries of three, the sampled sums of exp(score) have the mean of the whole sum."""
+@pytest.mark.parametrize("most", [None, 2, 1])
+def test_an_items_chance_of_being_drawn_is_taken_out(rng: np.random.Generator, most: int | None) -> None:
+    """Over many draws of two queries of three, the sampled sums of exp(score) have the mean of the whole sum.
+
+    So have the shares of relevance, where of query 0 two of its three items are drawn, or one with a grade. The whole
+    sum is then without item 2, which is judged for no other query.
+    """
     from simulator.preference._objectives import SearchObjective
 
-    objective = SearchObjective(searches(), 2, rng)
+    objective = SearchObjective(searches(), 2, rng, most)
     query, item = rng.normal(size=(3, 2)), rng.normal(size=(4, 2))
-    whole = np.exp(query[0] @ item.T).sum()
-    sums = []
+    whole = np.exp(query[0] @ item.T)[[0, 1, 3] if most == 1 else slice(None)].sum()
+    sums, shares, drawn = [], [], []
     for _ in range(1500):
         queries, items = objective.draw()
         if 0 in queries:
@@ -142,8 +147,14 @@ def test_a_rivals_chance_of_being_drawn_is_taken_out(rng: np.random.Generator) -
                 queries, items, torch.tensor(query[queries]), torch.tensor(item[items])
             ).numpy()  # fmt: skip
             sums.append(np.exp(score[list(queries).index(0)]).sum())
+            shares.append(objective.target[:2] * np.isin([0, 1], items))
+            drawn.append(np.isin([0, 1, 2], items).sum())
+            loss = objective.loss(queries, items, torch.zeros(2, len(items)))
+            assert float(loss) == pytest.approx(np.log(len(items)))  # grades of what was drawn sum to 1
     assert np.mean(sums) == pytest.approx(whole, rel=0.08)
     assert np.std(sums) > 0.1 * whole
+    assert np.mean(shares, axis=0) == pytest.approx([0.75, 0.25], abs=0.05)
+    assert min(drawn) == (3 if most is None else most)
 
 
 @pytest.fixture(scope="module")
