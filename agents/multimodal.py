@@ -216,10 +216,25 @@ class ItemTables:
 
     def scores(self, observation: Observation) -> F32:
         """[n, I] log-odds of a like, less what is the same for all items."""
-        found = self.users(observation) @ self.items.T + self.bias
-        if self.repetition:
-            found -= self.repetition * (self._recent(observation) @ self.kinds.T)
-        return np.asarray(found, np.float32)
+        return self._by_rows(observation)(slice(None))
+
+    def slates(self, observation: Observation) -> NDArray[np.int64]:
+        """[n, K] candidates of highest score, a block of users at a time."""
+        return top_slates(self._by_rows(observation), observation)
+
+    def _by_rows(self, observation: Observation) -> Callable[[slice], F32]:
+        """Scores of the users in a slice when their turn comes; those of all would leave the processor's cache."""
+        users = self.users(observation)
+        costs = self.repetition * self._recent(observation) if self.repetition else None
+
+        def scores(rows: slice) -> F32:
+            found = users[rows] @ self.items.T
+            found += self.bias
+            if costs is not None:
+                found -= costs[rows] @ self.kinds.T
+            return found
+
+        return scores
 
     def _recent(self, observation: Observation) -> F32:
         """[n, c] mean kind of what was shown in the last two slates of the session."""
@@ -314,10 +329,18 @@ class Multimodal(Ranking):
         def value(tables: ItemTables) -> float | None:
             if clock.out_of_time():
                 return None
-            return session_value(lanes, lambda seen, rng: top_slates(tables.scores(seen), seen))
+            return session_value(lanes, lambda seen, rng: tables.slates(seen))
 
         self._tables = balanced(self._tables, inputs, value)
         lanes.close()
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The K candidates of highest score.
+
+        Raises:
+            AgentError: before fit.
+        """
+        return self._fitted().slates(observation)
 
     def scores(self, observation: Observation) -> F32:
         """[n, I] log-odds of a like, less what is the same for all items.
@@ -325,6 +348,9 @@ class Multimodal(Ranking):
         Raises:
             AgentError: before fit.
         """
+        return self._fitted().scores(observation)
+
+    def _fitted(self) -> ItemTables:
         if self._tables is None:
             raise AgentError("multimodal: the agent was asked before fit")
-        return self._tables.scores(observation)
+        return self._tables

@@ -18,6 +18,7 @@ from agents.base import AgentError, Observation
 from agents.features import newest_rows
 from agents.fusion import Fusion, Passes, _Held, _Rows, _tables, users_of
 from agents.multimodal import Inputs, ItemTables, MultimodalSettings, balanced, fusion_inputs
+from agents.slates import top_slates
 from simulator.log import InteractionLog
 from tests.simulator.small_world import bare_catalogue
 
@@ -236,3 +237,11 @@ def test_repetition_is_held_against_the_last_two_slates_of_the_session_alone() -
     shown = np.zeros((FRESH, ITEMS))
     np.put_along_axis(shown, seen.history_items[:, -5:], -2.0 / 5, axis=1)
     assert np.allclose(costs, shown, atol=1e-5)
+
+
+def test_slates_of_a_block_of_users_at_a_time_are_those_of_all_scores() -> None:
+    log, taste, hidden = generated(shown_by="text")
+    *_, learned = passes(log, fusion_inputs(log, log.catalogue, ()), MultimodalSettings(epochs=1), 3, 1)
+    tables = replace(learned, kinds=np.eye(4, dtype=np.float32)[np.arange(ITEMS) % 4], repetition=20.0)
+    seen = replace(fresh_users(taste, hidden), step=np.ones(FRESH, np.int64))
+    assert (tables.slates(seen) == top_slates(tables.scores(seen), seen)).all()
