@@ -98,7 +98,8 @@ def test_worth_by_interactions_reaches_the_page_and_an_agent_that_fails_costs_it
     reference = every[-1].settings.name
     agents = {"late": trained(LearnsLate()), "scratch": trained(Broken()), "popular": trained(Flat()),
               "other": trained(Flat()), reference: trained(Flat())}  # fmt: skip
-    data, worlds = SimpleNamespace(log=log, split=split, digest="d", content="c"), SimpleNamespace(judges=(world, world))
+    data = SimpleNamespace(log=log, split=split, digest="d", content="c")
+    worlds = SimpleNamespace(judges=(world, world))
     found = measure_adaptation(own, data, worlds, every, agents, {name: name for name in agents})  # type: ignore[arg-type]
     assert {(one.agent, one.measure) for one in found} == {
         (name, measure) for name in ("late", "popular", reference) for measure in ("auc", "reward")
