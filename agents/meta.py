@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.base import Observation, Training
 from agents.baselines import Ranking
 from agents.features import attention
+from simulator.datasets.sources import named_file
 
 F32 = NDArray[np.float32]
 
@@ -56,7 +57,7 @@ class MetaSettings(BaseModel):
 
     def files(self, folder: Path) -> tuple[Path, ...]:
         """The files that are read beside the scenario."""
-        return tuple(folder / Path(name).expanduser() for name in self.learned_in)
+        return tuple(named_file(folder, name) for name in self.learned_in)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from agents.base import Agent, AgentError, Observation, Training
 from agents.settings import AgentSettings
 from agents.wrapping import Wrapping
+from simulator.datasets.sources import named_file
 from simulator.errors import InputError, did_you_mean
 from simulator.log import Catalogue
 
@@ -79,7 +80,7 @@ class RulesSettings(BaseModel):
 
     def files(self, folder: Path) -> tuple[Path, ...]:
         """The files that are read beside the scenario."""
-        return () if self.file is None else (folder / Path(self.file).expanduser(),)
+        return () if self.file is None else (named_file(folder, self.file),)
 
     def located(self, folder: Path, where: str) -> RulesSettings:
         """The settings with the rules of the file among them.

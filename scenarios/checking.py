@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.loading import AgentSpec, resolve_kind
 from agents.settings import AgentSettings
 from evaluators.settings import EvaluateSettings
-from scenarios.loading import Candidate, Parts, read_parts
+from scenarios.loading import Candidate, Parts, load_scenario, read_parts
 from scenarios.schema import Scenario
 from simulator.behaviour import SimulatorSettings
-from simulator.datasets import DataSettings, load_dataset
+from simulator.datasets import DATASETS, DataSettings, load_dataset, log_of_policy
+from simulator.datasets.sources import named_file
 from simulator.errors import InputError, ScenarioError, did_you_mean
-from simulator.log import JUDGE, InteractionLog, Split, split_users
+from simulator.known_worlds import WORLD_PREFIX
+from simulator.log import JUDGE, WORLD_A, InteractionLog, Split, split_users
 from simulator.preference.settings import PreferenceSettings
 
 FEWEST_SHARED = 0.8
 """Share of another policy's rows whose items the scenario's own log must know."""
+SAME_PEOPLE = 0.5
+"""Share of what users of like ids met that must be common to two logs of other sources for the users to be the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,10 @@ def check_scenario(
         parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
     except ScenarioError as error:
         return list(error.mistakes)
-    _, wrong_agents = _resolve_agents(parts, path)
+    specs, wrong_agents = _resolve_agents(parts, path)
     _, wrong_encoder = _resolve_encoder(parts, path.parent)
     wrong_behaviour = _check_behaviour(parts, path.parent)
-    return [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *_check_log(parts, path.parent)]
+    return [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *_check_log(parts, path, specs)]
 
 
 def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate: EvaluateSettings | None) -> list[str]:
@@ -124,8 +129,9 @@ def items_left(log: InteractionLog, split: Split) -> int:
     return int(n_items - np.median(np.unique(user, return_counts=True)[1]))
 
 
-def _check_log(parts: Parts, folder: Path) -> list[str]:
-    data = parts.settings.get("data")
+def _check_log(parts: Parts, path: Path, specs: Sequence[AgentSpec]) -> list[str]:
+    """Mistakes that the log shows, and the logs of other policies and of the scenarios that agents learn in."""
+    data, folder = parts.settings.get("data"), path.parent
     if not isinstance(data, DataSettings):
         return []
     try:
@@ -140,7 +146,116 @@ def _check_log(parts: Parts, folder: Path) -> list[str]:
             read_other_logs(evaluate.other_logs, data, folder, log, seed=_seed(parts))
         except InputError as error:
             wrong += str(error).splitlines()
-    return wrong
+    return wrong + _check_domains(parts, path, specs, data, log)
+
+
+def _check_domains(
+    parts: Parts, path: Path, specs: Sequence[AgentSpec], data: DataSettings, log: InteractionLog
+) -> list[str]:
+    """Mistakes in the logs of the scenarios that agents learn in; `_check_learned_in` has those of the files."""
+    from scenarios.stages.training import learned_in
+
+    at = {agent.name: k for k, agent in enumerate(parts.settings.get("agents") or ()) if agent is not None}
+    mistakes: list[str] = []
+    for spec in specs:
+        for name in dict.fromkeys(learned_in(spec)):
+            other = named_file(path.parent, name)
+            if not other.is_file() or other.samefile(path):
+                continue
+            try:
+                theirs = load_scenario(other)
+            except ScenarioError:
+                continue
+            try:
+                their_log = load_dataset(theirs.data, other.parent, seed=theirs.seed)
+                wrong = check_log(their_log, theirs.simulator, theirs.evaluate)
+                if not (wrong := wrong + check_graded(their_log, theirs.preference)):
+                    split = split_users(log, np.random.SeedSequence(_seed(parts)))
+                    their_split = split_users(their_log, np.random.SeedSequence(theirs.seed))
+                    alike = source_id(data, path.parent) == source_id(theirs.data, other.parent)
+                    wrong = check_domain(log, split, their_log, their_split, same_source=alike)
+            except InputError as error:
+                wrong = str(error).splitlines()
+            mistakes += [f"agents[{at[spec.settings.name]}].params.learned_in: '{name}': {line}" for line in wrong]
+    return mistakes
+
+
+def check_domain(
+    log: InteractionLog, split: Split, theirs: InteractionLog, their_split: Split, *, same_source: bool
+) -> list[str]:
+    """Mistakes of a scenario that agents of another one learn in, one line each.
+
+    Args:
+        log: of the scenario whose agents learn.
+        split: of its users.
+        theirs: of the scenario that is learned in.
+        their_split: of its users.
+        same_source: whether both logs are of one source, in which a user's id stands for one person.
+    """
+    mistakes = [
+        f"data.item_text: {whose} have no text, by which domains know each other's items; name columns"
+        for one, whose in ((theirs, "its items"), (log, "this scenario's items"))
+        if not any(text.strip() for text in one.catalogue.item_text)
+    ]
+    judged = np.flatnonzero(split.role != WORLD_A)
+    known = _same_users(log, judged, theirs, their_split.users(WORLD_A), same_source=same_source)
+    if known:
+        mistakes.append(
+            f"data.source: {known} of the {len(judged)} users by whom agents are judged here are train users there; "
+            "name a scenario of other users, or one with this scenario's data and seed"
+        )
+    return mistakes
+
+
+def source_id(data: DataSettings, folder: Path) -> str:
+    """What two scenarios share whose logs come from one source: a dataset's name, else the path of a file or folder."""
+    source = data.source
+    if source in DATASETS or source.startswith(WORLD_PREFIX):
+        return source
+    if (named := log_of_policy(source)) is not None and not (folder / source).exists():
+        return named[0]
+    return str(named_file(folder, source).resolve())
+
+
+def _same_users(
+    log: InteractionLog,
+    users: NDArray[np.int64],
+    theirs: InteractionLog,
+    their_users: NDArray[np.int64],
+    *,
+    same_source: bool,
+) -> int:
+    """How many of the users [n] of a log are among those [m] of another.
+
+    Of one source, like ids are enough. Of two, "17" may be two people: those of like ids are taken to be the same if
+    they met the same items, which are known by id and by the words of their texts, of which one may have more.
+    """
+    ids, their_ids = np.array(log.catalogue.user_ids)[users], np.array(theirs.catalogue.user_ids)[their_users]
+    _, here, there = np.intersect1d(ids, their_ids, assume_unique=True, return_indices=True)
+    if same_source or not len(here):
+        return len(here)
+    items, their_items = np.array(log.catalogue.item_ids), np.array(theirs.catalogue.item_ids)
+    _, item, their_item = np.intersect1d(items, their_items, assume_unique=True, return_indices=True)
+    text, their_text = log.catalogue.item_text, theirs.catalogue.item_text
+    words = [(set(text[i].split()), set(their_text[j].split())) for i, j in zip(item, their_item, strict=True)]
+    same = np.array([one <= other or other <= one for one, other in words], bool)
+    as_here = np.full(len(their_items), -1)
+    as_here[their_item[same]] = item[same]
+
+    met = _met(log.user, log.item, users[here], len(items))
+    their_met = _met(theirs.user, theirs.item, their_users[there], len(their_items))
+    number, known = their_met // len(their_items), as_here[their_met % len(their_items)]
+    shared = np.isin((number * len(items) + known)[known >= 0], met).sum()
+    fewer = np.minimum(np.bincount(met // len(items), minlength=len(here)), np.bincount(number, minlength=len(here)))
+    return len(here) if shared >= SAME_PEOPLE * fewer.sum() else 0
+
+
+def _met(user: NDArray[np.int64], item: NDArray[np.int64], users: NDArray[np.int64], n_items: int) -> NDArray[np.int64]:
+    """Distinct pairs of a row's user, numbered by its place in `users`, and item, as place * n_items + item."""
+    place = np.full(max(user.max(), users.max()) + 1, -1)
+    place[users] = np.arange(len(users))
+    rows = place[user] >= 0
+    return np.unique(place[user[rows]] * n_items + item[rows])
 
 
 def read_other_logs(
@@ -211,7 +326,7 @@ def _check_learned_in(spec: AgentSpec, path: Path, encoder: str | None, where: s
 
     mistakes: list[str] = []
     for name in dict.fromkeys(learned_in(spec)):
-        field, other = f"{where}.params.learned_in", path.parent / Path(name).expanduser()
+        field, other = f"{where}.params.learned_in", named_file(path.parent, name)
         if not other.is_file():
             mistakes.append(f"{field}: '{name}' is no file; name scenarios, counted from the folder of this one")
         elif path.is_file() and other.samefile(path):

@@ -100,6 +100,11 @@ def locate_dataset(name: str) -> Path:
     return state.folder
 
 
+def named_file(folder: Path, name: str) -> Path:
+    """Where a file lies that a scenario names: counted from the scenario's folder, `~` is the user's home."""
+    return folder / Path(name).expanduser()
+
+
 def file_sha256(path: Path) -> str | None:
     """sha256 of a file, or None where there is none."""
     try:

@@ -1,4 +1,8 @@
-"""`learned_in`: a meta-learned agent's tasks are sessions in the train worlds of other scenarios."""
+"""`learned_in`: a meta-learned agent's tasks are sessions in the train worlds of other scenarios.
+
+Sabotaged once, each seen red: users of one source not compared; the other scenario's own seed instead of this run's;
+ids without items; items without their words; `~` not expanded where a domain is opened.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,9 @@ from scenarios.stages.domains import open_domains
 from scenarios.stages.setting import open_setting
 from scenarios.stages.training import digests_of
 from scenarios.stages.worlds import Data, read_log
+from simulator.datasets import load_dataset
 from simulator.errors import InputError
+from simulator.log import WORLD_A, split_users
 from simulator.progress import Progress
 
 SCENARIO = """
@@ -45,9 +51,18 @@ def write(folder: Path, name: str, *, params: str = "{}", kind: str = "maml", se
     return path
 
 
-def opened(path: Path) -> Data:
+def twin_of(scenario: Path, **changes: str) -> None:
+    """`twin.yaml` beside a scenario: a copy of it that learns at home, with some of its text changed."""
+    text = scenario.read_text(encoding="utf-8").replace("{learned_in: [twin.yaml]}", "{}")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (scenario.parent / "twin.yaml").write_text(text, encoding="utf-8")
+
+
+def opened(path: Path, *, seed: int | None = None) -> Data:
     """What a run would learn from, after its log is read."""
-    prepared = prepare_scenario(path)
+    prepared = prepare_scenario(path, seed=seed)
     with open_setting(prepared.scenario, prepared.folder, Progress(None), workers=1) as setting:
         return open_domains(setting, read_log(setting), prepared.specs)
 
@@ -76,11 +91,73 @@ def test_two_scenarios_may_learn_in_each_other_for_agents_of_the_other_play_no_p
     assert check_scenario(home) == check_scenario(other) == []
 
 
+def judged_there(path: Path, seed: int | None = None) -> str:
+    """The one line that refuses a domain, which `validate` and a run say alike but for the number of the agent."""
+    (line,) = check_scenario(path, seed=seed)
+    with pytest.raises(InputError) as refused:
+        opened(path, seed=seed)
+    assert line == f"agents[1].{refused.value}"
+    return line
+
+
+def test_a_domain_that_was_fitted_on_users_by_whom_agents_are_judged_is_refused(tmp_path: Path) -> None:
+    """Of another seed the same log has another split: the reviewer counted 45 of 88 judge users in the train world."""
+    home = write(tmp_path, "home", params="{learned_in: [twin.yaml]}")
+    twin_of(home)
+    assert check_scenario(home) == []  # one split: its train users are this scenario's
+    said = judged_there(home, seed=4)
+    assert said.startswith("agents[1].params.learned_in: 'twin.yaml': data.source: ")
+    twin_of(home, **{"seed: 3": "seed: 4"})
+    log = load_dataset(prepare_scenario(home).scenario.data, tmp_path)
+    here, there = (split_users(log, np.random.SeedSequence(seed)) for seed in (3, 4))
+    known = np.setdiff1d(there.users(WORLD_A), here.users(WORLD_A)).size
+    assert known > 30
+    assert f": {known} of the 121 users by whom agents are judged here are train users there; name" in judged_there(
+        home
+    )
+
+
+def test_they_are_found_in_a_copy_of_the_log_but_like_ids_alone_do_not_make_two_people_one(tmp_path: Path) -> None:
+    home = write(tmp_path, "home", params="{learned_in: [twin.yaml]}")
+    for kind in ("", "-items"):
+        (tmp_path / f"copy{kind}.csv").write_bytes((tmp_path / f"home{kind}.csv").read_bytes())
+    twin_of(home, **{"seed: 3": "seed: 4", "home": "copy"})
+    assert "are train users there" in judged_there(home)
+    items = (tmp_path / "copy-items.csv").read_text(encoding="utf-8")
+    more = items.replace(" number", ", number").replace("title\n", "title,more\n")  # a column of text less
+    (tmp_path / "copy-items.csv").write_text(more, encoding="utf-8")
+    assert "are train users there" in judged_there(home)
+    (tmp_path / "copy-items.csv").write_text(items.replace("number", "No."), encoding="utf-8")
+    assert check_scenario(home) == []  # the words of the items differ: two shops that number all they have from 0
+    (tmp_path / "copy-items.csv").write_text(items, encoding="utf-8")
+    write(tmp_path, "other", seed=5)
+    other = (tmp_path / "other.csv").read_text(encoding="utf-8").replace("other-", "home-")
+    (tmp_path / "copy.csv").write_text(other, encoding="utf-8")
+    assert check_scenario(home) == []  # the same shop, but whoever has an id met other things in it
+
+
+def test_a_domain_is_found_in_the_home_folder_and_its_log_is_read_before_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    monkeypatch.setenv("HOME", str(away))
+    home = write(tmp_path, "home", params="{learned_in: [~/twin.yaml]}")
+    twin_of(home, **{"seed: 3": "seed: 4", "[~/twin.yaml]": "[]", "source: home": f"source: {tmp_path}/home"})
+    (tmp_path / "twin.yaml").rename(away / "twin.yaml")
+    assert "'~/twin.yaml': data.source: " in judged_there(home)
+    assert "are train users there" in judged_there(home)
+    write(away, "twin").with_name("twin.csv").unlink()
+    assert "'~/twin.yaml': data.source: " in judged_there(home)
+    assert "twin.csv" in judged_there(home)
+
+
 def test_domains_know_each_others_items_by_text_so_there_must_be_some(tmp_path: Path) -> None:
     write(tmp_path, "other", text=False)
     home = write(tmp_path, "home", params="{learned_in: [other.yaml]}")
     with pytest.raises(InputError, match=r"params.learned_in: 'other.yaml': data.item_text: its items have no text"):
         opened(home)
+    assert "its items have no text" in judged_there(home)
     own = home.read_text(encoding="utf-8").replace("{adaptation: frozen", "{encoder: own, adaptation: frozen")
     home.write_text(own, encoding="utf-8")
     assert any("'own' knows this log's texts alone" in line for line in check_scenario(home))
