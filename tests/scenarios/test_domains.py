@@ -112,9 +112,13 @@ def test_a_domain_that_was_fitted_on_users_by_whom_agents_are_judged_is_refused(
     here, there = (split_users(log, np.random.SeedSequence(seed)) for seed in (3, 4))
     known = np.setdiff1d(there.users(WORLD_A), here.users(WORLD_A)).size
     assert known > 30
-    assert f": {known} of the 121 users by whom agents are judged here are train users there; name" in judged_there(
+    assert f"{known} of the 121 users by whom agents are judged here are train users there" in judged_there(home)
+    items = (tmp_path / "home-items.csv").read_text(encoding="utf-8")
+    (tmp_path / "otherwise.csv").write_text(items.replace("number", "No."), encoding="utf-8")
+    twin_of(home, **{"seed: 3": "seed: 4", "home-items": "otherwise"})
+    assert "are train users there" in judged_there(
         home
-    )
+    )  # of one source like ids are one person, whatever items are called
 
 
 def test_they_are_found_in_a_copy_of_the_log_but_like_ids_alone_do_not_make_two_people_one(tmp_path: Path) -> None:
@@ -143,7 +147,8 @@ def test_a_domain_is_found_in_the_home_folder_and_its_log_is_read_before_a_run(
     away.mkdir()
     monkeypatch.setenv("HOME", str(away))
     home = write(tmp_path, "home", params="{learned_in: [~/twin.yaml]}")
-    twin_of(home, **{"seed: 3": "seed: 4", "[~/twin.yaml]": "[]", "source: home": f"source: {tmp_path}/home"})
+    there = {"source: home": f"source: {tmp_path}/home", "items: home": f"items: {tmp_path}/home"}
+    twin_of(home, **{"seed: 3": "seed: 4", "[~/twin.yaml]": "[]", **there})
     (tmp_path / "twin.yaml").rename(away / "twin.yaml")
     assert "'~/twin.yaml': data.source: " in judged_there(home)
     assert "are train users there" in judged_there(home)
