@@ -27,7 +27,7 @@ from scenarios.stages.flying import check_flights, fly_users
 from scenarios.stages.reporting import assemble, evaluate, write
 from scenarios.stages.setting import open_setting
 from scenarios.stages.training import keys_of, train_agents, tune_agents
-from scenarios.stages.worlds import FITTING, fit_train_world, fit_worlds, load
+from scenarios.stages.worlds import FITTING, fit_train_world, fit_worlds, load, preference_files
 from simulator.cache import PROJECT
 from simulator.engine import Task
 from simulator.errors import InputError, did_you_mean
@@ -189,7 +189,8 @@ def ablation(
         vectors = setting.engine.cache.folder / "vectors"
         tasks = [
             Task("ablation", label, _ablate, (log, data.split, one, setting.root, setting.folder, vectors, rows),
-                 (data.digest, setting.scenario.seed, one), (*FITTING, "evaluators/ablation.py"))
+                 (data.digest, setting.scenario.seed, one, preference_files(one, setting.folder)),
+                 (*FITTING, "evaluators/ablation.py"))
             for label, one in chosen.items()
         ]  # fmt: skip
         fitted = dict(zip(chosen, setting.map("ablation", tasks), strict=True))

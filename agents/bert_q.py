@@ -12,6 +12,7 @@ from pydantic import Field
 from agents.base import Training
 from agents.deep_rl import DQNSettings, QAgent
 from simulator.cache import default_cache_folder
+from simulator.datasets.sources import named_file
 from simulator.encoders.settings import Adaptation
 from simulator.log import HELD_OUT, WORLD_A, InteractionLog, Split
 from simulator.streams import stream
@@ -37,6 +38,13 @@ class BertQSettings(DQNSettings):
         default="top_layers", description="what is trained of the encoder: `preference.adaptation`"
     )
     max_tokens: int = Field(default=64, ge=4, le=512, description="word pieces kept of an item's text")
+
+    def files(self, folder: Path) -> tuple[Path, ...]:
+        """The files of an encoder that is a folder beside the scenario."""
+        from simulator.encoders.text import ENCODERS, encoder_files
+
+        place = named_file(folder, self.encoder)
+        return encoder_files(str(place)) if self.encoder not in ENCODERS and place.is_dir() else ()
 
     def located(self, folder: Path, where: str) -> BertQSettings:
         """The settings with the full path of an encoder that is a folder beside the scenario.

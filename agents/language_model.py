@@ -23,6 +23,7 @@ from agents.remote import post_json
 from agents.settings import AgentSettings
 from agents.wrapping import Wrapping, best_of
 from simulator.cache import default_cache_folder, write_atomically
+from simulator.datasets.sources import named_file
 
 Ints = NDArray[np.int64]
 
@@ -80,6 +81,13 @@ class LanguageModelSettings(BaseModel):
     def wrapped(self) -> tuple[AgentSettings, ...]:
         """The entry of the agent that makes the shortlist."""
         return (AgentSettings(name="shortlist", kind=self.agent, params=self.params),)
+
+    def files(self, folder: Path) -> tuple[Path, ...]:
+        """The files of a model that is a folder beside the scenario."""
+        from simulator.encoders.text import encoder_files
+
+        place = named_file(folder, self.model)
+        return encoder_files(str(place)) if self.endpoint is None and place.is_dir() else ()
 
     def located(self, folder: Path, where: str) -> LanguageModelSettings:
         """The settings with the full path of a model that is run here.

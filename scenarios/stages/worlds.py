@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from simulator.preference.fitting import TextTower
     from simulator.preference.graded import GradedModel
     from simulator.preference.model import PreferenceModel
+    from simulator.preference.settings import PreferenceSettings
     from simulator.world import World
 
 FITTING = ("simulator/log.py", "simulator/streams.py", "simulator/encoders", "simulator/preference")
@@ -104,12 +105,11 @@ def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
     return tuple(file_sha256(folder / name) or name for name in named)
 
 
-def preference_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
+def preference_files(settings: PreferenceSettings, folder: Path) -> tuple[str, ...]:
     """Digests of the user's own files that preference models read beside the log: encoder, synonyms, translators."""
     from simulator.datasets.sources import file_sha256
     from simulator.encoders.text import encoder_digest
 
-    settings = scenario.preference
     robust = settings.robustness
     named = (settings.encoder, *([robust.synonyms] if robust.synonyms else []), *(robust.back_translation or ()))
     places = [folder / Path(name).expanduser() for name in named]
@@ -297,7 +297,7 @@ class _Fitting:
     def depends(self) -> tuple[Any, ...]:
         """What every model depends on."""
         scenario = self.setting.scenario
-        files = preference_files(scenario, self.setting.folder)
+        files = preference_files(scenario.preference, self.setting.folder)
         return (self.data.digest, scenario.seed, scenario.preference, files, self.saved)
 
     def tune(self, role: int) -> Task:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.cache import default_cache_folder, write_atomically
+from simulator.datasets.sources import file_sha256
 from simulator.encoders.settings import OwnEncoderSettings
 from simulator.errors import InputError, did_you_mean
 
@@ -144,15 +144,18 @@ def _from_hub(name: str, field: str) -> str:
         ) from error
 
 
-@lru_cache(maxsize=8)
+def encoder_files(path: str) -> tuple[Path, ...]:
+    """Configuration, tokenizer and weights of an encoder's folder, in the order of their names."""
+    suffixes = {".json", ".txt", ".model", ".safetensors", ".bin"}
+    return tuple(file for file in sorted(Path(path).iterdir()) if file.is_file() and file.suffix in suffixes)
+
+
 def encoder_digest(path: str) -> str:
-    """Hexadecimal sha256 over the names and bytes of an encoder's configuration, tokenizer and weights."""
+    """Hexadecimal sha256 over the names and bytes of a folder's `encoder_files`; those not changed are read once."""
     hasher = hashlib.sha256()
-    for file in sorted(Path(path).iterdir()):
-        if file.is_file() and file.suffix in {".json", ".txt", ".model", ".safetensors", ".bin"}:
-            hasher.update(file.name.encode())
-            with file.open("rb") as stream:
-                hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in encoder_files(path):
+        hasher.update(file.name.encode())
+        hasher.update(bytes.fromhex(file_sha256(file) or ""))
     return hasher.hexdigest()
 
 

@@ -16,7 +16,6 @@ from scenarios.stages.setting import open_setting
 from scenarios.stages.training import keys_of
 from scenarios.stages.worlds import _Fitting, load, load_saved, read_log
 from simulator.cache import digest_of
-from simulator.encoders.text import encoder_digest
 from simulator.log import JUDGE, WORLD_A, Catalogue
 from simulator.preference import Member, PreferenceModel, TextTower
 from simulator.preference.continual import file_name, save
@@ -41,7 +40,6 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
 
     def of(settings: str) -> list[str]:
         (tmp_path / "stale.yaml").write_text(SCENARIO % settings, encoding="utf-8")
-        encoder_digest.cache_clear()  # as in another process
         prepared = prepare_scenario(tmp_path / "stale.yaml")
         with open_setting(prepared.scenario, prepared.folder, Progress(None), workers=1) as setting:
             fitting = _Fitting(setting, read_log(setting), load_saved(setting))
