@@ -176,6 +176,7 @@ def _click_probability(world: World, start: Ints, candidates: Ints) -> Floats:
         part = slice(at, at + CHUNK)
         vectors = world.item_vectors[candidates[part]]  # [c, A, d]
         logit = np.einsum("nad,nd->na", vectors, starts.vector[start[part]]) + world.item_bias[candidates[part]]
+        logit += world.friends_lift(start[part], candidates[part])
         out[part] = 1 / (1 + np.exp(-(logit.astype(np.float64) + offset[part, None])))
     return out * float(world.examination_table(1)[0, 0])
 

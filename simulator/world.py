@@ -33,7 +33,7 @@ from simulator.errors import InputError, did_you_mean
 from simulator.log import Histories, InteractionLog, Split
 from simulator.streams import stream
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class States(Protocol):
@@ -186,7 +186,8 @@ class World:
             name: for the report.
             policy_features: names of the user features that agents see; None for all.
             folder: where the files that `simulator.behaviour` and `simulator.friends.pairs` name are looked for.
-            friends: [m, 2] users of the log who are friends of each other; None: as the settings' file says.
+            friends: [m, 2] users of the log who are friends of each other; None: as the settings say. Not read
+                where their strength is 0.
 
         Raises:
             InputError: no users, a policy feature that the catalogue does not have, or a behaviour that the log cannot
@@ -215,18 +216,23 @@ class World:
         )
         rate, rate_se = _usual_rate(seen)
         logits = _Logits(preference, log, split)
-        if settings.friends.strength and friends is None:
+        if not settings.friends.strength:
+            friends = None
+        elif friends is None:
             friends = _pairs_of(settings, log, folder)
         fitted = fit_behaviour(
             log, split, users, settings, logits, usual_rate=rate, rng=np.random.default_rng(_PLACEBO_SEED)
         )
         shift, notes = fitted.shift, fitted.notes
         further: tuple[Assumption, ...] = ()
+        level = 0.0
         if friends is not None and settings.friends.fit:
             try:
                 influence = friends_in_log(log, split, int(split.role[users[0]]), friends, logits)
                 further, notes = influence.assumptions(), (*notes, f"friends: {influence.why}")
-                shift += influence.level * influence.identified
+                if influence.identified:
+                    shift += influence.level
+                    level = influence.level / influence.strength
             except ValueError as error:
                 notes = (*notes, f"friends: assumed; {error}")
         heads = fit_heads(log, split, int(split.role[users[0]]), settings, logits)
@@ -257,7 +263,7 @@ class World:
             entry_session=np.where(late, arrivals.session, 0).astype(np.int32)
             if late.any() and arrivals.session
             else None,
-            friends=friends_of(log, users, early, friends) if friends is not None else None,
+            friends=replace(friends_of(log, users, early, friends), level=level) if friends is not None else None,
             item_clicks=np.asarray(np.bincount(log.item, log.primary, catalogue.n_items), np.float64)
             if settings.popularity.strength
             else None,
@@ -288,10 +294,21 @@ class World:
     def with_parameter(self, part: str, parameter: str, value: float) -> World:
         """The same world with one behaviour parameter changed; users meet the same luck in both.
 
+        With the strength of friends' influence moves the level of all items that was fitted beside it.
+
         Raises:
             InputError: there is no such parameter, or the value is outside its limits.
         """
-        return replace(self, assumptions=replace_parameter(self.assumptions, part, parameter, value))
+        assumptions = replace_parameter(self.assumptions, part, parameter, value)
+        if self.friends is None or not self.friends.level or (part, parameter) != ("friends", "strength"):
+            return replace(self, assumptions=assumptions)
+        shift = self.friends.level * (value - self.value(part, parameter))
+        return replace(
+            self,
+            assumptions=assumptions,
+            item_bias=self.item_bias + np.float32(shift),
+            heads=tuple(shifted(head, shift) for head in self.heads),
+        )
 
     def without_leaving(self) -> World:
         """The same world in which nobody leaves before the horizon; users meet the same luck, and click alike."""
@@ -336,6 +353,12 @@ class World:
         counts = np.asarray(clicks, np.float64) + 1
         return (strength * np.log(counts / counts.mean())).astype(np.float32)
 
+    def friends_lift(self, row: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
+        """[n, A] logits that items gain for start users `row` [n] because a friend liked them."""
+        if self.friends is None:
+            return np.zeros(item.shape, np.float32)
+        return np.asarray(self.value("friends", "strength") * self.friends.liked(row, item), np.float32)
+
     @property
     def reward_head(self) -> int | None:
         """Which head the reward sums; None for clicks."""
@@ -367,6 +390,7 @@ class World:
             "delayed_reward": self.delayed_reward,
             "returns": self.returns,
             "shown_again": self.shown_again,
+            "friends_level": 0.0 if self.friends is None else self.friends.level,
             "own": None if self.own is None else asdict(self.own),
             "notes": list(self.notes),
         }
@@ -423,8 +447,12 @@ class World:
         names, notes = tuple(header.pop("feature_names")), tuple(header.pop("notes"))
         heads = tuple(Head(**{**head, "levels": tuple(head["levels"]), "values": tuple(head["values"])})
                       for head in header.pop("heads"))  # fmt: skip
-        own = header.pop("own")
-        liked = [arrays.pop(name) for name in ("friends_start", "friends_item") if name in arrays]
+        own, level = header.pop("own"), header.pop("friends_level")
+        friends = (
+            Friends(arrays.pop("friends_start"), arrays.pop("friends_item"), level)
+            if "friends_start" in arrays
+            else None
+        )
         return cls(
             **header,
             **arrays,
@@ -432,7 +460,7 @@ class World:
             starts=starts,
             feature_names=names,
             heads=heads,
-            friends=Friends(*liked) if liked else None,
+            friends=friends,
             own=None if own is None else OwnBehaviour(**own),
             notes=notes,
         )

@@ -43,6 +43,9 @@ def merit_of(world: World) -> NDArray[np.float64]:
     """[U, I] probability that each user likes each item at the start, as the judge world has it; 0 where barred."""
     starts = world.starts
     logit = starts.vector @ world.item_vectors.T + starts.bias[:, None] + world.item_bias[None, :]
+    if world.friends is not None:
+        liked = world.friends
+        logit[np.repeat(np.arange(len(starts)), np.diff(liked.start)), liked.item] += world.value("friends", "strength")
     merit = expit(logit.astype(np.float64) + world.appeal_shift)
     histories = world.barred
     merit[np.repeat(np.arange(len(histories)), np.diff(histories.start)), histories.item] = 0.0

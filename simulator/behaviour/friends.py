@@ -1,16 +1,17 @@
 """Friends' influence, fitted on rows that the preference model has not learned from; and whether the log can tell it.
 
 The logit of the preference model is an offset, and whether a friend liked the item is the one regressor. Friends are
-alike before they influence each other, and a log without times cannot tell the two apart: what is fitted is what a
-friend's liking says beyond the model, which is what a world needs to predict, and no effect of showing friends' likes.
+alike before they influence each other, so what is fitted is what a friend's liking says beyond the model, which is what
+a world needs to predict, and no effect of showing friends' likes. Where the log has times a friend's like counts only
+where it is earlier than the row: who copies the user is no influence. Without times who followed whom is not known.
 It counts as identified only where it predicts users whom it was not fitted on, and stands out from *placebos*: as many
 strangers in place of each user's friends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +35,20 @@ class Friends:
     Attributes:
         start: [U + 1] row u is `start[u]:start[u + 1]` of item.
         item: [m] items, rising within a row.
+        level: logits that all items gain (lose, below 0) for each logit of the strength, so that as much is liked.
     """
 
     start: NDArray[np.int64]
     item: NDArray[np.int64]
+    level: float = 0.0
+
+    def liked(self, row: Ints, item: Ints) -> NDArray[np.bool_]:
+        """[n, A] whether a friend of start user `row` [n] liked these items."""
+        n_items = int(max(self.item.max(initial=0), item.max(initial=0))) + 1
+        key = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start)) * n_items + self.item
+        wanted = row[:, None] * n_items + item
+        at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
+        return key[at] == wanted if len(key) else np.zeros(wanted.shape, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,7 @@ class FriendsFit:
         placebo_z: [P] |z| with strangers in place of friends; z: that of the friends.
         identified: whether z exceeds 1.96 and 95 % of the placebos, and the gain two standard errors.
         n: rows; touched: rows whose item a friend liked.
+        earlier: whether friends' likes are known to be earlier than the rows.
     """
 
     strength: float
@@ -63,6 +75,7 @@ class FriendsFit:
     identified: bool
     n: int
     touched: int
+    earlier: bool = True
 
     @property
     def why(self) -> str:
@@ -73,6 +86,7 @@ class FriendsFit:
             f"{self.se:.2f}) logits on {self.touched} of {self.n} rows; log-loss of users left out falls by "
             f"{self.gain:.4f} [{low:.4f}, {high:.4f}] a row; z {self.z:.1f}, 95 % of placebos below "
             f"{np.quantile(self.placebo_z, 0.95):.1f}"
+            f"{'' if self.earlier else '; the log has no times, so who followed whom is not known'}"
         )
 
     def assumptions(self) -> tuple[Assumption, ...]:
@@ -91,25 +105,44 @@ def friends_of(
         rows: which rows may be read.
         pairs: [m, 2] users who are friends of each other.
     """
-    both = np.vstack([pairs, pairs[:, ::-1]])
     place = np.full(log.catalogue.n_users, -1)
     place[users] = np.arange(len(users))
-    both = both[(place[both[:, 0]] >= 0) & (both[:, 0] != both[:, 1])]
-    liked = rows[log.primary[rows] > 0]
-    starts = np.searchsorted(log.user[liked], np.arange(log.catalogue.n_users + 1))
-    found = [
-        np.stack([np.full(end - begin, place[one]), log.item[liked[begin:end]]], axis=1)
-        for one, other in np.unique(both, axis=0).tolist()
-        for begin, end in [(int(starts[other]), int(starts[other + 1]))]
-    ]
-    edges = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
-    return Friends(np.searchsorted(edges[:, 0], np.arange(len(users) + 1)), np.ascontiguousarray(edges[:, 1]))
+    links = _links(pairs)
+    links = links[place[links[:, 0]] >= 0]
+    link, row = _Likes(log, rows).of(links[:, 1])
+    n_items = log.catalogue.n_items
+    edges = np.unique(place[links[link, 0]] * n_items + log.item[row])
+    start = np.searchsorted(edges, np.arange(len(users) + 1) * n_items)
+    return Friends(start.astype(np.int64), edges % n_items)
+
+
+def _links(pairs: Ints) -> Ints:
+    """[m, 2] each friendship both ways, once; nobody is a friend of theirs."""
+    both = np.unique(np.vstack([pairs, pairs[:, ::-1]]), axis=0)
+    return np.asarray(both[both[:, 0] != both[:, 1]])
+
+
+class _Likes:
+    """Rows of the log with the primary behaviour, by user."""
+
+    def __init__(self, log: InteractionLog, rows: Ints) -> None:
+        self._rows = rows[log.primary[rows] > 0]
+        self._start = np.searchsorted(log.user[self._rows], np.arange(log.catalogue.n_users + 1))
+
+    def of(self, users: Ints) -> tuple[Ints, Ints]:
+        """Place among the given users [m], who may stand there twice, and row of each of their likes."""
+        first, count = self._start[users], np.diff(self._start)[users]
+        place = np.repeat(np.arange(len(users)), count)
+        within = np.arange(len(place)) - np.repeat(np.cumsum(count) - count, count)
+        return place, self._rows[first[place] + within]
 
 
 def friends_in_log(
     log: InteractionLog, split: Split, role: int, pairs: Ints, logits: Callable[[Ints], Floats]
 ) -> FriendsFit:
-    """Fit friends' influence on the late rows of a role's tuning users, by what friends of that role liked before.
+    """Fit friends' influence on the late rows of a role's tuning users, by what friends of that role liked.
+
+    Only likes among the friends' early rows are read, and where the log has times only those earlier than the row.
 
     Args:
         log: the log.
@@ -124,20 +157,27 @@ def friends_in_log(
     rng = np.random.default_rng(_SEED)
     users, everybody = split.users(role, tuning=True), split.users(role)
     rows, early = split.rows(log, users, late=True), split.rows(log, everybody, late=False)
-    n_items = log.catalogue.n_items
-    key = np.searchsorted(users, log.user[rows]) * n_items + log.item[rows]
+    likes = _Likes(log, early)
+    pair = log.user[rows] * log.catalogue.n_items + log.item[rows]
+    distinct, of_row = np.unique(pair, return_inverse=True)
 
     def liked(links: Ints) -> NDArray[np.bool_]:
-        friends = friends_of(log, users, early, links)
-        of = np.repeat(np.arange(len(users)), np.diff(friends.start))
-        return np.isin(key, of * n_items + friends.item)
+        link, row = likes.of(links[:, 1])
+        wanted = links[link, 0] * log.catalogue.n_items + log.item[row]
+        at = np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)
+        there = distinct[at] == wanted
+        if not log.has_time:
+            return np.bincount(at[there], minlength=len(distinct))[of_row] > 0
+        first = np.full(len(distinct), np.inf)  # time at which a friend first liked it
+        np.minimum.at(first, at[there], log.time[row[there]])
+        return first[of_row] < log.time[rows]
 
-    both = np.vstack([pairs, pairs[:, ::-1]])
-    own = np.unique(both[np.isin(both[:, 0], users) & np.isin(both[:, 1], everybody)], axis=0)
-    strangers = [np.column_stack([own[:, 0], rng.choice(everybody, len(own))]) for _ in range(_PLACEBOS)]
-    placebos = np.array([liked(links) for links in strangers])
+    links = _links(pairs)
+    own = links[np.isin(links[:, 0], users) & np.isin(links[:, 1], everybody)]
+    strangers = (liked(np.column_stack([own[:, 0], rng.choice(everybody, len(own))])) for _ in range(_PLACEBOS))
     y = log.primary[rows].astype(np.float64)
-    return fit_friends(y, logits(rows), liked(own), log.user[rows], placebos, rng)
+    fit = fit_friends(y, logits(rows), liked(own), log.user[rows], strangers, rng)
+    return replace(fit, earlier=log.has_time)
 
 
 def fit_friends(
@@ -145,7 +185,7 @@ def fit_friends(
     offset: Floats,
     liked: NDArray[np.bool_],
     user: Ints,
-    placebos: NDArray[np.bool_],
+    placebos: Iterable[NDArray[np.bool_]],
     rng: np.random.Generator,
 ) -> FriendsFit:
     """Logistic regression of the primary behaviour on a friend's liking, the preference model's logit as offset.
@@ -155,7 +195,7 @@ def fit_friends(
         offset: [n] logit by the preference model.
         liked: [n] whether a friend liked the row's item.
         user: [n] cluster.
-        placebos: [P, n] the same with strangers in place of friends.
+        placebos: P of [n], the same with strangers in place of friends.
         rng: deals users to folds.
 
     Raises:

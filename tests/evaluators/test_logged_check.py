@@ -12,7 +12,8 @@ from agents.base import Observation
 from agents.baselines import NoSettings, Oracle, Random
 from agents.slates import top_slates
 from evaluators.logged_check import ItemFacts, JudgeLog, Policy, log_rounds, off_policy_check, policy_in
-from simulator.behaviour import SimulatorSettings
+from simulator.behaviour import Assumption, SimulatorSettings
+from simulator.behaviour.friends import Friends
 from simulator.errors import InputError
 from simulator.log import Histories, split_users
 from simulator.users import SimulatedUsers
@@ -61,6 +62,14 @@ def test_the_probability_is_that_of_a_click_at_the_first_position(judged: tuple[
     assert found.click[row, 4] == pytest.approx(expected, abs=1e-5)
     shifted = log_rounds(world.with_appeal_shift(1.0), judged[1], np.random.SeedSequence(5))
     assert (shifted.click > found.click).all()
+    friends = Friends(np.append(0, np.full(300, 50)), np.arange(0, 100, 2))  # the first user's friend likes these
+    strength = Assumption("friends", "strength", 1.0, "assumed")
+    befriended = replace(world, friends=friends, assumptions=(*world.assumptions, strength))
+    lifted = log_rounds(befriended, judged[1], np.random.SeedSequence(5))
+    by = np.log(lifted.click / (1 - lifted.click)) - np.log(found.click / (1 - found.click))
+    liked = (found.start == 0)[:, None] & (found.candidates < 100) & (found.candidates % 2 == 0)
+    assert liked.any()
+    assert by == pytest.approx(liked.astype(float), abs=1e-4)
 
 
 def test_rewards_are_drawn_from_those_probabilities(judged: tuple[World, ItemFacts, JudgeLog]) -> None:
