@@ -217,7 +217,7 @@ KINDS: dict[str, Kind] = {
     "recbole:MODEL": Kind(
         "agents.recbole:RecBole",
         "agents.recbole:RecBoleSettings",
-        "EASE, BPR, MultiVAE, SASRec, DeepFM, CFKG and others, trained by RecBole on the liked rows",
+        "any model of RecBole by its name (EASE, BPR, SASRec, NFM, RippleNet, ...), trained by it on the liked rows",
         "recbole",
         learns=True,
         steps=True,

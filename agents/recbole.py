@@ -8,15 +8,18 @@ it leaves changed.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import pickle
 import random  # noqa: TID251  only to restore the state that RecBole's seeding changes
+import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,29 +37,37 @@ from simulator.log import InteractionLog
 
 F32 = NDArray[np.float32]
 
-SIMILARITY = {"EASE": "item_similarity", "ItemKNN": "w", "SLIMElastic": "item_similarity"}
+READS = {
+    "general_recommender": (),
+    "sequential_recommender": ("order",),
+    "context_aware_recommender": ("categories",),
+    "knowledge_aware_recommender": ("graph",),
+}
+"""What models of RecBole's families read beside the likes: their order, the items' categories as a feature, or a graph
+of which item is in which category. A family that is not here cannot be served."""
+
+FEATURED = ("DIEN", "DIN", "FDSA", "GRU4RecF", "S3Rec", "SASRecF")
+"""Sequential models that read the categories of items, too."""
+
+SIMILARITY = {
+    "ADMMSLIM": "item_similarity",
+    "EASE": "item_similarity",
+    "ItemKNN": "w",
+    "SLIMElastic": "item_similarity",
+}
 """Models that score a user by their history times an item-item matrix, and RecBole's name of that matrix."""
 
-VECTORS = ("BPR", "LightGCN")
-"""Models that score by inner products of user and item vectors."""
+AT_ONCE = (*SIMILARITY, "AsymKNN", "Pop")
+"""Models that are computed in one pass and draw nothing."""
 
-ENCODERS = ("MultiVAE", "MultiDAE")
+VECTORS = ("BPR", "LightGCN")
+"""Models that score by inner products of user and item vectors, of which a new user's is folded in."""
+
+ENCODERS = ("DiffRec", "LDiffRec", "MacridVAE", "MultiDAE", "MultiVAE", "RaCT", "RecVAE")
 """Models that read a user's likes as one row and know no user by number."""
 
-SEQUENTIAL = ("SASRec", "GRU4Rec", "BERT4Rec")
-"""Models that read a user's likes one after another, those of the session last."""
-
-GRAPH = ("CFKG", "CKE")
-"""Models that read a graph of knowledge beside the likes: here which item is in which category."""
-
-CONTEXT = ("DeepFM", "FM", "WideDeep")
-"""Models that read features of the item, here its categories, beside the numbers of user and item."""
-
-BY_NEIGHBOURS = ("Pop", "NeuMF", *GRAPH, *CONTEXT)
-"""Models that know users by number alone: a new user is served as the trained users whose likes are most like hers."""
-
 NEIGHBOURS = 20
-"""How many of them."""
+"""Trained users of most alike likes, as whose mean a user is served by models that know users by number alone."""
 
 MOST_CELLS = 150_000_000
 """Scores of trained users that are kept for their neighbours: users times items at most."""
@@ -93,12 +104,16 @@ class RecBoleSettings(BaseModel):
     @field_validator("model")
     @classmethod
     def _known(cls, model: str) -> str:
-        known = (*SIMILARITY, *VECTORS, *ENCODERS, *SEQUENTIAL, *BY_NEIGHBOURS)
-        if model not in known:
+        names = {name.lower(): name for name in published()}
+        name = names.get(model.lower())
+        if name is None:
+            raise ValueError(f"no model of RecBole has that name{did_you_mean(model, published())}")
+        if published()[name] not in READS:
             raise ValueError(
-                f"users whom it was not trained on can be served by {', '.join(known)}{did_you_mean(model, known)}"
+                "boosted trees learn from rows of both outcomes, some of them held back, and the likes are of one "
+                "outcome; take DeepFM or another of RecBole's context-aware models"
             )
-        return model
+        return name
 
     @field_validator("options")
     @classmethod
@@ -111,7 +126,7 @@ class RecBoleSettings(BaseModel):
     @property
     def deterministic(self) -> bool:
         """Whether training draws nothing, so that one training is enough."""
-        return self.model in SIMILARITY or self.model == "Pop"
+        return self.model in AT_ONCE
 
 
 class Served(Protocol):
@@ -125,12 +140,13 @@ class Served(Protocol):
 class RecBole(Ranking):
     """Ranks by a RecBole model that learned from the liked rows of the train users.
 
-    No user that it meets was in the training. Item-item models (EASE, ItemKNN, SLIMElastic) take the user's likes
-    times their matrix, autoencoders (MultiVAE, MultiDAE) read them as a row, and sequential models (SASRec, GRU4Rec,
-    BERT4Rec) as a sequence, as RecBole itself does. Models of vectors (BPR, LightGCN) keep their item vectors; the
-    user's vector is folded in: a Newton step on the BPR loss of the likes, from a normal prior fitted to the trained
-    users. Models that know users by number alone (NeuMF, DeepFM, CFKG, ...) serve a user as the trained users with
-    most alike likes. Items that no train user liked are unknown to RecBole and come last.
+    No user that it meets was in the training. Item-item models (EASE, ItemKNN, ...) take the user's likes times their
+    matrix, autoencoders (MultiVAE, RecVAE, ...) read them as a row, and sequential models (SASRec, NARM, ...) as a
+    sequence, as RecBole itself does; where these read a user's number as well, it is that of the trained user with
+    most alike likes. Models of vectors (BPR, LightGCN) keep their item vectors; the user's vector is folded in: a
+    Newton step on the BPR loss of the likes, from a normal prior fitted to the trained users. All others (NeuMF,
+    DeepFM, CFKG, ...) know users by number alone and serve a user as the trained users with most alike likes. Items
+    that no train user liked are unknown to RecBole and come last.
     """
 
     def __init__(self, settings: RecBoleSettings) -> None:
@@ -186,9 +202,12 @@ class RecBole(Ranking):
             table = np.zeros((n_items, items.shape[1]))
             table[fitted.known] = items[fitted.known_rows]
             return FoldIn.of(users, table, fitted.known, self.settings.negatives)
-        if model in (*ENCODERS, *SEQUENTIAL):
-            return ByNetwork(pickle.dumps(fitted.model), fitted.known, n_items, sequential=model in SEQUENTIAL)
-        return ByNeighbours.of(fitted, n_items)
+        with refusals(model):
+            if model in ENCODERS:
+                return ByNetwork(pickle.dumps(fitted.model), fitted.known, n_items, trained=None)
+            if "order" in reads(model):
+                return ByNetwork(pickle.dumps(fitted.model), fitted.known, n_items, trained=fitted.likes)
+            return ByNeighbours.of(fitted, n_items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +228,12 @@ class ByNetwork:
         network: the pickled model.
         known: [m] catalogue indices of the items that RecBole numbers from 1.
         n_items: I.
-        sequential: it reads likes one after another, not as one row.
+        trained: [u, I] likes of the users whom RecBole numbers from 1, for a network that reads likes one after
+            another; None for one that reads them as one row.
     """
 
-    def __init__(self, network: bytes, known: NDArray[np.int64], n_items: int, *, sequential: bool) -> None:
-        self._pickled, self._known, self._n_items, self._sequential = network, known, n_items, sequential
+    def __init__(self, network: bytes, known: NDArray[np.int64], n_items: int, *, trained: csr_matrix | None) -> None:
+        self._pickled, self._known, self._n_items, self._trained = network, known, n_items, trained
         self._network: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -229,8 +249,8 @@ class ByNetwork:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with torch.no_grad():
-                found = self._of_sequences(observation) if self._sequential else self._of_rows(observation)
+            with _asking():
+                found = self._of_rows(observation) if self._trained is None else self._of_sequences(observation)
         finally:
             torch.set_num_threads(threads)
         out = np.zeros((len(observation), self._n_items), np.float32)
@@ -240,22 +260,47 @@ class ByNetwork:
     def _of_rows(self, observation: Observation) -> F32:
         import torch
 
-        rows = np.zeros((len(observation), 1 + len(self._known)), np.float32)
-        rows[:, 1:] = likes_of(observation, self._n_items)[:, self._known].toarray()
-        made = self._network.forward(torch.as_tensor(rows))
-        return np.asarray(made[0] if isinstance(made, tuple) else made, np.float32)
+        model = self._network
+        longest = max(observation.history_items.shape[1], 1)
+        liked, _ = sequences_of(observation, self._known, self._n_items, longest)
+        model.history_item_id = torch.as_tensor(liked)
+        model.history_item_value = (model.history_item_id > 0).float()
+        return np.asarray(model.full_sort_predict({model.USER_ID: torch.arange(len(observation))}), np.float32)
 
     def _of_sequences(self, observation: Observation) -> F32:
         import torch
 
         model = self._network
         sequence, length = sequences_of(observation, self._known, self._n_items, model.max_seq_length)
-        return np.asarray(
-            model.full_sort_predict(
-                {model.ITEM_SEQ: torch.as_tensor(sequence), model.ITEM_SEQ_LEN: torch.as_tensor(length)}
-            ),
-            np.float32,
-        )
+        asked = _Session({model.ITEM_SEQ: torch.as_tensor(sequence), model.ITEM_SEQ_LEN: torch.as_tensor(length)})
+        asked.user = model.USER_ID, lambda: torch.as_tensor(self._nearest(observation))
+        try:
+            return np.asarray(model.full_sort_predict(asked), np.float32)
+        except NotImplementedError:  # then RecBole asks for every pair
+            items = torch.arange(1 + len(self._known))
+            known = {key: asked[key] for key in (model.USER_ID, model.ITEM_SEQ, model.ITEM_SEQ_LEN)}
+            rows = (
+                {key: value[row].expand(len(items), *value[row].shape) for key, value in known.items()}
+                for row in range(len(observation))
+            )
+            return np.stack([np.asarray(model.predict({**one, model.ITEM_ID: items}), np.float32) for one in rows])
+
+    def _nearest(self, observation: Observation) -> NDArray[np.int64]:
+        """[n] RecBole's number of the trained user whose likes are most like a user's."""
+        assert self._trained is not None
+        return 1 + np.asarray(likeness(likes_of(observation, self._n_items), self._trained).argmax(axis=1), np.int64)
+
+
+class _Session(dict[str, Any]):
+    """What a sequential model reads; the user's number is looked for when a model asks for it, which few do."""
+
+    user: tuple[str, Callable[[], Any]]
+
+    def __missing__(self, key: str) -> Any:
+        name, number = self.user
+        if key != name:
+            raise KeyError(key)
+        return self.setdefault(key, number())
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +324,7 @@ class ByNeighbours:
         Raises:
             AgentError: there are too many users and items for a table of their scores.
         """
-        users = np.array(sorted(fitted.users.values()), np.int64)
+        users = np.arange(1, 1 + fitted.likes.shape[0])
         if len(users) * n_items > MOST_CELLS:
             raise AgentError(
                 f"RecBole's {type(fitted.model).__name__} knows users by number alone, and the scores of {len(users)} "
@@ -288,27 +333,17 @@ class ByNeighbours:
             )
         table = np.zeros((len(users), n_items), np.float32)
         table[:, fitted.known] = full_scores(fitted, users)[:, fitted.known_rows]
-        rows = fitted.dataset.inter_feat
-        user, item = (np.asarray(rows[name]) for name in ("user_id", "item_id"))
-        place = np.searchsorted(users, user)
-        shape = (len(users), n_items)
-        return cls(csr_matrix((np.ones(len(user), np.float32), (place, fitted.known[item - 1])), shape=shape), table)
+        return cls(fitted.likes, table)
 
     def scores(self, observation: Observation) -> F32:
         """[n, I] scores."""
-        liked = likes_of(observation, self.table.shape[1])
-        known = np.asarray(self.likes.sum(axis=0)).ravel() > 0
-        liked = liked.multiply(known[None, :]).tocsr()
-        size = np.sqrt(np.asarray(liked.sum(axis=1)))  # [n, 1]
-        sizes = np.sqrt(np.asarray(self.likes.sum(axis=1))).T  # [1, u]
-        alike = np.asarray((liked @ self.likes.T).todense()) / np.maximum(size * sizes, 1e-9)  # [n, u]
+        alike = likeness(likes_of(observation, self.table.shape[1]), self.likes)
         count = min(NEIGHBOURS, alike.shape[1])
         nearest = np.argpartition(-alike, count - 1, axis=1)[:, :count]
         weight = np.zeros_like(alike)
         np.put_along_axis(weight, nearest, np.take_along_axis(alike, nearest, axis=1), axis=1)
         same = alike > 1 - 1e-6
         weight = np.where(same.any(axis=1, keepdims=True), same, weight)
-        weight[size[:, 0] == 0] = 1.0
         total = weight.sum(axis=1, keepdims=True)
         weight = np.where(total > 0, weight / np.maximum(total, 1e-12), 1 / weight.shape[1])
         return np.asarray(weight @ self.table, np.float32)
@@ -401,6 +436,7 @@ class Fitted:
         model, trainer, rows: RecBole's own objects.
         known: [m] catalogue indices of the items RecBole knows, known_rows: [m] its own numbers for them.
         users: RecBole's own number of each of our users who liked something.
+        likes: [u, I] 1 for the likes of these users, in the order of their numbers, which begin at 1.
         n_rows: liked rows.
         dataset: RecBole's own, with what is known of items.
         passes: made so far.
@@ -412,6 +448,7 @@ class Fitted:
     known: NDArray[np.int64]
     known_rows: NDArray[np.int64]
     users: dict[int, int]
+    likes: csr_matrix
     n_rows: int
     dataset: Any
     passes: int = 0
@@ -424,6 +461,15 @@ def likes_of(observation: Observation, n_items: int) -> csr_matrix:
     liked = csr_matrix((np.ones(len(rows), np.float32), (rows, items)), shape=(len(observation), n_items))
     liked.data[:] = 1.0  # an item that stands there twice is liked once
     return liked
+
+
+def likeness(liked: csr_matrix, trained: csr_matrix) -> F32:
+    """[n, u] cosines of the likes of n users [n, I] with those of u trained ones, by items that one of these likes."""
+    known = np.asarray(trained.sum(axis=0)).ravel() > 0
+    liked = liked.multiply(known[None, :]).tocsr()
+    size = np.sqrt(np.asarray(liked.sum(axis=1)))  # [n, 1]
+    sizes = np.sqrt(np.asarray(trained.sum(axis=1))).T  # [1, u]
+    return np.asarray((liked @ trained.T).todense() / np.maximum(size * sizes, 1e-9), np.float32)
 
 
 def sequences_of(
@@ -454,7 +500,7 @@ def full_scores(fitted: Fitted, users: NDArray[np.int64]) -> F32:
 
     found = []
     items = fitted.dataset.get_item_feature()
-    with torch.no_grad():
+    with _asking():
         for user in users:
             asked = fitted.dataset.join(Interaction({"user_id": torch.as_tensor([user])}))
             try:
@@ -467,13 +513,62 @@ def full_scores(fitted: Fitted, users: NDArray[np.int64]) -> F32:
     return np.stack(found)
 
 
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Ask a model without gradients; what some draw even then is the same each time, and no draw of a training."""
+    import torch
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 def train_passes(fitted: Fitted, passes: int) -> None:
     """Let RecBole's trainer do so many passes, going on from where it is; the weights are those of the last."""
     trainer = fitted.trainer
     trainer.start_epoch = fitted.passes
     trainer.epochs = fitted.passes = fitted.passes + passes
-    trainer.fit(fitted.rows, None, verbose=False, saved=False, show_progress=False)
+    with refusals(type(fitted.model).__name__):
+        trainer.fit(fitted.rows, None, verbose=False, saved=False, show_progress=False)
     fitted.model.eval()
+
+
+@cache
+def published() -> dict[str, str]:
+    """RecBole's models, each with the folder of its family: read from file names, as `get_model` looks for them.
+
+    Nothing of RecBole is imported, which would take seconds.
+    """
+    package = importlib.util.find_spec("recbole")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    (root,) = package.submodule_search_locations
+    found: dict[str, str] = {}
+    for path in sorted(Path(root, "model").glob("*_recommender/*.py")):
+        classes = re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        found |= {name: path.parent.name for name in classes if name.lower() == path.stem}
+    return found
+
+
+def reads(model: str) -> tuple[str, ...]:
+    """What a model reads beside the likes, of `order`, `categories` and `graph`."""
+    return (*READS[published()[model]], *(["categories"] if model in FEATURED else []))
+
+
+@contextlib.contextmanager
+def refusals(model: str) -> Iterator[None]:
+    """Make one line of what RecBole raises.
+
+    Raises:
+        AgentError: RecBole raised something.
+    """
+    try:
+        yield
+    except AgentError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise AgentError(f"RecBole cannot train {model}: {type(error).__name__}: {said}") from error
 
 
 @contextlib.contextmanager
@@ -484,15 +579,12 @@ def recbole_model(log: InteractionLog, settings: RecBoleSettings, seed: int) -> 
         AgentError: RecBole refuses the settings or the rows.
     """
     model = settings.model
-    if model in (*GRAPH, *CONTEXT) and not log.catalogue.item_categories.any():
+    if {"categories", "graph"} & set(reads(model)) and not log.catalogue.item_categories.any():
         raise AgentError(f"RecBole's {model} reads the categories of items, and the log's catalogue has none")
     with contained() as folder:
         _write_rows(log, folder, model)
-        try:
-            fitted = _build(settings, folder, seed)
-        except (ValueError, KeyError, TypeError, NotImplementedError, AttributeError) as error:
-            said = " ".join(str(error).split())
-            raise AgentError(f"RecBole cannot train {settings.model}: {type(error).__name__}: {said}") from error
+        with refusals(model):
+            fitted = _build(settings, log, folder, seed)
         try:
             yield fitted
         finally:
@@ -500,7 +592,7 @@ def recbole_model(log: InteractionLog, settings: RecBoleSettings, seed: int) -> 
             fitted.trainer.tensorboard.close()
 
 
-def _build(settings: RecBoleSettings, folder: Path, seed: int) -> Fitted:
+def _build(settings: RecBoleSettings, log: InteractionLog, folder: Path, seed: int) -> Fitted:
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.data.utils import get_dataloader
@@ -512,7 +604,7 @@ def _build(settings: RecBoleSettings, folder: Path, seed: int) -> Fitted:
         "data_path": str(folder),
         "checkpoint_dir": str(folder / "saved"),
         # One named part, so that RecBole does not split: users are judged elsewhere, and every row trains.
-        "benchmark_filename": None if model in SEQUENTIAL else [PART],
+        "benchmark_filename": None if "order" in reads(model) else [PART],
         "load_col": _columns(model),
         "USER_ID_FIELD": "user_id",
         "ITEM_ID_FIELD": "item_id",
@@ -530,16 +622,20 @@ def _build(settings: RecBoleSettings, folder: Path, seed: int) -> Fitted:
         **settings.options,
     }
     if model in ENCODERS:
-        del values["embedding_size"]  # it has a size by another name
+        del values["embedding_size"]  # their sizes have other names, or that name another meaning
     reg = REG.get(settings.model) if settings.reg is None else settings.reg
     if reg is not None:
         values["reg_weight"] = reg
-    config = Config(model=settings.model, dataset=DATASET, config_dict=values)
+    if "order" in reads(model) and "train_neg_sample_args" not in settings.options:
+        values["train_neg_sample_args"] = None
+        if Config(model=model, dataset=DATASET, config_dict=values)["loss_type"] != "CE":  # that loss has all items
+            values["train_neg_sample_args"] = dict(ONE_NEGATIVE)
+    config = Config(model=model, dataset=DATASET, config_dict=values)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     (rows,) = dataset.build()
-    samplers = [_negative_sampler(config, rows)]
-    if model in GRAPH:
+    samplers = [_negative_sampler(config, dataset, rows)]
+    if "graph" in reads(model):
         arguments = config["train_neg_sample_args"]
         samplers.append(KGSampler(dataset, arguments["distribution"], arguments["alpha"]))
     loader = get_dataloader(config, "train")(config, rows, *samplers, shuffle=config["shuffle"])
@@ -549,39 +645,62 @@ def _build(settings: RecBoleSettings, folder: Path, seed: int) -> Fitted:
     known = np.array([int(token) for token in tokens], np.int64)
     users = {int(token): row for row, token in enumerate(dataset.field2id_token["user_id"]) if row}
     places = np.arange(1, len(known) + 1)
-    return Fitted(network, trainer, loader, known, places, users, len(rows.inter_feat), rows)
+    pairs, _ = _likes_in(log)
+    place = np.array([users[user] for user in pairs[:, 0].tolist()], np.int64) - 1
+    shape = (len(users), log.catalogue.n_items)
+    likes = csr_matrix((np.ones(len(pairs), np.float32), (place, pairs[:, 1])), shape=shape)
+    return Fitted(network, trainer, loader, known, places, users, likes, len(rows.inter_feat), rows)
+
+
+ONE_NEGATIVE = {"distribution": "uniform", "sample_num": 1}
+"""RecBole's own default, which it does not have for models that it means to be given ratings."""
 
 
 def _way_of_learning(model: str) -> dict[str, Any]:
-    """What RecBole leaves to the user for a kind of model: negatives for pairs, none and all rows for sequences."""
-    if model in SEQUENTIAL:
+    """What RecBole leaves to the user for a kind of model."""
+    family = reads(model)
+    if "order" in family:
         everything = {"order": "TO", "split": {"RS": [1.0]}, "group_by": None, "mode": "full"}
-        return {"train_neg_sample_args": None, "eval_args": everything}
+        # Nothing is evaluated, but those that are meant for labels name metrics that such an evaluation refuses.
+        values = {"eval_args": everything, "metrics": ["Recall"], "valid_metric": "Recall@10"}
+        return values | ({"selected_features": ["categories"]} if model in FEATURED else {})
     if model == "Pop":
         return {"train_batch_size": 1}  # it counts an item once a batch
-    if model in CONTEXT:
-        return {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    if "categories" in family:
+        return {"train_neg_sample_args": dict(ONE_NEGATIVE)}
     return {}
 
 
-def _negative_sampler(config: Any, rows: Any) -> Any:
-    from recbole.sampler import Sampler
+def _negative_sampler(config: Any, dataset: Any, rows: Any) -> Any:
+    from recbole.sampler import RepeatableSampler, Sampler
 
     arguments = config["train_neg_sample_args"]
     if arguments["distribution"] == "none":
         return None
-    return Sampler(["train"], [rows], arguments["distribution"], arguments["alpha"]).set_phase("train")
+    if config["repeatable"]:
+        sampler = RepeatableSampler(["train"], dataset, arguments["distribution"], arguments["alpha"])
+    else:
+        sampler = Sampler(["train"], [rows], arguments["distribution"], arguments["alpha"])
+    return sampler.set_phase("train")
 
 
 def _columns(model: str) -> dict[str, list[str]]:
     """The columns that RecBole is to load for a model, by file."""
-    times = ["timestamp"] if model in SEQUENTIAL else []
+    family = reads(model)
+    times = ["timestamp"] if "order" in family else []
     columns = {"inter": ["user_id", "item_id", *times]}
-    if model in CONTEXT:
+    if "categories" in family:
         columns["item"] = ["item_id", "categories"]
-    if model in GRAPH:
+    if "graph" in family:
         columns |= {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
     return columns
+
+
+def _likes_in(log: InteractionLog) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[n, 2] users and the items they liked, each pair once, and [n] the first row of the log that says so."""
+    liked = np.flatnonzero(log.primary > 0)
+    pairs, first = np.unique(np.stack([log.user[liked], log.item[liked]], axis=1), axis=0, return_index=True)
+    return pairs, liked[first]
 
 
 def _write_rows(log: InteractionLog, folder: Path, model: str) -> None:
@@ -592,21 +711,20 @@ def _write_rows(log: InteractionLog, folder: Path, model: str) -> None:
     def write(suffix: str, header: str, lines: Iterable[str]) -> None:
         (place / f"{DATASET}.{suffix}").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
 
-    liked = np.flatnonzero(log.primary > 0)
-    pairs, first = np.unique(np.stack([log.user[liked], log.item[liked]], axis=1), axis=0, return_index=True)
-    if model in SEQUENTIAL:
+    family = reads(model)
+    pairs, first = _likes_in(log)
+    if "order" in family:
         # The order of a user's rows is all that is read of their times, which may be equal.
-        order = liked[first].tolist()
-        rows = (f"{user}\t{item}\t{at}" for (user, item), at in zip(pairs.tolist(), order, strict=True))
+        rows = (f"{user}\t{item}\t{at}" for (user, item), at in zip(pairs.tolist(), first.tolist(), strict=True))
         write("inter", "user_id:token\titem_id:token\ttimestamp:float", rows)
     else:
         write(f"{PART}.inter", "user_id:token\titem_id:token", (f"{user}\t{item}" for user, item in pairs.tolist()))
     met = np.unique(pairs[:, 1])
     categories = {item: np.flatnonzero(log.catalogue.item_categories[item]).tolist() for item in met.tolist()}
-    if model in CONTEXT:
+    if "categories" in family:
         rows = (f"{item}\t{' '.join(map(str, of))}" for item, of in categories.items())
         write("item", "item_id:token\tcategories:token_seq", rows)
-    if model in GRAPH:
+    if "graph" in family:
         triples = (f"i{item}\tin\tc{one}" for item, of in categories.items() for one in of)
         write("kg", "head_id:token\trelation_id:token\ttail_id:token", triples)
         write("link", "item_id:token\tentity_id:token", (f"{item}\ti{item}" for item, of in categories.items() if of))

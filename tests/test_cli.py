@@ -195,9 +195,10 @@ def test_validate_names_all_mistakes_of_all_files(
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(SMALL.replace("max_users", "max_usrs").replace("kind: popularity", "kind: popularty"))
     assert cli.main(["validate", str(scenario)]) == 0
-    ok, detectable = capfd.readouterr().out.splitlines()
+    ok, detectable, few = capfd.readouterr().out.splitlines()
     assert ok == f"{scenario}: ok"
     assert detectable.startswith("  random, popularity: smallest detectable difference: about")
+    assert few.startswith("  simulator.shown_again: false leaves half of the users 50 of 60 items")
     assert cli.main(["validate", str(scenario), str(wrong)]) == 2
     out, err = capfd.readouterr()
     assert out.startswith(f"{scenario}: ok\n")

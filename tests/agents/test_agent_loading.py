@@ -49,7 +49,10 @@ def entry(kind: str, **params: Any) -> AgentSettings:
         (entry("linucb", alpha=float("inf")), "agents[2].params.alpha: inf cannot be used"),
         (entry("random", seed=1), "agents[2].params.seed: unknown parameter; this agent has none"),
         (entry("recbole:EASY"), "did you mean 'EASE'?"),
-        (entry("recbole:RecVAE"), "RecVAE"),
+        (
+            entry("recbole:nothing like it"),
+            "agents[2].params.model: 'nothing like it' cannot be used; no model of RecBole has",
+        ),
         (entry("recbole:BPR", model="EASE"), "agents[2].params.model: 'EASE' is given twice"),
         (entry("gone.py:Mine"), "agents[2].kind: 'gone.py:Mine' cannot be loaded; there is no file gone.py"),
         (entry("no.such.module:Mine"), "agents[2].kind: 'no.such.module:Mine' cannot be loaded"),
