@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.loading import CANDIDATE, Candidate, load_scenario
+from scenarios.loading import CANDIDATE, Candidate, digest, load_scenario
 from scenarios.schema import Scenario
 from scenarios.stages.adapting import measure_adaptation, references
 from scenarios.stages.believing import check_fidelity, scored_users
@@ -83,12 +83,13 @@ def run(
     ) as setting:
         began = time.monotonic()
         data = open_domains(setting, load(setting), prepared.specs)
+        trackers.open()
         worlds = fit_worlds(setting, data)
         believed = check_fidelity(setting, data, worlds)
         specs, tuned = tune_agents(setting, data, worlds, prepared.specs)
         beside = references(setting, specs)
         trained = train_agents(setting, data, worlds, [*specs, *beside])
-        for line in trackers.send(prepared.scenario.name, trained):
+        for line in trackers.send(prepared.scenario.name, digest(prepared.scenario, data.run_digest), trained):
             setting.progress.say(line)
         keys = keys_of(data, worlds, [*specs, *beside])
         adapted = measure_adaptation(setting, data, worlds, [*specs, *beside], trained, keys)

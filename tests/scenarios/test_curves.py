@@ -1,12 +1,14 @@
 """Learning curves as TensorBoard reads them, and as Weights & Biases and MLflow get them.
 
-Sabotaged once, each seen red: no purge; one folder for all seeds; every point at step 0.
+Sabotaged once, each seen red: no purge; one folder for all seeds; every point at step 0; a folder taken for a package;
+schemes without `//` taken for folders; keys without curves; runs that broke off taken for whole; a store opened early.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 import cli
+import pipeline
 from scenarios.stages.curves import TAG, VALIDATION_TAG, Trackers
 from scenarios.stages.training import Failure
 from simulator.errors import InputError
@@ -35,7 +38,7 @@ def test_every_training_seed_has_its_curve_and_a_repeated_run_shows_it_once(tmp_
         "mine": [Failure("it raised")],
     }
     for _ in range(2):
-        assert Trackers(tensorboard=tmp_path).send("films", trained) == [
+        assert Trackers(tensorboard=tmp_path).send("films", "digest", trained) == [
             f"2 learning curves in {tmp_path} (--tensorboard)"
         ]
     assert [points(tmp_path / "linucb" / f"seed-{number}") for number in (0, 1)] == [list(curve) for curve in curves]
@@ -62,7 +65,7 @@ def init(**options):
 MLFLOW = """
 from types import SimpleNamespace
 
-calls = []
+calls, whole, keys = [], [], {}
 
 
 class MlflowClient:
@@ -81,15 +84,21 @@ class MlflowClient:
         calls.append(("experiment", name))
         return "7"
 
+    def search_runs(self, experiment_ids, filter_string, max_results):
+        return [key for key in whole if filter_string == f"attributes.status = 'FINISHED' and tags.curve = '{key}'"]
+
     def create_run(self, experiment_id, run_name, tags):
         calls.append(("run", experiment_id, run_name))
+        keys[run_name] = tags["curve"]
         return SimpleNamespace(info=SimpleNamespace(run_id=run_name))
 
     def log_metric(self, run, tag, value, step):
         calls.append((run, tag, value, step))
 
-    def set_terminated(self, run):
-        calls.append(("end", run))
+    def set_terminated(self, run, status):
+        calls.append(("end", run, status))
+        if status == "FINISHED":
+            whole.append(keys[run])
 """
 
 LEARNED: dict[str, Any] = {
@@ -109,9 +118,11 @@ def calls_of(module: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPat
 
 def test_weights_and_biases_gets_a_run_for_each_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = calls_of("wandb", WANDB, tmp_path, monkeypatch)
-    (said,) = Trackers(wandb="project").send("films", LEARNED)
+    (said,) = Trackers(wandb="project").send("films", "digest", LEARNED)
     assert said == "2 learning curves in project (--wandb)"
-    run = {"project": "project", "group": "films"}
+    keys = [call[1].pop("id") for call in calls if call[0] == "init"]
+    assert len(set(keys)) == 2
+    run = {"project": "project", "group": "films", "resume": "allow"}
     assert calls == [
         ("init", {**run, "job_type": "linucb", "name": "linucb/seed-0"}),
         ("log", {TAG: 1.0}, 0),
@@ -125,9 +136,21 @@ def test_weights_and_biases_gets_a_run_for_each_curve(tmp_path: Path, monkeypatc
     ]
 
 
+def test_a_run_that_is_repeated_names_its_curves_alike_and_other_curves_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = calls_of("wandb", WANDB, tmp_path, monkeypatch)
+    other = {"dqn": [SimpleNamespace(curve=((0, 2.5),))]}
+    for digest, trained in (("run", LEARNED), ("run", LEARNED), ("another", LEARNED), ("run", other)):
+        Trackers(wandb="project").send("films", digest, trained)
+    linucb, dqn, *again = [call[1]["id"] for call in calls if call[0] == "init"]
+    assert again[:2] == [linucb, dqn]
+    assert len({linucb, dqn, *again[2:]}) == 5
+
+
 def test_mlflow_gets_a_run_for_each_curve_in_one_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = calls_of("mlflow", MLFLOW, tmp_path, monkeypatch)
-    Trackers(mlflow=str(tmp_path / "store")).send("films", LEARNED)
+    Trackers(mlflow=str(tmp_path / "store")).send("films", "digest", LEARNED)
     there = ("client", f"sqlite:///{tmp_path}/store/mlflow.db")
     assert calls == [
         there,
@@ -137,21 +160,54 @@ def test_mlflow_gets_a_run_for_each_curve_in_one_experiment(tmp_path: Path, monk
         ("linucb/seed-0", VALIDATION_TAG, 1.5, 0),
         ("linucb/seed-0", TAG, 2.5, 500),
         ("linucb/seed-0", VALIDATION_TAG, 1.25, 500),
-        ("end", "linucb/seed-0"),
+        ("end", "linucb/seed-0", "FINISHED"),
         there,
         ("run", "7", "dqn/seed-0"),
         ("dqn/seed-0", TAG, 2.0, 0),
-        ("end", "dqn/seed-0"),
+        ("end", "dqn/seed-0", "FINISHED"),
     ]
-    Trackers(mlflow="sqlite:///runs.db").send("films", LEARNED)
-    assert ("client", "sqlite:///runs.db") in calls
+    calls.clear()
+    Trackers(mlflow=str(tmp_path / "store")).send("films", "digest", LEARNED)  # again: nothing that is there twice
+    assert not [call for call in calls if call[0] == "run"]
+    for uri in ("sqlite:///runs.db", "databricks", "databricks://mine", "file:./mlruns"):
+        Trackers(mlflow=uri).send("films", uri, LEARNED)
+        assert ("client", uri) in calls
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} - {"__pycache__"} == {"store"}
     with pytest.raises(InputError, match=r"--mlflow: 'http://no such host' cannot be opened \(cannot be reached\)"):
-        Trackers(mlflow="http://no such host")
+        Trackers(mlflow="http://no such host").open()
+
+
+def test_a_curve_that_broke_off_is_sent_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = MLFLOW.replace(
+        "        calls.append((run, tag", "        if not step: raise OSError('gone')\n        calls.append((run, tag"
+    )
+    calls = calls_of("mlflow", broken, tmp_path, monkeypatch)
+    for _ in range(2):
+        (said,) = Trackers(mlflow=str(tmp_path / "store")).send("films", "digest", LEARNED)
+        assert said.endswith("gone")
+    assert [call for call in calls if call[0] == "end"] == 2 * [("end", "linucb/seed-0", "FAILED")]
+
+
+def test_a_folder_of_the_packages_name_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb").mkdir()  # where W&B keeps its runs
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    if (found := find_spec("wandb")) is not None and found.origin is not None:
+        pytest.skip("wandb is installed, and hides the folder")
+    with pytest.raises(InputError, match="needs a package that is not installed"):
+        Trackers(wandb="project")
+
+
+def test_no_store_is_made_for_a_scenario_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls_of("mlflow", MLFLOW, tmp_path, monkeypatch)
+    with pytest.raises(InputError, match="is not there"):
+        pipeline.run(tmp_path / "nowhere.yaml", out=tmp_path, mlflow=str(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_tracker_that_fails_costs_its_curves_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls_of("wandb", "calls = []\ndef init(**options):\n    raise RuntimeError('no key')", tmp_path, monkeypatch)
-    (said,) = Trackers(wandb="project").send("films", LEARNED)
+    (said,) = Trackers(wandb="project").send("films", "digest", LEARNED)
     assert said == "--wandb: not all learning curves were sent to project; no key"
 
 
