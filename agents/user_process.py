@@ -80,6 +80,25 @@ class StoppedEarly(BaseException):
     """Ends `fit` where its points gain nothing any more; not for the user's code to catch."""
 
 
+class NotKeptError(BaseException):
+    """Ends `fit` where the agent cannot be pickled; not for the user's code to catch."""
+
+
+def kept(agent: Any) -> bytes:
+    """What the agent is now.
+
+    Raises:
+        NotKeptError: it cannot be pickled.
+    """
+    try:
+        return bytes(cloudpickle.dumps(agent))
+    except MemoryError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise NotKeptError(one_line(error)) from error
+
+
 class _Watch:
     """Values the agent in the validation world at each point that it reports, and keeps what it was at the best."""
 
@@ -95,7 +114,7 @@ class _Watch:
         """Mean reward a session of the agent as it is."""
         self._values.append(session_value(self._lanes, self._agent.act))
         if self._stopping.best(self._values) == len(self._values) - 1:
-            self.best = bytes(cloudpickle.dumps(self._agent))
+            self.best = kept(self._agent)
         return self._values[-1]
 
     @property
@@ -154,11 +173,12 @@ class Host:
         try:
             with contextlib.suppress(StoppedEarly):
                 self._agent.fit(replace(training, report=report, stopping=None, validation=None))
-            if watch is not None and watch.best is not None:
-                self._agent = cloudpickle.loads(watch.best)
-            return self.do_state()
-        except (TypeError, AttributeError, ValueError, NotImplementedError) as error:
-            return one_line(error)
+            if watch is None or watch.best is None:
+                return kept(self._agent)
+        except NotKeptError as error:
+            return str(error)
+        self._agent = cloudpickle.loads(watch.best)
+        return watch.best
 
     def do_state(self) -> bytes:
         """What the agent is now."""

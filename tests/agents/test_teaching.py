@@ -193,6 +193,11 @@ class Climber:
         return np.tile(np.arange(observation.slate_size) + self.point, (len(observation), 1))
 
 
+class Locked(Climber):
+    def __init__(self):
+        self.lock = __import__("threading").Lock()
+
+
 class Silent:
     def fit(self, training):
         pass
@@ -223,3 +228,5 @@ def test_a_users_own_agent_is_stopped_where_it_gains_nothing(
     assert slates[0, 0] == found.judged_at
     with pytest.raises(AgentError, match="reported no point"):
         trained("Silent")
+    with pytest.raises(AgentError, match="leave environments and open files out of self: TypeError"):
+        trained("Locked")

@@ -105,6 +105,11 @@ class KeepsEnv:
         return None
 
 
+class WrongFit(KeepsEnv):
+    def fit(self, training):
+        raise ValueError("trees must be above 0")
+
+
 class NoAct:
     pass
 """
@@ -183,8 +188,17 @@ def test_a_wrong_shape_is_told_by_the_word_shape(folder: Path, observation: Obse
 def test_an_agent_that_cannot_be_kept_after_fit_says_what_to_leave_out(
     folder: Path, world_and_log: tuple[World, InteractionLog]
 ) -> None:
-    with pytest.raises(AgentError, match="leave environments and open files out of self"):
+    with pytest.raises(AgentError, match="leave environments and open files out of self: TypeError"):
         train(own("KeepsEnv"), training_in(*world_and_log), folder)
+
+
+def test_what_fit_raises_is_told_as_such_with_its_traceback_in_the_log(
+    folder: Path, tmp_path: Path, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    said = tmp_path / "own.log"
+    with pytest.raises(AgentError, match=r"^fit raised ValueError: trees must be above 0 \(own.py line \d+\)$"):
+        train(own("WrongFit"), training_in(*world_and_log), folder, log_file=said)
+    assert "Traceback" in said.read_text()
 
 
 @pytest.mark.parametrize(
