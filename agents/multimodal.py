@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from agents.teaching import Clock, teach
 from agents.train_world import Act, Lanes, session_value
 from simulator.errors import did_you_mean
 from simulator.log import Catalogue, InteractionLog
+
+if TYPE_CHECKING:
+    from agents.fusion import Passes
 
 F32 = NDArray[np.float32]
 
@@ -283,6 +286,58 @@ def balanced(tables: ItemTables, inputs: Inputs, value: Callable[[ItemTables], f
     return best
 
 
+class _Balancing:
+    """Passes over the log whose tables are balanced before they are judged.
+
+    Where training may stop early that is at every point of the learning curve, so that the validation world values what
+    would be judged; else at the end alone, the curve's last point.
+
+    Args:
+        passes: learn from the log.
+        inputs: of them.
+        training: gives the train world.
+        clock: ends the balancing where the training's seconds are over.
+        budget: rows of the whole training.
+    """
+
+    def __init__(self, passes: Passes, inputs: Inputs, training: Training, clock: Clock, *, budget: int) -> None:
+        self._passes, self._inputs, self._training, self._clock = passes, inputs, training, clock
+        self._budget = budget
+        self._goes_on = True
+        self._balanced: tuple[ItemTables, ItemTables] | None = None  # what was balanced last, and what came of it
+
+    @property
+    def steps(self) -> int:
+        return self._passes.steps
+
+    def advance(self) -> bool:
+        self._goes_on = self._passes.advance()
+        return self._goes_on
+
+    def policy(self) -> ItemTables:
+        learned = self._passes.policy()
+        judged = self._training.stopping is not None or not self._goes_on or self.steps >= self._budget
+        if not self.steps or not judged:
+            return learned
+        if self._balanced is None or self._balanced[0] is not learned:
+            self._balanced = learned, self._balance(learned)
+        return self._balanced[1]
+
+    def _balance(self, learned: ItemTables) -> ItemTables:
+        training = self._training
+        lanes = Lanes(training, TRIAL_SESSIONS, seed=(training.seed + TRIAL_SEED) % 2**31)
+
+        def value(tables: ItemTables) -> float | None:
+            if self._clock.out_of_time():
+                return None
+            return session_value(lanes, lambda seen, rng: tables.slates(seen))
+
+        try:
+            return balanced(learned, self._inputs, value)
+        finally:
+            lanes.close()
+
+
 class Multimodal(Ranking):
     """Ranks by the inner product of a user's vector with fused vectors of the items, plus the item's bias.
 
@@ -312,27 +367,17 @@ class Multimodal(Ranking):
         inputs = fusion_inputs(training.log, training.catalogue, self.settings.modalities)
         n_rows = len(training.log)
         most = self.settings.epochs if training.budget is None else round(training.budget / n_rows)
+        clock = Clock(training)
 
-        def begin() -> Passes:
-            return Passes(training.log, inputs, self.settings, training.seed)
+        def begin() -> _Balancing:
+            passes = Passes(training.log, inputs, self.settings, training.seed)
+            return _Balancing(passes, inputs, training, clock, budget=most * n_rows)
 
         def act(tables: ItemTables) -> Act:
             self._tables = tables
             return self.act
 
-        clock = Clock(training)
         self._tables = teach(training, begin, act, budget=most * n_rows)
-        if not most:
-            return
-        lanes = Lanes(training, TRIAL_SESSIONS, seed=(training.seed + TRIAL_SEED) % 2**31)
-
-        def value(tables: ItemTables) -> float | None:
-            if clock.out_of_time():
-                return None
-            return session_value(lanes, lambda seen, rng: tables.slates(seen))
-
-        self._tables = balanced(self._tables, inputs, value)
-        lanes.close()
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The K candidates of highest score.

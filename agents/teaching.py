@@ -56,6 +56,13 @@ class Clock:
         """Whether the training's seconds are over."""
         return self._seconds is not None and self.spent > self._seconds
 
+    def __getstate__(self) -> dict[str, float | None]:
+        return {"spent": self.spent, "seconds": self._seconds}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._seconds = state["seconds"]
+        self.go_on_from(state["spent"])
+
 
 class Curve(Generic[P]):
     """Measures policies in the train world now and then, and where training may stop early in the validation world too.

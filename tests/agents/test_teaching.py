@@ -1,7 +1,8 @@
 """Training that stops early, and training that goes on from its checkpoint as if it had never been stopped.
 
 Sabotaged once, each seen red: libraries' generators not put back, the last policy judged, the best one not copied, no
-patience, a user's agent as it was last, a gain below `min_delta` counted, early stopping let through.
+patience, a user's agent as it was last, a gain below `min_delta` counted, early stopping let through, a curve that ends before
+what `multimodal` does at the end.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import pytest
 from agents.base import AgentError, Training
 from agents.checkpoints import STAGE, Checkpoint
 from agents.loading import AgentSpec, Trained, resolve_kind, train
+from agents.multimodal import Multimodal
 from agents.settings import AgentSettings, EarlyStopping
-from agents.train_world import Act, Lanes, session_value
+from agents.slates import top_slates
+from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Act, Lanes, session_value
 from simulator.cache import StageCache
 from simulator.env import WindtunnelVectorEnv
 from simulator.errors import InputError
@@ -114,6 +117,22 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result_with_fewer_steps(
     assert len(measured) == 2
     assert state_of(resumed, world) == state_of(whole, world)
     assert resumed.steps == whole.steps
+
+
+@pytest.mark.slow
+def test_the_last_point_of_a_curve_is_what_is_judged_where_the_end_changes_the_policy(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    world, log = world_and_log
+    training = training_of("multimodal", world, log)
+    trained = train(spec_of("multimodal"), training, Path())
+    lanes = Lanes(training, VALUE_SESSIONS, seed=training.seed + VALUE_SEED)
+    assert trained.curve[-1][1] == session_value(lanes, trained.agent.act)
+    assert isinstance(trained.agent, Multimodal)
+    assert trained.agent._tables is not None
+    learned = replace(trained.agent._tables, repetition=0.0)
+    assert trained.agent._tables.repetition > 0  # the balance changed something
+    assert trained.curve[-1][1] != session_value(lanes, lambda seen, rng: top_slates(learned.scores(seen), seen))
 
 
 @dataclass(frozen=True)
