@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,11 @@ def measured(setting: Setting, specs: Sequence[AgentSpec]) -> list[str]:
 
 
 def references(setting: Setting, specs: Sequence[AgentSpec]) -> list[AgentSpec]:
-    """What meta-learned agents are held against and the scenario has not, with the first one's parameters and seeds."""
+    """What meta-learned agents are held against and the scenario has not, as the first one is trained.
+
+    Its parameters, seeds, budget and early stopping are theirs: with the last, both learn from the users that it leaves
+    them, though `from_scratch` has no training that could stop.
+    """
     from agents.kinds import family_of
     from agents.loading import resolve_kind
 
@@ -46,15 +51,13 @@ def references(setting: Setting, specs: Sequence[AgentSpec]) -> list[AgentSpec]:
         return []
     there = {one.settings.kind for one in specs}
     first = learned[0].settings
-    train = first.train.model_copy(update={"early_stopping": None})  # from_scratch has no training that could stop
-    return [
-        resolve_kind(
-            first.model_copy(update={"name": f"{kind} (reference)", "kind": kind, "tune": None, "train": train}),
-            setting.folder,
-        )
-        for kind in REFERENCES
-        if kind not in there
-    ]
+    found = []
+    for kind in (kind for kind in REFERENCES if kind not in there):
+        settings = first.model_copy(update={"name": f"{kind} (reference)", "kind": kind, "tune": None})
+        throughout = settings.train.model_copy(update={"early_stopping": None})
+        spec = resolve_kind(settings.model_copy(update={"train": throughout}), setting.folder)
+        found.append(replace(spec, settings=settings))
+    return found
 
 
 def measure_adaptation(

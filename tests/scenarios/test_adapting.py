@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from agents.base import Observation
-from agents.loading import AgentSpec, Trained, resolve_kind
+from agents.loading import AgentSpec, Trained, resolve_kind, train
 from agents.settings import AgentSettings
 from agents.slates import top_slates
 from evaluators.page import render_page
@@ -23,6 +24,7 @@ from simulator.engine import Engine
 from simulator.errors import InputError
 from simulator.progress import Progress
 from tests.agents.task_world import ITEMS, task_world
+from tests.agents.taught_world import taught_world, training_in
 from tests.evaluators.example_report import example_report
 
 
@@ -89,6 +91,30 @@ def test_meta_learned_agents_are_held_against_the_same_network_learned_otherwise
     assert references(chosen, specs(chosen)) == []
     none = setting(tmp_path, agents=[])
     assert measured(none, specs(none)) == []
+
+
+def references_of_one_that_stops_early() -> list[AgentSpec]:
+    entry = {"name": "late", "kind": "maml", "train": {"early_stopping": {"patience": 2}}}
+    agents = [{"name": "popular", "kind": "popularity"}, entry]
+    scenario = Scenario.model_validate({"name": "tasks", "data": {"source": "ml-100k"}, "agents": agents})
+    own: Any = SimpleNamespace(scenario=scenario, folder=Path())
+    return references(own, specs(own))
+
+
+def test_references_of_an_agent_that_stops_early_learn_from_the_users_that_it_learns_from() -> None:
+    patience = [one.settings.train.early_stopping and one.settings.train.early_stopping.patience
+                for one in references_of_one_that_stops_early()]  # fmt: skip
+    assert patience == [2, 2]  # which `train_agents` goes by
+
+
+@pytest.mark.slow
+def test_the_reference_that_is_not_trained_has_no_training_that_could_stop() -> None:
+    *_, beside = references_of_one_that_stops_early()
+    assert beside.settings.kind == "from_scratch"
+    training = training_in(*taught_world())
+    found = train(beside, replace(training, validation=training.make_env), Path())
+    assert found.judged_at == 0
+    assert len(found.valued) == 1
 
 
 def test_worth_by_interactions_reaches_the_page_and_an_agent_that_fails_costs_its_row(tmp_path: Path) -> None:
