@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import random  # noqa: TID251  libraries draw from this global generator; its state is kept
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -66,27 +68,35 @@ class Part:
 class Checkpoint:
     """What one training task leaves in the stage cache while it is under way.
 
-    Objects that the task is given anew when it starts again (the log, the world, ...) are named in it, not copied.
+    Objects that the task is given anew when it starts again (the log, the world, ...) are named in it, not copied. One
+    that cannot be read or written costs the time that it would have saved, never the training: it is dropped, and the
+    agent's log says so.
 
     Attributes:
         cache, key: where it lies.
+        log_file: the agent's log; None: nobody is told.
         seconds_apart: least time between two writes.
         seconds_before: what the task took before it was stopped, or 0.
     """
 
     cache: StageCache
     key: str
+    log_file: Path | None = None
     seconds_apart: float = SECONDS_APART
     seconds_before: float = 0.0
     _parts: list[Part] = field(default_factory=list)
     _reached: int = 0
     _began: float = field(default_factory=time.perf_counter)
     _next: float = 0.0
+    _written: bool = True
 
     def __post_init__(self) -> None:
         self._next = self._began + self.seconds_apart
         if self.cache.has(STAGE, self.key):
-            self._parts, self.seconds_before = self.cache.load(STAGE, self.key)
+            try:
+                self._parts, self.seconds_before = self.cache.load(STAGE, self.key)
+            except Exception as error:  # noqa: BLE001  a damaged pickle raises anything
+                self._drop("its checkpoint cannot be read, so it begins anew", error)
 
     def found(self, training: Training) -> tuple[bool, Any] | None:
         """Whether the training that begins now had ended, and its result or what it needs to go on; None: neither.
@@ -97,7 +107,12 @@ class Checkpoint:
         if len(self._parts) < self._reached:
             return None
         part = self._parts[self._reached - 1]
-        content = _Unpickler(io.BytesIO(part.content), training).load()
+        try:
+            content = _Unpickler(io.BytesIO(part.content), training).load()
+        except Exception as error:  # noqa: BLE001  as above
+            del self._parts[self._reached - 1 :]
+            self._drop("its checkpoint cannot be read, so it begins anew", error)
+            return None
         if not part.ended:
             self._parts.pop()
         own, everyone = part.draws
@@ -108,19 +123,40 @@ class Checkpoint:
     @property
     def due(self) -> bool:
         """Whether it is time to write one."""
-        return time.perf_counter() >= self._next
+        return self._written and time.perf_counter() >= self._next
 
     def keep(self, training: Training, content: Any) -> None:
         """Write what the training needs to go on."""
         began = time.perf_counter()
-        parts = [*self._parts, _pickled(training, content, ended=False)]
-        self.cache.store(STAGE, self.key, (parts, self.seconds_before + began - self._began))
+        try:
+            parts = [*self._parts, _pickled(training, content, ended=False)]
+            self.cache.store(STAGE, self.key, (parts, self.seconds_before + began - self._began))
+        except Exception as error:  # noqa: BLE001  what a library's object raises that cannot be pickled, a full disk
+            self._give_up(error)
         now = time.perf_counter()
         self._next = now + max(self.seconds_apart, (now - began) / SHARE if self.seconds_apart else 0.0)
 
     def end(self, training: Training, result: Any) -> None:
         """Take note of a training's result; it is written with the next one's first checkpoint."""
-        self._parts.append(_pickled(training, result, ended=True))
+        if not self._written:
+            return
+        try:
+            self._parts.append(_pickled(training, result, ended=True))
+        except Exception as error:  # noqa: BLE001  as above
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._written = False  # a later part would stand in the place of the one that is missing
+        self._drop("no checkpoint can be written, so it would begin anew if it were stopped", error)
+
+    def _drop(self, what: str, error: Exception) -> None:
+        with contextlib.suppress(OSError):
+            self.cache.drop(STAGE, self.key)
+        with contextlib.suppress(OSError):
+            if self.log_file is not None:
+                self.log_file.parent.mkdir(parents=True, exist_ok=True)
+                with self.log_file.open("a") as file:
+                    file.write(f"training: {what} ({type(error).__name__}: {' '.join(str(error).split())})\n")
 
 
 def _pickled(training: Training, content: Any, *, ended: bool) -> Part:
@@ -133,7 +169,8 @@ def _given(training: Training) -> dict[str, Any]:
     """By name, what a task that starts again is given anew."""
     named: dict[str, Any] = {"training": training}
     named |= {name: getattr(training, name) for name in ("log", "catalogue", "make_env", "rng", "validation")}
-    named |= {f"world of {name}": getattr(named[name], "world", None) for name in ("make_env", "validation")}
+    for part in ("world", "content"):
+        named |= {f"{part} of {name}": getattr(named[name], part, None) for name in ("make_env", "validation")}
     named |= {f"domain {name}": domain for name, domain in training.domains.items()}
     return {name: value for name, value in named.items() if value is not None}
 

@@ -121,6 +121,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         temporary.chmod(0o644)
+        with temporary.open("rb") as file:  # or after a loss of power the name may be there and the content not
+            os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -249,7 +251,7 @@ class StageCache:
         ]
 
     def prune(self, *, days: float = 0.0, stage: str | None = None) -> Holding:
-        """Remove results that have not been of use for some days; returns what was removed.
+        """Remove results that have not been of use for some days, whole or half written; returns what was removed.
 
         Args:
             days: since a result was last read or written.
@@ -267,7 +269,7 @@ class StageCache:
             except BlockingIOError:
                 raise InputError("cache: a run is using it; prune when the run has ended") from None
             now, count, size, last = time.time(), 0, 0, 0.0
-            for path in self._files():
+            for path in (*self._files(), *self.folder.glob("*/.*.part")):  # of writers that were killed, too
                 known = path.stat()
                 if now - known.st_mtime >= days * 86_400 and stage in (None, path.parent.name):
                     path.unlink()

@@ -40,6 +40,7 @@ class Task:
         depends: what the result depends on, instead of hashing `inputs` (keys of upstream tasks, settings).
         code: parts of the project whose source the result depends on, beside the file of `run`.
         passing: whether a result holds for this run alone, so that a later one computes it again.
+        scratch: stages in which it keeps under its own key what is of use only until its result is stored.
     """
 
     stage: str
@@ -49,6 +50,7 @@ class Task:
     depends: tuple[Any, ...]
     code: tuple[str, ...]
     passing: Callable[[Any], bool] = _never
+    scratch: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -125,6 +127,8 @@ def _run_and_store(cache: StageCache, task: Task, key: str, progress: Path | Non
             before = _children_cpu()
             result = task.run(*task.inputs, report=_report_to(progress))
             cache.store(task.stage, key, (result, _children_cpu() - before))
+        for stage in task.scratch:
+            cache.drop(stage, key)
 
 
 @dataclass(slots=True)
@@ -165,6 +169,8 @@ class Engine:
             result, used = self.cache.load(task.stage, key)
             if task.passing(result):
                 self.cache.drop(task.stage, key)
+            for stage in task.scratch:  # of a process that was killed after it had stored its result
+                self.cache.drop(stage, key)
             done.append(Done(result, used, cached=key not in fresh))
         return done
 

@@ -106,7 +106,7 @@ def _train(
         report(min(0.99, max(of_steps, of_seconds)), f"{steps:,} steps, {value:.2f} a session")
 
     try:
-        training = replace(training, report=point, expect=expect, checkpoint=Checkpoint(cache, key))
+        training = replace(training, report=point, expect=expect, checkpoint=Checkpoint(cache, key, log_file))
         return train(spec, training, folder, log_file=log_file)
     except InputError:
         raise
@@ -142,13 +142,13 @@ def train_agents(
                 depends,
                 ("simulator", "agents"),
                 passing=failed_by_limit,
+                scratch=(STAGE,),
             )
             tasks.append(replace(task, inputs=(*task.inputs, task.key)))
             owners.append(name)
     trained: dict[str, list[Trained | Failure]] = {spec.settings.name: [] for spec in specs}
-    for task, name, result in zip(tasks, owners, setting.map("train", tasks), strict=True):
+    for name, result in zip(owners, setting.map("train", tasks), strict=True):
         trained[name].append(result)
-        setting.engine.cache.drop(STAGE, task.key)
     return trained
 
 

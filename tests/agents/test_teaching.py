@@ -1,12 +1,13 @@
 """Training that stops early, and training that goes on from its checkpoint as if it had never been stopped.
 
 Sabotaged once, each seen red: libraries' generators not put back, the last policy judged, the best one not copied, no
-patience, a user's agent as it was last, a gain below `min_delta` counted, early stopping let through, a curve that ends before
-what `multimodal` does at the end.
+patience, a user's agent as it was last, a gain below `min_delta` counted, early stopping let through, a curve that ends
+before what `multimodal` does at the end, a damaged checkpoint loaded all the same, a failure to write let through.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from agents.base import AgentError, Training
-from agents.checkpoints import STAGE, Checkpoint
+from agents.checkpoints import STAGE, Checkpoint, GlobalDraws, Part
 from agents.loading import AgentSpec, Trained, resolve_kind, train
 from agents.multimodal import Multimodal
 from agents.settings import AgentSettings, EarlyStopping
@@ -117,6 +118,39 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result_with_fewer_steps(
     assert len(measured) == 2
     assert state_of(resumed, world) == state_of(whole, world)
     assert resumed.steps == whole.steps
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_checkpoint_that_cannot_be_read_is_dropped_and_the_training_begins_anew(
+    part: bool, world_and_log: tuple[World, InteractionLog], tmp_path: Path
+) -> None:
+    world, log = world_and_log
+    spec, cache, said = spec_of("linucb"), StageCache(tmp_path), tmp_path / "a.log"
+    draws = np.random.default_rng(9).bit_generator.state, GlobalDraws.now()
+    cache.store(STAGE, "k", ([Part(b"cut off", draws, ended=False)], 1.0))
+    if not part:
+        cache.path(STAGE, "k").write_bytes(b"")
+    found = train(spec, training_of("linucb", world, log, checkpoint=Checkpoint(cache, "k", said)), Path())
+    assert state_of(found, world) == state_of(train(spec, training_of("linucb", world, log), Path()), world)
+    assert not cache.has(STAGE, "k")
+    assert "its checkpoint cannot be read, so it begins anew" in said.read_text()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_checkpoint_that_cannot_be_written_is_told_once_and_done_without(
+    full: bool, world_and_log: tuple[World, InteractionLog], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder can be made here")
+    said = tmp_path / "a.log"
+    cache = StageCache(tmp_path / "file" if full else tmp_path)
+    checkpoint = Checkpoint(cache, "k", said, seconds_apart=0.0)
+    assert checkpoint.due
+    training = training_in(*world_and_log)
+    checkpoint.keep(training, None if full else threading.Lock())
+    checkpoint.end(training, threading.Lock())
+    assert not checkpoint.due
+    assert not cache.has(STAGE, "k")
+    assert said.read_text().count("no checkpoint can be written") == 1
 
 
 @pytest.mark.slow

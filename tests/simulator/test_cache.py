@@ -93,6 +93,20 @@ def test_prune_takes_what_was_not_of_use_lately_and_nothing_while_a_run_lasts(tm
     assert (tmp_path / "agent-logs" / "mine.log").exists()
 
 
+def test_prune_takes_what_a_killed_writer_left_half_written(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path)
+    cache.store("fit", "whole", 1)
+    left = [tmp_path / "fit" / f".k.pkl.{age}.part" for age in ("old", "new")]
+    for path in left:
+        path.write_bytes(b"half")
+    os.utime(left[0], (0, 0))
+    assert [(h.stage, h.count) for h in cache.contents()] == [("fit", 1)]
+    assert cache.prune(days=30).size == 4
+    assert [path.exists() for path in left] == [False, True]
+    assert cache.prune().count == 2
+    assert not left[1].exists()
+
+
 def test_a_claim_let_go_while_others_wait_is_taken_over_without_a_failure(tmp_path: Path) -> None:
     # A waiter finds its file removed between any two of its own calls: it must take another, not fail.
     cache, taken, failed = StageCache(tmp_path), [], []

@@ -65,6 +65,19 @@ def test_a_result_is_not_served_once_the_file_that_computed_it_has_changed(tmp_p
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_what_a_task_needs_while_it_is_under_way_goes_when_its_own_result_is_stored(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path)
+    tasks = [replace(task, scratch=("halves",)) for task in tasks_of(fail_on_three, range(2, 4))]
+    for task in tasks:
+        cache.store("halves", task.key, "half")
+    with pytest.raises(RuntimeError, match="three"):
+        Engine(cache, workers=1).map(tasks)
+    assert [cache.has("halves", task.key) for task in tasks] == [False, True]
+    cache.store("halves", tasks[0].key, "half")  # of a process that was killed between the two
+    Engine(cache, workers=1).map(tasks[:1])
+    assert not cache.has("halves", tasks[0].key)
+
+
 def test_an_unknown_engine_is_named() -> None:
     assert parse_engine("dask:tcp://127.0.0.1:8786") == "dask:tcp://127.0.0.1:8786"
     with pytest.raises(InputError, match="--engine: 'spark' is not an engine"):
