@@ -13,6 +13,11 @@ from agents.base import Agent, AgentError, Observation
 __all__ = ["AgentError", "check_agent", "check_probabilities", "check_slate"]
 
 
+def not_an_array(method: str, what: str) -> str:
+    """What is said of an answer that is no array of numbers."""
+    return f"{method} returned {what}, which has not the shape of an array of numbers"
+
+
 def check_slate(slate: Any, observation: Observation) -> NDArray[np.int64]:
     """The slate as [n, K] int64, once it is known to be valid.
 

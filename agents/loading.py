@@ -52,7 +52,7 @@ class AgentSpec:
         wrapped: the agents that it is made of, in the order in which its class takes them.
         read: files that its parameters name.
         saved: the folder of a saved agent and what it says, or None.
-        steps: it, or an agent that it is made of, learns in steps along a learning curve.
+        steps: it, or the one agent that it is made of, learns in steps along a learning curve.
     """
 
     settings: AgentSettings
@@ -129,7 +129,7 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         named = getattr(params, "wrapped", None)
         wrapped = () if named is None else tuple(resolve_kind(one, folder, where=where) for one in named())
         own = kind.steps and not getattr(params, "deterministic", False)
-        steps = own or any(spec.steps for spec in wrapped)
+        steps = own or (len(wrapped) == 1 and wrapped[0].steps)  # of several none's learning curve is the agent's
         if settings.train.early_stopping is not None and not steps:
             raise InputError(
                 f"{where}.train.early_stopping: '{settings.kind}' does not learn in steps, so there is nothing to "
@@ -297,8 +297,6 @@ def train(
         agent.fit(  # type: ignore[attr-defined]
             replace(training, report=report, valued=note, budget=budget, seconds=seconds, stopping=stopping)
         )
-    if spec.kind is None and stopping is not None and not valued:
-        raise AgentError("train.early_stopping: fit reported no point of a learning curve (training.report)")
     points = tuple(sorted(curve))
     prior = getattr(agent, "prior", None)
     return Trained(

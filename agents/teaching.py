@@ -238,4 +238,4 @@ def own_act(agent: Agent) -> Act:
 
 def quietly(training: Training) -> Training:
     """What an agent within an agent learns from: the learning curve is the outer one's."""
-    return replace(training, watched=False, valued=unheard, expect=nobody_waits)
+    return replace(training, watched=False, report=unheard, valued=unheard, expect=nobody_waits)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import AgentError, AgentLimitError, Feedback, Observation, Training
+from agents.contract import not_an_array
 from agents.settings import LimitSettings
 from simulator.errors import InputError, did_you_mean
 
@@ -77,7 +78,7 @@ def describe_class(target: str, params: dict[str, Any], limits: LimitSettings, w
     if about is None:
         process = _Process(limits.memory_gb, None)
         try:
-            about = process.ask(("describe", target), LOAD_SECONDS, "loading", "")
+            about = process.ask(("describe", target), _Patience(LOAD_SECONDS, "loading", "", limits))
         except AgentError as error:
             raise InputError(f"{where}.kind: '{shown}' cannot be loaded; {error}") from error
         finally:
@@ -136,12 +137,21 @@ class UserAgent:
             for name in ("log", "catalogue", "make_env", "slate_size", "horizon", "rng", "seed", "budget", "seconds",
                          "stopping", "validation")
         }  # fmt: skip
-        told = {"report": training.report, "valued": training.valued}
+        said = 0
+
+        def valued(steps: int, value: float) -> None:
+            nonlocal said
+            said += 1
+            training.valued(steps, value)
+
+        told = {"report": training.report, "valued": valued}
         state = self._ask(("fit", parts), self.limits.fit_seconds, "fit", "fit_seconds", told)
         if isinstance(state, str):
             raise AgentError(
                 f"the agent cannot be kept after fit; leave environments and open files out of self: {state}"
             )
+        if training.stopping is not None and not said:
+            raise AgentError("train.early_stopping: fit reported no point of a learning curve (training.report)")
         self._state = state
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -173,7 +183,7 @@ class UserAgent:
 
     def _array(self, answer: Any, method: str) -> NDArray[Any]:
         if isinstance(answer, str):
-            raise AgentError(f"{method} returned {answer}, which has not the shape of an array of numbers")
+            raise AgentError(not_an_array(method, answer))
         array: NDArray[Any] = answer
         return array
 
@@ -188,11 +198,57 @@ class UserAgent:
         try:
             if self._process is None:
                 self._process = _Process(self.limits.memory_gb, self.log_file)
-                self._process.ask(("build", self.target, self.params, self._state), LOAD_SECONDS, "building", "")
-            return self._process.ask(question, seconds, method, limit, told)
+                build = ("build", self.target, self.params, self._state)
+                self._process.ask(build, _Patience(LOAD_SECONDS, "building", "", self.limits))
+            return self._process.ask(question, _Patience(seconds, method, limit, self.limits), told)
         except AgentError:
             self.close()
             raise
+
+
+class _Patience:
+    """How long an answer is waited for. While a fit is valued, that is no part of its time, and each slate has its own.
+
+    Args:
+        seconds: for the whole answer.
+        method: what is asked, as messages say it.
+        limit: name of the setting that gives the seconds; empty: none does.
+        limits: give a slate its seconds.
+    """
+
+    def __init__(self, seconds: float, method: str, limit: str, limits: LimitSettings) -> None:
+        self.method = method
+        self._seconds, self._limit, self._slate = seconds, limit, limits.act_seconds
+        self._until = 0.0
+        self._asked: float | None = None  # when it was asked for the last slate of a valuation
+        self._since = 0.0  # when that valuation began
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._until = time.monotonic() + self._seconds
+
+    def heard(self, what: str) -> None:
+        """Take note of a word of the child: "asked" for a slate, "valued" when the valuation is over."""
+        now = time.monotonic()
+        if what == "asked":
+            self._since = now if self._asked is None else self._since
+            self._asked = now
+        elif self._asked is not None:
+            self._until += now - self._since
+            self._asked = None
+
+    @property
+    def left(self) -> float:
+        """Seconds that the next word is waited for."""
+        until = self._until if self._asked is None else self._asked + self._slate
+        return max(0.0, until - time.monotonic())
+
+    @property
+    def lost(self) -> str:
+        """What took too long."""
+        if self._asked is not None:
+            return f"act took longer than {self._slate:g} s (limits.act_seconds)"
+        return f"{self.method} took longer than {self._seconds:g} s" + (f" (limits.{self._limit})" * bool(self._limit))
 
 
 class _Process:
@@ -227,27 +283,27 @@ class _Process:
     def ask(
         self,
         question: tuple[Any, ...],
-        seconds: float,
-        method: str,
-        limit: str,
+        patience: _Patience,
         told: Mapping[str, Callable[[int, float], None]] = NOBODY,
     ) -> Any:
         """Send a request and wait for its answer.
 
         Raises:
-            AgentError: it raised, took longer than `seconds`, ate too much memory, or its process ended.
+            AgentError: it raised, was out of patience, ate too much memory, or its process ended.
         """
-        said = f" (limits.{limit})" if limit else ""
+        method = patience.method
         try:
             self.connection.send(question)
-            deadline = time.monotonic() + seconds
+            patience.begin()
             while True:
-                if not self.connection.poll(max(0.0, deadline - time.monotonic())):
-                    raise AgentLimitError(f"{method} took longer than {seconds:g} s{said}")
+                if not self.connection.poll(patience.left):
+                    raise AgentLimitError(patience.lost)
                 what, *rest = self.connection.recv()
-                if what not in told:
+                patience.heard(what)
+                if what in told:
+                    told[what](*rest)
+                elif what != "asked":
                     break
-                told[what](*rest)
         except (EOFError, OSError) as error:
             code = self._exit_code()
             raise AgentLimitError(

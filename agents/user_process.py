@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,8 +25,10 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
+from numpy.typing import NDArray
 
-from agents.base import Feedback, Observation, Training, learns_online, unheard
+from agents.base import AgentError, Feedback, Observation, Training, learns_online, unheard
+from agents.contract import check_slate, not_an_array
 from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Lanes, session_value
 
 FILE_MODULE = "windtunnel_user_file"
@@ -84,6 +87,14 @@ class NotKeptError(BaseException):
     """Ends `fit` where the agent cannot be pickled; not for the user's code to catch."""
 
 
+class NoSlateError(BaseException):
+    """Ends `fit` where the agent fails in the validation world, for this reason; not for the user's code to catch."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
 def kept(agent: Any) -> bytes:
     """What the agent is now.
 
@@ -100,22 +111,44 @@ def kept(agent: Any) -> bytes:
 
 
 class _Watch:
-    """Values the agent in the validation world at each point that it reports, and keeps what it was at the best."""
+    """Values the agent in the validation world at each point that it reports, and keeps what it was at the best.
 
-    def __init__(self, agent: Any, training: Training) -> None:
+    Args:
+        agent: of the user.
+        training: gives the validation world and says when to stop.
+        asked: called before each slate is asked for.
+    """
+
+    def __init__(self, agent: Any, training: Training, asked: Callable[[], None]) -> None:
         assert training.stopping is not None
         assert training.validation is not None
         seed = (training.seed + VALUE_SEED) % 2**31
         self._agent, self._stopping, self._values = agent, training.stopping, list[float]()
+        self._asked = asked
         self._lanes = Lanes(training, VALUE_SESSIONS, seed=seed, make_env=training.validation)
         self.best: bytes | None = None
 
     def value(self) -> float:
-        """Mean reward a session of the agent as it is."""
-        self._values.append(session_value(self._lanes, self._agent.act))
+        """Mean reward a session of the agent as it is.
+
+        Raises:
+            NoSlateError: it raised, or returned what is a failure in judging, too.
+            NotKeptError: it cannot be pickled.
+        """
+        try:
+            self._values.append(session_value(self._lanes, self._act))
+        except Exception as error:
+            raise NoSlateError(error) from error
         if self._stopping.best(self._values) == len(self._values) - 1:
             self.best = kept(self._agent)
         return self._values[-1]
+
+    def _act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
+        self._asked()
+        slates = plain_array(self._agent.act(observation, rng))
+        if isinstance(slates, str):
+            raise AgentError(not_an_array("act", slates))
+        return check_slate(slates, observation)
 
     @property
     def over(self) -> bool:
@@ -161,7 +194,9 @@ class Host:
     def do_fit(self, parts: dict[str, Any]) -> bytes | str:
         """Let the agent learn; returns what it is then, or why that cannot be kept."""
         training = Training(**parts, report=unheard)
-        watch = None if training.stopping is None else _Watch(self._agent, training)
+        watch = None
+        if training.stopping is not None:
+            watch = _Watch(self._agent, training, lambda: self._connection.send(("asked",)))
 
         def report(steps: int, value: float) -> None:
             self._connection.send(("report", int(steps), float(value)))
@@ -177,6 +212,8 @@ class Host:
                 return kept(self._agent)
         except NotKeptError as error:
             return str(error)
+        except NoSlateError as error:
+            raise error.why from None
         self._agent = cloudpickle.loads(watch.best)
         return watch.best
 

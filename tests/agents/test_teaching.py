@@ -217,8 +217,7 @@ def test_a_training_that_may_stop_early_is_judged_as_it_was_at_the_best_point(
 
 @pytest.mark.parametrize("kind", ["recbole:EASE", "popularity", "uplift", "from_scratch"])
 def test_early_stopping_of_what_does_not_learn_in_steps_is_bad_input(kind: str) -> None:
-    params = {"treatment": "popularity"} if kind == "uplift" else {}
-    entry = {"name": "a", "kind": kind, "params": params, "train": {"early_stopping": {"patience": 2}}}
+    entry = {"name": "a", "kind": kind, "train": {"early_stopping": {"patience": 2}}}
     with pytest.raises(InputError, match=r"agents\[a\].train.early_stopping: .*nothing to stop") as caught:
         resolve_kind(AgentSettings.model_validate(entry), Path())
     assert "\n" not in str(caught.value)
@@ -243,7 +242,19 @@ class Climber:
             training.report(self.point, 0.0)
 
     def act(self, observation, rng):
-        return np.tile(np.arange(observation.slate_size) + self.point, (len(observation), 1))
+        order = np.roll(np.arange(observation.candidates.shape[1]), -self.point)
+        barred = ~observation.candidates[:, order]
+        return order[np.argsort(barred, axis=1, kind="stable")[:, : observation.slate_size]].tolist()
+
+
+class Repeats(Climber):
+    def act(self, observation, rng):
+        return [[one[0]] * len(one) for one in super().act(observation, rng)]
+
+
+class Hangs(Climber):
+    def act(self, observation, rng):
+        __import__("time").sleep(60)
 
 
 class Locked(Climber):
@@ -260,26 +271,62 @@ class Silent:
 """
 
 
+def train_own(
+    world_and_log: tuple[World, InteractionLog], folder: Path, kind: str, *, stops: bool = True, **entry: Any
+) -> Trained:
+    """An agent with a class of OWN trained in the world, which validates it, too."""
+    (folder / "own.py").write_text(OWN)
+    train_settings = {"early_stopping": {"patience": 3}} if stops else {}
+    settings = AgentSettings.model_validate({"name": "a", "kind": kind, "train": train_settings, **entry})
+    training = training_of("linucb", *world_and_log)
+    training = replace(training, validation=training.make_env)
+    return train(resolve_kind(settings, folder), training, folder)
+
+
 def test_a_users_own_agent_is_stopped_where_it_gains_nothing(
     world_and_log: tuple[World, InteractionLog], tmp_path: Path
 ) -> None:
-    world, log = world_and_log
-    (tmp_path / "own.py").write_text(OWN)
-    train_settings = {"early_stopping": {"patience": 3}}
-    training = training_in(world, log)
-    training = replace(training, validation=training.make_env)
-
-    def trained(name: str) -> Trained:
-        entry = {"name": "a", "kind": f"own.py:{name}", "train": train_settings}
-        return train(resolve_kind(AgentSettings.model_validate(entry), tmp_path), training, tmp_path)
-
-    found = trained("Climber")
+    found = train_own(world_and_log, tmp_path, "own.py:Climber")
     assert len(found.valued) < 100
     values = [value for _, value in found.valued]
     assert found.judged_at == int(np.argmax(values)) == len(values) - 4
-    slates = found.agent.act(observed(world), np.random.default_rng(0))
-    assert slates[0, 0] == found.judged_at
+    seen = observed(world_and_log[0])
+    slates = np.asarray(found.agent.act(seen, np.random.default_rng(0)))
+    assert seen.candidates is not None
+    assert slates[0, 0] == found.judged_at + np.roll(seen.candidates[0], -found.judged_at).argmax()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Repeats", r"fit raised AgentError: act returned item \d+ twice for user 0"),
+        pytest.param("Silent", "reported no point", marks=pytest.mark.slow),
+        pytest.param("Locked", "leave environments and open files out of self: TypeError", marks=pytest.mark.slow),
+        pytest.param("Hangs", r"act took longer than 1 s \(limits.act_seconds\)", marks=pytest.mark.slow),
+    ],
+)
+def test_how_a_users_own_agent_fails_where_it_is_valued_is_one_line(
+    name: str, expected: str, world_and_log: tuple[World, InteractionLog], tmp_path: Path
+) -> None:
+    with pytest.raises(AgentError, match=expected) as caught:
+        train_own(world_and_log, tmp_path, f"own.py:{name}", limits={"act_seconds": 1.0 if name == "Hangs" else 60.0})
+    assert "\n" not in str(caught.value)
+
+
+def mixed(name: str) -> dict[str, Any]:
+    return {"agents": [{"kind": f"own.py:{name}"}, {"kind": "popularity"}]}
+
+
+def test_points_of_an_agent_within_a_mixture_are_none_of_the_mixtures(
+    world_and_log: tuple[World, InteractionLog], tmp_path: Path
+) -> None:
+    found = train_own(world_and_log, tmp_path, "mixture", stops=False, params=mixed("Climber"))
+    assert all(value > 0 for _, value in found.curve)  # its own points are 0
+
+
+@pytest.mark.slow
+def test_an_agent_within_a_mixture_that_stops_early_must_report_its_points(
+    world_and_log: tuple[World, InteractionLog], tmp_path: Path
+) -> None:
     with pytest.raises(AgentError, match="reported no point"):
-        trained("Silent")
-    with pytest.raises(AgentError, match="leave environments and open files out of self: TypeError"):
-        trained("Locked")
+        train_own(world_and_log, tmp_path, "mixture", params=mixed("Silent"))

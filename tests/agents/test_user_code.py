@@ -15,8 +15,8 @@ import pytest
 
 from agents.base import AgentError, Observation
 from agents.contract import check_slate
-from agents.loading import AgentSettings, build_agent, resolve_kind, train
-from agents.user_code import UserAgent, locate
+from agents.loading import AgentSettings, LimitSettings, build_agent, resolve_kind, train
+from agents.user_code import UserAgent, _Patience, locate
 from evaluators.rollout import fly
 from simulator.errors import InputError
 from simulator.log import InteractionLog
@@ -177,6 +177,30 @@ def test_each_failure_of_an_own_agent_is_one_line(
         agent.act(observation, np.random.default_rng(0))
     assert "\n" not in str(caught.value)
     assert time.monotonic() - started < 20  # also where it would have slept for a minute
+
+
+def test_flights_of_a_valuation_are_no_part_of_the_seconds_of_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("agents.user_code.time.monotonic", lambda: now)
+    patience = _Patience(10.0, "fit", "fit_seconds", LimitSettings(act_seconds=3.0))
+    patience.begin()
+    now = 4.0
+    patience.heard("report")
+    assert patience.left == 6
+    now = 5.0
+    patience.heard("asked")
+    now = 7.0
+    assert patience.left == 1
+    patience.heard("asked")
+    assert patience.left == 3
+    now = 9.0
+    patience.heard("asked")
+    now = 11.0
+    assert patience.left == 1
+    assert patience.lost == "act took longer than 3 s (limits.act_seconds)"
+    patience.heard("valued")  # six seconds of flight
+    assert patience.left == 5
+    assert patience.lost == "fit took longer than 10 s (limits.fit_seconds)"
 
 
 def test_a_wrong_shape_is_told_by_the_word_shape(folder: Path, observation: Observation) -> None:
