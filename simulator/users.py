@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,11 +214,12 @@ class SimulatedUsers:
         self._past[:, :length] = -2
         self._listed = np.empty((n, 32 * lines if listed else 0), np.uint16)
         self._flags = np.ones((n, 2), np.bool_)
+        left, done = self._ends()
         self.outcome = Outcome(
             clicks=np.zeros((n, slots), np.uint8),
             reward=np.zeros(n, np.float32),
-            left=self._flags[:, kernel.LEFT],
-            done=self._flags[:, kernel.DONE],
+            left=left,
+            done=done,
             shown=np.full((n, slots), -1, np.int32),
             after=np.zeros((n, slots, len(world.heads)), np.float32),
         )
@@ -263,6 +264,15 @@ class SimulatedUsers:
             length,
             self._extra,
         )
+
+    def _ends(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Views of who has left and whose session is over."""
+        return self._flags[:, kernel.LEFT], self._flags[:, kernel.DONE]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        left, done = self._ends()  # a view comes back from a pickle as an array of its own
+        self.outcome = replace(self.outcome, left=left, done=done)
 
     def _parameter_array(self) -> NDArray[np.float32]:
         world = self.world

@@ -44,13 +44,11 @@ class OpenSide:
 class MakeEnv:
     """Training environments of a world, of which only the open side can be touched; can be pickled."""
 
-    _world: World
+    world: World
 
     def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
-        content = self._world.item_vectors
-        return OpenSide(
-            WindtunnelVectorEnv(self._world, num_envs, action=action, seed=seed, content=content, copy=copy)
-        )
+        content = self.world.item_vectors
+        return OpenSide(WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=content, copy=copy))
 
 
 def _log(rng: np.random.Generator, vectors: np.ndarray, bias: np.ndarray, *, pull: float) -> InteractionLog:

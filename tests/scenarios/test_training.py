@@ -13,13 +13,16 @@ import pytest
 
 from agents.base import AgentError, AgentLimitError
 from agents.checkpoints import STAGE, Checkpoint
-from agents.loading import Trained, resolve_kind
+from agents.loading import Trained, resolve_kind, train
 from agents.settings import AgentSettings
-from scenarios.stages.training import Searched, _apart, _search, _train, failed_by_limit
+from scenarios.stages.training import MakeTrainEnv, Searched, _apart, _search, _train, failed_by_limit
 from scenarios.stages.worlds import Data
+from simulator.behaviour.heads import Head
+from simulator.behaviour.own import OwnBehaviour
 from simulator.cache import StageCache
 from simulator.log import WORLD_A, split_users
-from tests.agents.taught_world import taught_world, training_in
+from simulator.world import World
+from tests.agents.taught_world import observed, taught_world, training_in
 
 
 def test_progress_runs_from_nothing_to_the_end_where_an_agent_trains_for_its_own_default(
@@ -126,3 +129,86 @@ def test_a_training_task_that_was_killed_goes_on_from_its_checkpoint(
     again = trained(tmp_path / "two", points=99)
     assert again.curve == whole.curve
     assert again.seconds > 0
+
+
+PATIENT = """
+import numpy as np
+from simulator.behaviour.own import Acts
+
+
+class Patient:
+    def begin(self, user):
+        return {"empty": np.zeros(len(user), int)}
+
+    def act(self, moment):
+        clicks = moment.uniforms("click") < 1 / (1 + np.exp(-moment.appeal))
+        moment.state["empty"] += ~clicks.any(axis=1)
+        return Acts(clicks, moment.state["empty"] >= 2)
+"""
+
+
+def parted(world: World, parts: str, folder: Path) -> World:
+    """The world with parts whose state a checkpoint must hold, too."""
+    if parts == "own":
+        (folder / "users.py").write_text(PATIENT)
+        return replace(world, own=OwnBehaviour.find("users.py:Patient", {}, folder))
+    if parts == "heads":
+        return replace(world, heads=(Head("purchase", "p", -0.2, 0.7, 0.1, 0.1),), reward="purchases")
+    return world
+
+
+@pytest.mark.parametrize("kind", ["linucb", pytest.param("a2c", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("parts", ["none", "own", "heads"])
+def test_a_training_in_the_worlds_of_a_run_goes_on_from_a_checkpoint_that_holds_none_of_them(
+    parts: str, kind: str, tmp_path: Path
+) -> None:
+    plain, log = taught_world()
+    world = parted(plain, parts, tmp_path)
+    validation = replace(world, name="validation")
+    stops = {"steps": 640, "early_stopping": {"patience": 8, "points": 8}}
+    spec = resolve_kind(AgentSettings.model_validate({"name": "a", "kind": kind, "train": stops}), tmp_path)
+    cache = StageCache(tmp_path)
+    content = log.catalogue.content
+    assert content is not None
+
+    def trained(points: int, checkpoint: Checkpoint | None) -> Any:
+        told: list[int] = []
+
+        def valued(steps: int, value: float) -> None:
+            told.append(steps)
+            if len(told) > points:
+                raise KeyboardInterrupt
+
+        training = replace(
+            training_in(world, log),
+            make_env=MakeTrainEnv(world, content),
+            validation=MakeTrainEnv(validation, content),
+            valued=valued,
+            checkpoint=checkpoint,
+        )
+        return train(spec, training, tmp_path)
+
+    whole = trained(99, None)
+    with pytest.raises(KeyboardInterrupt):
+        trained(len(whole.valued) - 2, Checkpoint(cache, "k", seconds_apart=0.0))
+    held = cache.path(STAGE, "k").read_bytes()
+    for given in (content, world.item_vectors, world.starts.vector):
+        assert given.tobytes() not in held
+    again = trained(99, Checkpoint(cache, "k", seconds_apart=0.0))
+    assert (again.curve, again.valued, again.judged_at) == (whole.curve, whole.valued, whole.judged_at)
+    slates = [one.agent.act(observed(world), np.random.default_rng(0)) for one in (whole, again)]
+    assert np.array_equal(*slates)
+
+
+def test_what_environments_are_made_of_is_named_in_a_checkpoint(tmp_path: Path) -> None:
+    world, log = taught_world()
+    content, other = np.ones((50, 20), np.float32), replace(world, name="validation")
+    training = replace(
+        training_in(world, log), make_env=MakeTrainEnv(world, content), validation=MakeTrainEnv(other, None)
+    )
+    cache = StageCache(tmp_path)
+    Checkpoint(cache, "k").keep(training, [world, other, content])
+    assert content.tobytes() not in cache.path(STAGE, "k").read_bytes()
+    found = Checkpoint(cache, "k").found(training)
+    assert found is not None
+    assert all(one is given for one, given in zip(found[1], (world, other, content), strict=True))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -367,3 +369,18 @@ def test_top_k_is_the_sorted_scores_without_what_is_blocked() -> None:
 def test_equal_scores_go_to_the_smaller_number() -> None:
     scorer = ItemScorer(np.zeros((100, 4), np.float32))
     assert scorer.top_k(np.ones((3, 4), np.float32), 5).tolist() == [[0, 1, 2, 3, 4]] * 3
+
+
+def test_users_that_were_pickled_or_copied_say_who_is_done_as_they_go_on() -> None:
+    users = SimulatedUsers(small_world(3, horizon=2), 40, seed=3)
+    users.start(np.arange(40))
+    slate = np.tile(np.arange(10), (40, 1))
+    users.step(slate)
+    others = [pickle.loads(pickle.dumps(users)), deepcopy(users)]
+    expected = users.step(slate + 10)
+    assert expected.done.all()  # the horizon
+    for other in others:
+        found = other.step(slate + 10)
+        assert np.array_equal(found.done, expected.done)
+        assert np.array_equal(found.left, expected.left)
+        assert np.array_equal(found.clicks, expected.clicks)
