@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,7 @@ class _Learner:
         self._shown = Shown(settings.buffer_size)
         self._lanes = Lanes(training, settings.num_envs, seed=training.seed)
         observation = self._lanes.reset()
-        self._now, self._slates = self._state(observation), self._explore(observation, self.policy(), 1.0)
+        self._now, self._slates = self._state(observation), self._explore(observation, self.policy, 1.0)
 
     def policy(self) -> SlateValue:
         """What it learned, without torch."""
@@ -110,11 +112,11 @@ class _Learner:
         over = self.steps / max(settings.exploration_fraction * self._budget, 1.0)
         epsilon = max(settings.exploration_final_eps, 1 - (1 - settings.exploration_final_eps) * over)
         following = self._state(step.observation)  # where a session ended its value does not count
-        value = self.policy()
+        value = cache(self.policy)  # it reads every item, so it is made only where it is asked for
         next_slates = self._explore(step.observation, value, epsilon)
         options = {}
         if settings.target == "q_learning":
-            options["options"] = value.options(step.observation, OPTIONS * next_slates.shape[1])
+            options["options"] = value().options(step.observation, OPTIONS * next_slates.shape[1])
         self._shown.take_in(
             state=self._now,
             slates=self._slates,
@@ -195,7 +197,7 @@ class _Learner:
         at_place[:, -1] = self._discount.repeat(len(slates))
         return self._choice.at(at_place, slates.clamp(min=0).reshape(-1, 1)).view(slates.shape)
 
-    def _explore(self, observation: Observation, value: SlateValue, epsilon: float) -> Ints:
+    def _explore(self, observation: Observation, value: Callable[[], SlateValue], epsilon: float) -> Ints:
         """[n, K] the slates of highest value, or any for a share of the users."""
         rng = self._training.rng
         blind = rng.random(len(observation)) < epsilon
@@ -203,7 +205,7 @@ class _Learner:
         anything = top_slates(noise, observation)
         if blind.all():
             return anything
-        return np.where(blind[:, None], anything, value.slates(observation))
+        return np.where(blind[:, None], anything, value().slates(observation))
 
     def _state(self, observation: Observation) -> F32:
         """[n, s + 1] with the discount of the top place, for which the networks have an input."""

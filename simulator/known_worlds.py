@@ -63,7 +63,8 @@ class LoggedRows:
         user: [m]; item: [m]; click: [m] 0 or 1.
         impression: [m] number of the slate; session: [m] number of the session; position: [m] place from 0.
         time: [m] seconds.
-        propensity: [m] chance that the item stood at its place (selection_bias: that the user rated it).
+        propensity: [m] chance that the item stood at its place, given what stood above it (position_bias: whatever
+            stood above it; selection_bias: that the user rated the item).
     """
 
     user: NDArray[np.int64]
@@ -240,9 +241,13 @@ def _joined(parts: list[LoggedRows]) -> LoggedRows:
 
 def _uniformly(users: SimulatedUsers, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
     """Any candidates in any order."""
-    there = users.candidates()
-    order = np.argsort(np.where(there, rng.random(there.shape), np.inf), axis=1)[:, :SLATE]
-    return order, np.broadcast_to(1 / there.sum(axis=1, keepdims=True), order.shape).astype(np.float64)
+    return _any_of(users.candidates(), rng)
+
+
+def _any_of(there: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+    """Any of the items that are there [n, I], in any order; none stands twice, so further down fewer are left."""
+    slates = np.argsort(np.where(there, rng.random(there.shape), np.inf), axis=1)[:, :SLATE]
+    return slates, 1.0 / (there.sum(axis=1, keepdims=True) - np.arange(SLATE))
 
 
 def _by_order(score: Floats, mix: float) -> Choose:
@@ -325,9 +330,7 @@ def _cold_start(rng: np.random.Generator) -> tuple[World, LoggedRows]:
     world = _world(rng.normal(0, 0.5, (USERS, CATEGORIES)), quality)
 
     def without_new(users: SimulatedUsers, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
-        there = users.candidates() & ~new
-        order = np.argsort(np.where(there, rng.random(there.shape), np.inf), axis=1)[:, :SLATE]
-        return order, np.broadcast_to(1 / there.sum(axis=1, keepdims=True), order.shape).astype(np.float64)
+        return _any_of(users.candidates() & ~new, rng)
 
     return world, _flown(world, without_new, rng)
 

@@ -122,6 +122,26 @@ def test_q_learning_values_the_best_slate_of_the_options_by_the_choice_that_is_a
         assert value(user, found[user].tolist()) == pytest.approx(best, rel=1e-4)
 
 
+@pytest.mark.parametrize(("target", "final", "made"), [("sarsa", 1.0, 0), ("sarsa", 0.0, 2), ("q_learning", 1.0, 2)])
+def test_the_whole_catalogue_is_read_only_where_the_policy_is_asked_for(
+    target: str, final: float, made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agents.deep_rl import StateScale
+    from agents.slate_q_trainer import _Learner
+
+    training = training_in(*taught_world())
+    features = fit_features(training)
+    settings = SlateQSettings.model_validate(
+        {"target": target, "exploration_final_eps": final, "exploration_fraction": 0.0, "num_envs": 8}
+    )
+    learner = _Learner(training, settings, features, StateScale.of(features, training), 1_000)
+    whole, asked = learner.policy, []
+    monkeypatch.setattr(learner, "policy", lambda: asked.append(1) or whole())
+    for _ in range(2):
+        learner.advance()
+    assert len(asked) == made
+
+
 AHEAD = {
     "slate_q": ({}, 9_000, 0.8),
     "dqn": ({"double": True, "duelling": True, "n_steps": 2}, 24_000, 0.9),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,17 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from agents.base import Observation
+from agents.baselines import NoSettings, Random
+from evaluators.logged_rounds import OffPolicyEvidence, log_rounds_of, policy_on_log
 from evaluators.metrics import Reference, user_metric
 from evaluators.rollout import fly, fly_visits
 from simulator.behaviour.examination import LoggedSlates, fit_examination
+from simulator.datasets import load_dataset
+from simulator.datasets.settings import DataSettings
 from simulator.errors import LogError
 from simulator.known_worlds import (
     CATEGORIES,
+    DATA_DEFAULTS,
     HISTORY,
     ITEMS,
     KNOWN_WORLDS,
@@ -24,6 +30,7 @@ from simulator.known_worlds import (
     known_tables,
     known_world,
 )
+from simulator.log import split_users
 
 Floats = NDArray[np.float64]
 CATEGORY = np.arange(ITEMS) % CATEGORIES
@@ -198,12 +205,28 @@ def test_a_known_world_is_the_same_for_everybody_and_its_log_can_be_read(name: s
     tables = known_tables(name)
     assert len(tables.log) == len(one.rows.user)
     assert ((one.rows.propensity > 0) & (one.rows.propensity <= 1)).all()
-    # The weights 1 / propensity of the first places add up to the candidates there were, if the propensities are true.
-    first = one.rows.position == 0
-    if name not in ("selection_bias", "cold_start"):
-        seen_before = SLATE * (one.rows.time[first] % 864_000 // 60)
-        weight = 1 / one.rows.propensity[first] / (ITEMS - seen_before)
-        assert abs(weight.mean() - 1) <= 4 * weight.std() / np.sqrt(first.sum()) + 1e-9
+    # The weights 1 / propensity of a place add up to the candidates there were, if the propensities are true.
+    for place in range(SLATE if name not in ("selection_bias", "cold_start") else 0):
+        here = one.rows.position == place
+        seen_before = SLATE * (one.rows.time[here] % 864_000 // 60)
+        above = 0 if name == "position_bias" else place
+        weight = 1 / one.rows.propensity[here] / (ITEMS - seen_before - above)
+        assert abs(weight.mean() - 1) <= 4 * weight.std() / np.sqrt(here.sum()) + 1e-9
+
+
+@pytest.mark.parametrize("name", ["boredom", "drift", "tedium"])
+def test_random_is_worth_what_the_log_of_a_random_policy_earned(name: str) -> None:
+    """Each round's candidates leave out what stood above, and so does the chance that was logged with it."""
+    root = np.random.SeedSequence(3)
+    log = load_dataset(DataSettings.model_validate({"source": f"world:{name}", **DATA_DEFAULTS}), Path(), seed=3)
+    asked = log_rounds_of(
+        log, split_users(log, root), root, feature_names=(), history_length=20, slate_size=SLATE, need_model=False
+    )
+    found = OffPolicyEvidence(asked, {"random": policy_on_log(asked, [Random(NoSettings())], root, name="random")})
+    for estimator in ("ips", "snips"):
+        estimate = found.estimate("random", estimator)
+        assert estimate.withheld is None
+        assert estimate.value == pytest.approx(asked.rounds.reward.mean())
 
 
 def test_a_world_that_is_not_known_is_named_with_its_nearest() -> None:
