@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -117,6 +118,19 @@ def files_of(cache: Path) -> set[Path]:
     return set(cache.rglob("*.pkl"))
 
 
+FAMILIES = """  - {name: dqn, kind: dqn, params: {num_envs: 8}, train: {seeds: 1, steps: 200}}
+  - {name: ppo, kind: ppo, params: {num_envs: 8, n_steps: 8}, train: {seeds: 1, steps: 200}}
+  - {name: slate_q, kind: slate_q, params: {num_envs: 8}, train: {seeds: 1, steps: 200}}
+  - {name: q_learning, kind: q_learning, params: {num_envs: 8}, train: {seeds: 1, steps: 200}}
+  - {name: reinforce, kind: reinforce, params: {num_envs: 8}, train: {seeds: 1, steps: 200}}
+  - {name: iql, kind: iql, train: {seeds: 1, steps: 2000}}
+  - {name: maml, kind: maml, train: {seeds: 1, steps: 500}}
+  - {name: multimodal, kind: multimodal, params: {modalities: [id]}, train: {seeds: 1, steps: 2000}}
+  - {name: bpr, kind: "recbole:BPR", train: {seeds: 1, steps: 2000}}
+"""
+"""One agent of each family that trains by steps, beside the bandit of the scenario."""
+
+
 @dataclass(frozen=True)
 class Flown:
     """A scenario flown by one worker, and the cache that it left."""
@@ -148,6 +162,20 @@ def test_workers_change_nothing_but_the_seconds(flown: Flown, tmp_path: Path, mo
     assert search.trials[0].params == {"epsilon": 0.3}
     assert max(search.trials, key=lambda trial: trial.value).params == search.chosen
     assert {trial.value for trial in search.trials} > {search.trials[0].value}
+
+
+@pytest.mark.slow
+def test_learning_curves_of_every_family_are_the_same_whatever_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = write_scenario(tmp_path / "s", extra=FAMILIES)
+    short = ["evaluate.adaptation.interactions=[0, 2]"]  # users of 16 rows have no more
+    one, two = (fly(scenario, tmp_path / str(n), monkeypatch, workers=n, overrides=short) for n in (1, 2))
+    assert one.without_seconds() == two.without_seconds()
+    taught = {agent.name: agent for agent in one.agents if agent.training and agent.training.curve}
+    assert set(taught) == {"linucb", *re.findall(r"name: (\w+)", FAMILIES)}
+    assert all(len(agent.training.curve) > 1 for agent in taught.values())
+    assert not [agent.name for agent in one.agents if agent.failed]
 
 
 @pytest.mark.xdist_group("flown")
