@@ -94,7 +94,7 @@ def table(report: Report, refused: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", type=Path, help="the scenario whose log, worlds and users are taken")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of each agent that draws")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each agent that draws")
     parser.add_argument("--worlds", type=int, default=3, help="judge worlds")
     parser.add_argument("--without", nargs="*", default=[], help="kinds that are left out")
     parser.add_argument("--only", nargs="*", help="kinds that are flown beside random and the baseline")
