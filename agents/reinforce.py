@@ -20,7 +20,7 @@ class ReinforceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gamma: float = Field(default=0.5, ge=0, lt=1, description="discount a slate, in the log a row")
-    learning_rate: float = Field(default=3e-3, gt=0, description="Adam's step")
+    learning_rate: float = Field(default=3e-3, gt=0, description="Adam's step at the start; it falls to 0 evenly")
     log_share: float = Field(
         default=0.3,
         ge=0,

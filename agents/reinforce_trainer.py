@@ -60,6 +60,9 @@ class _Learner:
         self._behaviour = ItemHeads(features, scale, **sizes)
         networks = [*self._policy.parameters(), *self._behaviour.parameters()]
         self._optimizer = torch.optim.Adam(networks, lr=settings.learning_rate)
+        at_once = settings.batch_size if settings.log_share == 1 else settings.num_envs
+        steps = max(1, -(-budget // at_once))
+        self._falling = torch.optim.lr_scheduler.LinearLR(self._optimizer, 1.0, 0.0, total_iters=steps)
         self._choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
         self._returns_of_rows = discounted_rows(training.log, settings.gamma)
         self._lanes: Lanes | None = None
@@ -170,3 +173,4 @@ class _Learner:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._policy.parameters(), 1.0)
         self._optimizer.step()
+        self._falling.step()
