@@ -593,6 +593,7 @@ def recbole_model(log: InteractionLog, settings: RecBoleSettings, seed: int) -> 
 
 
 def _build(settings: RecBoleSettings, log: InteractionLog, folder: Path, seed: int) -> Fitted:
+    import torch
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.data.utils import get_dataloader
@@ -639,7 +640,10 @@ def _build(settings: RecBoleSettings, log: InteractionLog, folder: Path, seed: i
         arguments = config["train_neg_sample_args"]
         samplers.append(KGSampler(dataset, arguments["distribution"], arguments["alpha"]))
     loader = get_dataloader(config, "train")(config, rows, *samplers, shuffle=config["shuffle"])
-    network = get_model(config["model"])(config, rows).to(config["device"]).eval()  # it may be asked before it learns
+    of_that_name = get_model(config["model"])
+    # RecBole's SINE turns it on for everyone when the sequential models are imported: ten times the time of a step.
+    torch.autograd.set_detect_anomaly(False)
+    network = of_that_name(config, rows).to(config["device"]).eval()  # it may be asked before it learns
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
     tokens = dataset.field2id_token["item_id"][1:]
     known = np.array([int(token) for token in tokens], np.int64)
@@ -764,6 +768,7 @@ def contained() -> Iterator[Path]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  to restore it
     threads, flags = torch.get_num_threads(), (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
     numpy_names, disabled = set(np.__dict__), logging.root.manager.disable
+    anomaly = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     for name, to in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
         if name not in np.__dict__:
             setattr(np, name, to)
@@ -782,6 +787,7 @@ def contained() -> Iterator[Path]:
             os.chdir(here)
             sys.argv = argv
             torch.set_num_threads(threads)
+            torch.autograd.set_detect_anomaly(*anomaly)
             torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = flags
             logging.disable(disabled)
             random.setstate(states[0])

@@ -31,6 +31,7 @@ from agents.recbole import (
     FoldIn,
     RecBole,
     RecBoleSettings,
+    contained,
     likes_of,
     published,
     recbole_model,
@@ -319,11 +320,24 @@ def test_every_model_of_recbole_is_found_in_any_case_or_refused_in_one_line(mode
         assert params.model == model
 
 
+def test_importing_sequential_models_slows_nobody_down(world_and_log: tuple[World, InteractionLog]) -> None:
+    """RecBole's SINE turns autograd's search for anomalies on when it is imported, for the whole process."""
+    with contained():
+        import_module("recbole.model.sequential_recommender.sine")
+        torch.autograd.set_detect_anomaly(True)  # another test may have imported it before
+        with recbole_model(world_and_log[1], RecBoleSettings(model="SASRec"), 1):
+            assert not torch.is_anomaly_enabled()
+        torch.autograd.set_detect_anomaly(True)
+    assert not torch.is_anomaly_enabled()
+
+
+@pytest.mark.slow
 def test_what_is_known_of_recboles_models_without_importing_them_is_what_their_classes_say() -> None:
     from recbole.model.abstract_recommender import AbstractRecommender, AutoEncoderMixin
     from recbole.utils import ModelType, get_model
 
-    classes = {name: get_model(name) for name in published()}
+    with contained():
+        classes = {name: get_model(name) for name in published()}
     for family in READS:
         exported = vars(import_module(f"recbole.model.{family}")).values()
         models = {one.__name__ for one in exported if isinstance(one, type) and issubclass(one, AbstractRecommender)}
