@@ -13,8 +13,7 @@ from example_report import about, example_report, gate, withheld
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators import report_charts as charts
-from evaluators.page import in_words, render_page, write_page
+from evaluators.page import charts, in_words, render_page, write_page
 from evaluators.page.belief import band_of
 from evaluators.report import AgentSection, Curve, DataSection, GroupRow, PortfolioRow, Report
 
