@@ -7,6 +7,7 @@ from numba import njit
 
 from simulator._compiled import F32, I64, PLAIN, Flags
 from simulator._vector import above16, add16, fill16, load16, lowest_bit, mad16
+from simulator.top_items import insert_item
 
 
 @njit(nogil=True, **PLAIN)
@@ -35,18 +36,6 @@ def clicks_on(slates: I64, feedback: F32, out: F32) -> None:
                 if back >= 0:
                     out[user, place] = feedback[user, back]
                 back -= 1
-
-
-@njit(**PLAIN)
-def _take(gain: np.float32, item: int, best: F32, out: I64, user: int) -> None:
-    """Put an item among the best of a user, where it belongs; it is better than the last of them."""
-    place = out.shape[1] - 1
-    while place > 0 and gain > best[user, place - 1]:
-        best[user, place] = best[user, place - 1]
-        out[user, place] = out[user, place - 1]
-        place -= 1
-    best[user, place] = gain
-    out[user, place] = item
 
 
 @njit(**PLAIN)
@@ -95,12 +84,12 @@ def best_of_one_choice(weight: F32, worth: F32, candidates: Flags, rounds: int, 
                     hits &= hits - np.uint64(1)
                     gain = weight[user, item] * (worth[user, item] - z)
                     if gain > best[user, k - 1] and _may_enter(item, candidates, out, user):
-                        _take(gain, item, best, out, user)
+                        insert_item(gain, item, best, out, user)
                         changed = True
             for item in range(whole, n_items):
                 gain = weight[user, item] * (worth[user, item] - z)
                 if gain > best[user, k - 1] and _may_enter(item, candidates, out, user):
-                    _take(gain, item, best, out, user)
+                    insert_item(gain, item, best, out, user)
                     changed = True
             if not changed:
                 break

@@ -81,8 +81,8 @@ def score_items(users: F32, offset: F32, table: F32, bias: F32, scores: F32, out
 
 
 @njit(inline="always", **PLAIN)
-def _insert(score: np.float32, item: int, best: F32, out: I64, user: int) -> None:
-    """Put an item among the best K of a user, where it belongs; it is better than the last of them."""
+def insert_item(score: np.float32, item: int, best: F32, out: I64, user: int) -> None:
+    """Put an item among the best K of a user, best and out [n, K], where it belongs; it is better than the last."""
     place = out.shape[1] - 1
     while place > 0 and score > best[user, place - 1]:
         best[user, place] = best[user, place - 1]
@@ -111,7 +111,7 @@ def _keep_best(
         store16(scores, 4, 0, most)
         for lane in range(16):
             if scores[4, lane] > best[user, k - 1]:
-                _insert(scores[4, lane], -1, best, out, user)
+                insert_item(scores[4, lane], -1, best, out, user)
         first = best[user, k - 1]
         for place in range(k):
             best[user, place] = -np.inf
@@ -128,7 +128,7 @@ def _keep_best(
             hits &= hits - _1
             score = scores[row, np.uint64(tile - start) + lane]
             if score > best[user, k - 1]:
-                _insert(score, tile + int(lane), best, out, user)
+                insert_item(score, tile + int(lane), best, out, user)
         limit = max16(limit, fill16(best[user, k - 1]))
 
 
