@@ -216,7 +216,7 @@ KINDS: dict[str, Kind] = {
     ),
     "recbole:MODEL": Kind(
         "agents.recbole:RecBole",
-        "agents.recbole:RecBoleSettings",
+        "agents.recbole_training:RecBoleSettings",
         "any model of RecBole by its name (EASE, BPR, SASRec, NFM, RippleNet, ...), trained by it on the liked rows",
         "recbole",
         learns=True,

@@ -25,7 +25,7 @@ from scipy.special import expit, logit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agents.recbole import contained
+from agents.recbole_training import contained
 from evaluators.fidelity.checks import ratio_by_user
 from evaluators.fidelity.scored_rows import inside, log_loss
 from simulator.cache import default_cache_folder

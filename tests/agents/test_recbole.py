@@ -23,16 +23,13 @@ from scipy.sparse import csr_matrix
 from agents.base import AgentError, Observation
 from agents.contract import check_slate
 from agents.loading import resolve_kind
-from agents.recbole import (
+from agents.recbole import ByNeighbours, FoldIn, RecBole, likes_of
+from agents.recbole_training import (
     AT_ONCE,
     ENCODERS,
     READS,
-    ByNeighbours,
-    FoldIn,
-    RecBole,
     RecBoleSettings,
     contained,
-    likes_of,
     published,
     recbole_model,
     train_passes,
