@@ -9,6 +9,8 @@ preference and shows any.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -226,9 +228,41 @@ class LinUCB(LinearBandit):
 
     def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The highest upper confidence bounds."""
+        return top_slates(self.bounds(users), observation)
+
+    def bounds(self, users: UserBlocks) -> Callable[[slice], F32]:
+        """Function of some of n users: [m, I] `mean` and `alpha` standard errors of it.
+
+        A row is (item part, pair part, user part), so the quadratic form falls into products that are all cheap.
+        """
+        from agents.confidence import confidence_bounds  # numba is slow to import
+
         assert self._features is not None
-        bound = self.mean(users) + self.settings.alpha * _width(self.covariance(), self._features, users)
-        return top_slates(bound, observation)
+        features, n_items, p = self._features, self._features.n_items, len(PAIR_NAMES)
+        item = np.concatenate([np.ones((n_items, 1), np.float32), features.item_features()], axis=1)
+        user, a = users.user_features(), item.shape[1]
+        spread = self.covariance()[:-1, :-1]  # the feature of the place is 0 at the top
+        by_item, by_pair, by_user = slice(0, a), slice(a, a + p), slice(a + p, None)
+        alone = [np.einsum("nj,jk,nk->n", x, spread[of, of], x, optimize=True) for x, of in
+                 ((item, by_item), (user, by_user))]  # fmt: skip
+        of_item = np.column_stack([item, np.ones(n_items), alone[0]]).astype(np.float32)
+        of_user = np.column_stack([2 * user @ spread[by_user, by_item], alone[1], np.ones(len(user))])
+        of_user = of_user.astype(np.float32)
+        base, weights = item[:, 1:] @ self._theta[1:a], self._theta[by_pair]
+        item_and_pair = np.ascontiguousarray((item @ spread[by_item, by_pair]).T, np.float32)
+        user_and_pair = (user @ spread[by_user, by_pair]).astype(np.float32)
+        between = spread[by_pair, by_pair].astype(np.float32)
+
+        def of_some(rows: slice) -> F32:
+            bound: F32 = of_user[rows] @ of_item.T
+            pairs = np.empty((p, *bound.shape), np.float32)
+            for out, (block, other) in zip(pairs, features.pair_blocks(users.of(rows)), strict=True):
+                np.matmul(block, other.T, out=out)
+            alpha = self.settings.alpha
+            confidence_bounds(bound, pairs, base, weights, item_and_pair, user_and_pair[rows], between, alpha)
+            return bound
+
+        return of_some
 
 
 class CascadeUCB(LinUCB):
@@ -313,26 +347,3 @@ class LogisticThompson(LinearThompson):
         chance = 1 / (1 + np.exp(-(design @ self._theta)))
         self._gram += (design * (chance * (1 - chance))[:, None]).T @ design
         self._theta = self._theta + np.linalg.solve(self._gram, design.T @ (clicks - chance)).astype(np.float32)
-
-
-def _width(inverse: NDArray[np.floating], features: Features, users: UserBlocks) -> F32:
-    """[n, I] standard error of the expected click at the top of a slate, in units of the noise.
-
-    x is (item part, pair part, user part), so the quadratic form falls into products that are all cheap.
-    """
-    item = np.concatenate([np.ones((features.n_items, 1)), features.item_features()], axis=1)
-    user = users.user_features()
-    a, p = item.shape[1], len(PAIR_NAMES)
-    spread = inverse[:-1, :-1]  # the feature of the place is 0 at the top
-    by_item, by_pair, by_user = slice(0, a), slice(a, a + p), slice(a + p, None)
-    total = np.einsum("ij,jk,ik->i", item, spread[by_item, by_item], item, optimize=True)[None, :].astype(np.float32)
-    total = total + np.einsum("nj,jk,nk->n", user, spread[by_user, by_user], user, optimize=True)[:, None]
-    total = total + 2 * (user @ spread[by_user, by_item]) @ item.T
-    pairs = [block @ other.T for block, other in features.pair_blocks(users)]  # 4 of [n, I]
-    with_item = item @ spread[by_item, by_pair]  # [I, 4]
-    with_user = user @ spread[by_user, by_pair]  # [n, 4]
-    for j, pair in enumerate(pairs):
-        total += 2 * pair * (with_item[:, j] + with_user[:, j, None])
-        for k, other in enumerate(pairs):
-            total += spread[a + j, a + k] * pair * other
-    return np.sqrt(np.maximum(total, 0)).astype(np.float32)

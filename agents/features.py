@@ -86,6 +86,10 @@ class UserBlocks:
         """User block [n, k] of each pair feature, in the order of PAIR_NAMES."""
         return self.taste, self.content, self.categories, self.recent
 
+    def of(self, rows: slice) -> UserBlocks:
+        """The blocks of some of the users."""
+        return UserBlocks(self.values[rows], self.parts)
+
     def state(self) -> F32:
         """[n, s] everything of a user, for a network; not to be written to."""
         return self.values
