@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.estimate import Estimate
-from evaluators.fidelity.sessions import why_no_sessions
+from evaluators.fidelity.sessions import gaps_within_users, why_no_sessions
 from evaluators.intervals import t_interval, t_quantile
 from simulator.log import InteractionLog
 
@@ -327,7 +327,7 @@ def _groups(log: InteractionLog, per_user: Ints, level: float) -> Iterable[Group
 def _times(log: InteractionLog) -> Times | None:
     if not log.has_time:
         return None
-    gaps = np.diff(log.time)[log.user[1:] == log.user[:-1]]
+    gaps = gaps_within_users(log)
     first, last = float(log.time.min()), float(log.time.max())
     stamped = first > _YEAR_1990
     return Times(

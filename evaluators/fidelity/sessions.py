@@ -49,14 +49,21 @@ def why_no_sessions(log: InteractionLog) -> str | None:
         return None
     if not log.has_time:
         return "the log has no time stamps"
-    same = log.user[1:] == log.user[:-1]
-    gaps = np.diff(log.time)[same]
+    gaps = gaps_within_users(log)
     if not len(gaps):
-        return "no user has two rows"
+        return f"no user has two {'rows' if log.impression is None else 'slates'}"
     zero = float((gaps == 0).mean())
     if zero > BURST_SHARE:
         return f"not identifiable: {zero:.0%} of the gaps within users are 0 s: bursts of entry, not viewing"
     return None
+
+
+def gaps_within_users(log: InteractionLog) -> Floats:
+    """Seconds between rows that follow one another of one user; between slates where the log says what stood on one."""
+    follows = log.user[1:] == log.user[:-1]
+    if log.impression is not None:
+        follows &= log.impression[1:] != log.impression[:-1]
+    return np.diff(log.time)[follows]
 
 
 def replayed_sessions(

@@ -292,6 +292,17 @@ def test_time_stamps_that_are_bursts_identify_no_sessions(rng: np.random.Generat
     assert why_no_sessions(replace(log, time=np.full(len(log), np.nan))) == "the log has no time stamps"
 
 
+def test_rows_of_one_slate_are_no_burst(rng: np.random.Generator) -> None:
+    log = small_log(rng)
+    begins = np.diff(log.user, prepend=-1) != 0
+    begins |= np.arange(len(log)) % 4 == 0
+    slate = np.cumsum(begins) - 1
+    log = replace(log, time=log.time[begins][slate])
+    assert "bursts" in (why_no_sessions(log) or "")
+    assert why_no_sessions(replace(log, impression=slate)) is None
+    assert "no user has two slates" in (why_no_sessions(replace(log, impression=log.user)) or "")
+
+
 def test_sessions_are_cut_at_long_gaps(rng: np.random.Generator) -> None:
     log = small_log(rng, users=20)
     first = int(np.flatnonzero(log.user == 3)[0])
