@@ -23,7 +23,8 @@ Ints = NDArray[np.int64]
 SESSION_GAP = 1800.0
 """Seconds without a row after which a session counts as over, where the log does not name its sessions."""
 _DAY = 86_400.0
-FEWEST_LEAVINGS = 50
+FEWEST_LEAVINGS, FEWEST_SLATES = 50, 20
+"""Slates of either kind, last of a session or not, for a regression; slates for how often users leave at all."""
 _PLACEBOS = 100
 
 
@@ -67,8 +68,9 @@ class LeavingFit:
     leavings: int
 
     def assumptions(self) -> tuple[Assumption, ...]:
-        """What a world takes from the fit: the base rate and the step always, the effect of slates where identified."""
-        names = ["base_rate", "step"]
+        """What a world takes from the fit: the base rate, the step if it varies, the effect of slates if identified."""
+        names = ["base_rate"]
+        names += ["step"] if np.isfinite(self.se["step"]) else []
         names += ["satisfaction"] if self.identified else []
         names += ["repetition"] if self.value["repetition"] > 2 * self.se["repetition"] else []
         return tuple(Assumption("leave", name, self.value[name], "fitted", self.se[name]) for name in names)
@@ -88,16 +90,20 @@ def running_satisfaction(session: Ints, clicks: Floats, *, usual: float, memory:
 def fit_leaving(steps: LoggedSteps, rng: np.random.Generator) -> LeavingFit:
     """Hazard of leaving by logistic regression, the user as cluster.
 
+    Where too few slates end a session, or too few don't (a site that users open once), the base rate alone is fitted.
+
     Args:
         steps: logged slates.
         rng: permutes satisfaction within users for the placebos.
 
     Raises:
-        ValueError: too few sessions end in the log.
+        ValueError: too few slates of sessions whose end is in the log.
     """
-    leavings = int(steps.left.sum())
-    if leavings < FEWEST_LEAVINGS:
-        raise ValueError(f"{leavings} sessions end in the log, {FEWEST_LEAVINGS} are needed")
+    leavings, n = int(steps.left.sum()), len(steps.left)
+    if n < FEWEST_SLATES:
+        raise ValueError(f"{n} slates of sessions that end in the log, {FEWEST_SLATES} are needed")
+    if min(leavings, n - leavings) < FEWEST_LEAVINGS:
+        return _base_rate_alone(steps)
     columns = {
         "satisfaction": steps.satisfaction - 0.5,
         "repetition": steps.repetition,
@@ -122,6 +128,18 @@ def fit_leaving(steps: LoggedSteps, rng: np.random.Generator) -> LeavingFit:
     side = "with" if z > 0 else "against"
     why = f"satisfaction has z = {abs(z):.2f} {side} the model's sign, placebos within users up to {limit:.2f}"
     return LeavingFit(value, error, placebo, float(z), identified, why, len(y), leavings)
+
+
+def _base_rate_alone(steps: LoggedSteps) -> LeavingFit:
+    """Share of slates that end a session, under Jeffreys' prior: neither 0 nor 1 is ever certain."""
+    n, leavings = len(steps.left), int(steps.left.sum())
+    rate = (leavings + 0.5) / (n + 1)
+    residuals = np.bincount(np.unique(steps.user, return_inverse=True)[1], steps.left - leavings / n)
+    se = max(np.sqrt(rate * (1 - rate) / (n + 2)), np.sqrt(np.sum(residuals**2)) / n)
+    value = {"base_rate": rate, "satisfaction": 0.0, "repetition": 0.0, "step": 0.0}
+    error = {"base_rate": float(se), "satisfaction": np.inf, "repetition": np.inf, "step": np.inf}
+    why = f"{leavings} of {n} slates end a session: what makes users leave needs {FEWEST_LEAVINGS} of either kind"
+    return LeavingFit(value, error, np.zeros(1), 0.0, identified=False, why=why, n=n, leavings=leavings)
 
 
 def clustered_logistic(design: Floats, y: Floats, user: Ints) -> tuple[Floats, Floats]:

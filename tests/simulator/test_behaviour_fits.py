@@ -88,6 +88,24 @@ def test_an_effect_that_is_not_there_stays_assumed() -> None:
     assert "satisfaction" not in [a.parameter for a in quiet.assumptions()]
 
 
+@pytest.mark.parametrize("rate", [0.03, 0.5, 0.98, 1.0])
+def test_the_base_rate_alone_is_never_certain(rate: float) -> None:
+    """A site that users open once: maximum likelihood says 1 - 2e-11, with a standard error of 2e-12."""
+    rng = np.random.default_rng(3)
+    n, covered = 90, 0
+    for _ in range(200):
+        left = rng.random(n) < rate
+        zeros = np.zeros(n)
+        fit = fit_leaving(LoggedSteps(np.arange(n) // 2, np.arange(n), np.arange(n) % 1, zeros, zeros, left), rng)
+        covered += abs(fit.value["base_rate"] - rate) < 2 * fit.se["base_rate"]
+        assert 0 < fit.value["base_rate"] < 1
+        assert [a.parameter for a in fit.assumptions()] == ["base_rate"]
+    assert covered >= 180
+    assert "of 90 slates end a session" in fit.why
+    with pytest.raises(ValueError, match="1 slates of sessions that end"):
+        fit_leaving(LoggedSteps(*(np.zeros(1, int),) * 3, zeros[:1], zeros[:1], left[:1]), rng)
+
+
 def test_gaps_come_back_although_the_log_ends_before_many_of_them() -> None:
     """Without censoring the median of the gaps that were seen is far too short."""
     rng = np.random.default_rng(4)
