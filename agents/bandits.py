@@ -9,7 +9,7 @@ preference and shows any.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,41 +228,85 @@ class LinUCB(LinearBandit):
 
     def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """The highest upper confidence bounds."""
-        return top_slates(self.bounds(users), observation)
+        width = self.widths(users)
 
-    def bounds(self, users: UserBlocks) -> Callable[[slice], F32]:
-        """Function of some of n users: [m, I] `mean` and `alpha` standard errors of it.
+        def bounds(rows: slice) -> F32:
+            out: F32 = width(rows)
+            out *= np.float32(self.settings.alpha)
+            out += self.mean(users.of(rows))
+            return out
+
+        return top_slates(bounds, observation)
+
+    def widths(self, users: UserBlocks) -> Callable[[slice], F32]:
+        """Function of some of n users: [m, I] standard error of `mean`, in units of the noise.
 
         A row is (item part, pair part, user part), so the quadratic form falls into products that are all cheap.
         """
-        from agents.confidence import confidence_bounds  # numba is slow to import
-
         assert self._features is not None
-        features, n_items, p = self._features, self._features.n_items, len(PAIR_NAMES)
-        item = np.concatenate([np.ones((n_items, 1), np.float32), features.item_features()], axis=1)
-        user, a = users.user_features(), item.shape[1]
+        item = np.concatenate([np.ones((self._features.n_items, 1)), self._features.item_features()], axis=1)
+        user, a, p = users.user_features(), item.shape[1], len(PAIR_NAMES)
         spread = self.covariance()[:-1, :-1]  # the feature of the place is 0 at the top
         by_item, by_pair, by_user = slice(0, a), slice(a, a + p), slice(a + p, None)
-        alone = [np.einsum("nj,jk,nk->n", x, spread[of, of], x, optimize=True) for x, of in
-                 ((item, by_item), (user, by_user))]  # fmt: skip
-        of_item = np.column_stack([item, np.ones(n_items), alone[0]]).astype(np.float32)
-        of_user = np.column_stack([2 * user @ spread[by_user, by_item], alone[1], np.ones(len(user))])
-        of_user = of_user.astype(np.float32)
-        base, weights = item[:, 1:] @ self._theta[1:a], self._theta[by_pair]
-        item_and_pair = np.ascontiguousarray((item @ spread[by_item, by_pair]).T, np.float32)
-        user_and_pair = (user @ spread[by_user, by_pair]).astype(np.float32)
-        between = spread[by_pair, by_pair].astype(np.float32)
+        ones = np.ones((len(user), 1)), np.ones((len(item), 1))
+        return widths_of(
+            self._features,
+            users,
+            rest=(
+                np.hstack([2 * user @ spread[by_user, by_item], quadratic(user, spread[by_user, by_user]), ones[0]]),
+                np.hstack([item, ones[1], quadratic(item, spread[by_item, by_item])]),
+            ),
+            linear=[
+                (
+                    np.hstack([2 * user @ spread[by_user, a + j, None], ones[0]]),
+                    np.hstack([ones[1], 2 * item @ spread[by_item, a + j, None]]),
+                )
+                for j in range(p)
+            ],
+            spread=spread[by_pair, by_pair],
+        )
 
-        def of_some(rows: slice) -> F32:
-            bound: F32 = of_user[rows] @ of_item.T
-            pairs = np.empty((p, *bound.shape), np.float32)
-            for out, (block, other) in zip(pairs, features.pair_blocks(users.of(rows)), strict=True):
-                np.matmul(block, other.T, out=out)
-            alpha = self.settings.alpha
-            confidence_bounds(bound, pairs, base, weights, item_and_pair, user_and_pair[rows], between, alpha)
-            return bound
 
-        return of_some
+def quadratic(rows: NDArray[np.floating], form: Floats) -> Floats:
+    """[n, 1] x' S x of rows x [n, k] and a form S [k, k]."""
+    return np.einsum("ij,jk,ik->i", rows, form, rows, optimize=True)[:, None]
+
+
+def widths_of(
+    features: Features,
+    users: UserBlocks,
+    *,
+    rest: tuple[Floats, Floats],
+    linear: Sequence[tuple[Floats, Floats]],
+    spread: Floats,
+) -> Callable[[slice], F32]:
+    """Function of some of n users: [m, I] root of a quadratic form in the pair features x and others.
+
+    The form is rest + sum_j x_j (linear_j + sum_k S_jk x_k).
+
+    Args:
+        features: of the catalogue.
+        users: n users.
+        rest: [n, k] and [I, k], whose product is what no pair feature has a part in.
+        linear: for each of the p pair features the same, of what it is multiplied with alone.
+        spread: S, [p, p].
+    """
+    from agents.confidence import confidence_widths  # numba is slow to import
+
+    of_users = [np.asarray(user, np.float32) for user, _ in (rest, *linear)]
+    of_items = [np.asarray(item, np.float32).T for _, item in (rest, *linear)]
+    form = np.asarray(spread, np.float32)
+
+    def of_some(rows: slice) -> F32:
+        total: F32 = of_users[0][rows] @ of_items[0]
+        pairs, alone = np.empty((2, len(linear), *total.shape), np.float32)
+        for j, (block, other) in enumerate(features.pair_blocks(users.of(rows))):
+            np.matmul(block, other.T, out=pairs[j])
+            np.matmul(of_users[j + 1][rows], of_items[j + 1], out=alone[j])
+        confidence_widths(total, pairs, alone, form)
+        return total
+
+    return of_some
 
 
 class CascadeUCB(LinUCB):

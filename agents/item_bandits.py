@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from agents.bandits import BanditSettings, LinearBandit
-from agents.base import Observation, Training
+from agents.bandits import LinUCB, LinUCBSettings, quadratic, widths_of
+from agents.base import Training
 from agents.features import ITEM_NAMES, PAIR_NAMES, USER_NAMES, UserBlocks
-from agents.slates import top_slates
 
 F32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -18,14 +19,13 @@ SHARED, OWN = len(ITEM_NAMES) + len(PAIR_NAMES) + 1, 1 + len(USER_NAMES)
 """Shared features: of item, pair and place. An item's own: one, and those of the user."""
 
 
-class HybridLinUCBSettings(BanditSettings):
+class HybridLinUCBSettings(LinUCBSettings):
     """Parameters of hybrid LinUCB."""
 
-    alpha: float = Field(default=0.5, ge=0, description="width of the confidence bound while it learns, in clicks")
     own_reg: float = Field(default=20.0, gt=0, description="ridge penalty of each item's own coefficients, in clicks")
 
 
-class HybridLinUCB(LinearBandit):
+class HybridLinUCB(LinUCB):
     """Hybrid LinUCB (Li, Chu, Langford and Schapire, 2010, algorithm 2), all users of a step in one update.
 
     The click is <z, beta> + <x, theta_item>: z are features of item, pair and place, shared, x those of the user, for
@@ -46,10 +46,6 @@ class HybridLinUCB(LinearBandit):
         self._evidence: Floats = np.zeros(SHARED)  # [z] b_0
         self._shared = np.zeros(SHARED, np.float32)  # [z] beta
         super().fit(training)
-
-    def explore(self, users: UserBlocks, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The highest upper confidence bounds."""
-        return top_slates(self.mean(users) + self.settings.alpha * self._width(users), observation)
 
     def learn(self, design: Floats, items: NDArray[np.int64], clicks: F32) -> None:
         """Take in the clicks of a step: what the touched items told of the shared part is taken out and put back."""
@@ -94,23 +90,36 @@ class HybridLinUCB(LinearBandit):
         features = users.user_features()
         return np.concatenate([np.ones((len(features), 1), np.float32), features], axis=1)
 
-    def _width(self, users: UserBlocks) -> F32:
-        """[n, I] standard error of the expected click, in units of the noise: the four terms of the paper."""
+    def widths(self, users: UserBlocks) -> Callable[[slice], F32]:
+        """Function of some of n users: [m, I] standard error of `mean` (the four terms of the paper)."""
         assert self._features is not None
-        spread = np.linalg.inv(self._information)
+        spread: Floats = np.linalg.inv(self._information).astype(np.float64, copy=False)
         known = np.einsum("ixy,iyz->ixz", self._inverse, self._cross)  # [I, x, z] (1 / A_a) B_a
         through = known @ spread  # [I, x, z]
+        own = self._inverse + np.einsum("ixz,iyz->ixy", through, known)  # [I, x, x]
         x = self._x(users)
         item = self._features.item_features()[:, : len(ITEM_NAMES)]
-        pairs = [block @ other.T for block, other in self._features.pair_blocks(users)]
-        z = [
-            np.broadcast_to(column, pairs[0].shape) for column in item.T
-        ] + pairs  # z of [n, I]; the place's is 0 at the top
-        own = self._inverse + np.einsum("ixz,iyz->ixy", through, known)  # [I, x, x]
-        squares = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
-        total = squares @ own.reshape(len(own), -1).T.astype(np.float32)
-        for j, one in enumerate(z):
-            total -= 2 * one * (x @ through[:, :, j].T.astype(np.float32))
-            for k, other in enumerate(z):
-                total += np.float32(spread[j, k]) * one * other
-        return np.sqrt(np.maximum(total, 0)).astype(np.float32)
+        a, p = item.shape[1], len(PAIR_NAMES)  # z is (item part, pair part, place); the place's is 0 at the top
+        ones = np.ones((len(x), 1))
+        return widths_of(
+            self._features,
+            users,
+            rest=(
+                np.hstack([(x[:, :, None] * x[:, None, :]).reshape(len(x), -1), x, ones]),
+                np.hstack(
+                    [
+                        own.reshape(len(own), -1),
+                        -2 * np.einsum("ixz,iz->ix", through[:, :, :a], item),
+                        quadratic(item, spread[:a, :a]),
+                    ]
+                ),
+            ),
+            linear=[
+                (
+                    np.hstack([x, ones]),
+                    np.hstack([-2 * through[:, :, j], 2 * item @ spread[:a, j, None]]),
+                )
+                for j in range(a, a + p)
+            ],
+            spread=spread[a : a + p, a : a + p],
+        )

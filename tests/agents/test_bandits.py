@@ -87,23 +87,21 @@ def test_hybrid_linucb_is_one_ridge_regression_with_columns_for_every_item(rng: 
         row[: SHARED - 1] = [*item_part[item], *(pair[user, item] for pair in pairs)]
         row[SHARED + OWN * item : SHARED + OWN * (item + 1)] = [1, *users.user_features()[user]]
         assert agent.mean(users)[user, item] == pytest.approx(row @ theta, abs=1e-3)
-        assert agent._width(users)[user, item] == pytest.approx(np.sqrt(row @ covariance @ row), rel=1e-3)
+        assert agent.widths(users)(slice(0, 3))[user, item] == pytest.approx(np.sqrt(row @ covariance @ row), rel=1e-3)
 
 
-def test_bounds_are_the_mean_and_alpha_standard_errors_of_the_dense_regression(rng: np.random.Generator) -> None:
-    agent = started(LinUCB(LinUCBSettings(alpha=0.7)))
+def test_widths_are_the_standard_errors_of_the_dense_regression(rng: np.random.Generator) -> None:
+    agent = started(LinUCB(LinUCBSettings()))
     agent.learn(*rows_of(rng, agent, 300))
     assert agent._features is not None
     world, _ = taught_world()
     users = agent._features.users(observed(world, 3))
-    bounds = agent.bounds(users)
-    n_items = agent._features.n_items
-    everyone = np.repeat(np.arange(3), n_items)
-    items = np.tile(np.arange(n_items), 3)
+    widths = agent.widths(users)
+    everyone, items = np.repeat(np.arange(3), ITEMS), np.tile(np.arange(ITEMS), 3)
     x = agent._design(users, everyone, np.zeros(len(items), np.int64), items)
-    expected = agent.mean(users).ravel() + 0.7 * np.sqrt(np.einsum("ij,jk,ik->i", x, agent.covariance(), x))
-    assert bounds(slice(0, 3)).ravel() == pytest.approx(expected, rel=1e-3)
-    assert bounds(slice(1, 2)).ravel() == pytest.approx(expected[n_items : 2 * n_items], rel=1e-3)
+    expected = np.sqrt(np.einsum("ij,jk,ik->i", x, agent.covariance(), x))
+    assert widths(slice(0, 3)).ravel() == pytest.approx(expected, rel=1e-3)
+    assert widths(slice(1, 2)).ravel() == pytest.approx(expected[ITEMS : 2 * ITEMS], rel=1e-3)
 
 
 def test_the_cascade_learns_down_to_the_last_click_and_from_all_where_there_is_none() -> None:
