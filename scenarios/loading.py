@@ -236,6 +236,12 @@ def kind_without_folder(kind: str) -> str:
     return f"{Path(place).name}:{name}" if colon and place.endswith(".py") else kind
 
 
+def _name_of_absolute(place: str) -> str:
+    """The last part of an absolute path; a relative one may be an id of a hub, which has a slash too."""
+    path = Path(place).expanduser()
+    return path.name if path.is_absolute() else place
+
+
 def without_folders(scenario: Scenario) -> dict[str, Any]:
     """The resolved scenario without the folders in which files lie: the log's content is in the data's digest."""
     dump = scenario.model_dump(mode="json")
@@ -247,6 +253,19 @@ def without_folders(scenario: Scenario) -> dict[str, Any]:
             dump["data"][key] = Path(value).name
     for modality in dump["data"]["modalities"].values():
         modality["files"] = modality["files"] and Path(modality["files"]).name
+    preference, robustness = dump["preference"], dump["preference"]["robustness"]
+    preference["encoder"] = _name_of_absolute(preference["encoder"])
+    robustness["synonyms"] = robustness["synonyms"] and Path(robustness["synonyms"]).name
+    robustness["back_translation"] = robustness["back_translation"] and [
+        _name_of_absolute(one) for one in robustness["back_translation"]
+    ]
+    if preference["update"] is not None:
+        preference["update"]["model"] = Path(preference["update"]["model"]).name
+    simulator = dump["simulator"]
+    if simulator["behaviour"] is not None:
+        simulator["behaviour"] = kind_without_folder(simulator["behaviour"])
+    if simulator["friends"]["pairs"] is not None:
+        simulator["friends"]["pairs"] = Path(simulator["friends"]["pairs"]).name
     others = dump["evaluate"]["other_logs"]
     dump["evaluate"]["other_logs"] = [one if log_of_policy(one) is not None else Path(one).name for one in others]
     return dump

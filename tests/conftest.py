@@ -11,16 +11,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # a busy one, or the first call of a compiled kernel, is no fault of an example
 
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
 os.environ.setdefault("WINDTUNNEL_DATA", str(Path(__file__).resolve().parents[2] / "shared" / "data"))
 
+SLOW_FIXTURES = ("flown", "fitted", "saved")
+"""Names of fixtures that take seconds, for their whole module or for all tests."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of one kind of agent go to one worker, so that it is trained once."""
+    """All tests of one kind of agent, or of one slow fixture of a module, go to one worker, so that it is made once."""
     for item in items:
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "trained" in item.fixturenames:
+        if not isinstance(item, pytest.Function):
+            continue
+        shared = next((name for name in SLOW_FIXTURES if name in item.fixturenames), None)
+        if shared is not None:
+            item.add_marker(pytest.mark.xdist_group(f"{item.module.__name__}, {shared}"))
+        elif hasattr(item, "callspec") and "trained" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group(str(item.callspec.params.get("kind", "trained"))))
 
 

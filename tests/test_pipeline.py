@@ -140,7 +140,7 @@ class Flown:
     report: Any
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def flown(tmp_path_factory: pytest.TempPathFactory) -> Flown:
     folder = tmp_path_factory.mktemp("flown")
     scenario = write_scenario(folder / "s", extra=TUNED)
@@ -148,20 +148,33 @@ def flown(tmp_path_factory: pytest.TempPathFactory) -> Flown:
         return Flown(scenario, folder / "cache", fly(scenario, folder / "cache", patch, workers=1))
 
 
-@pytest.mark.xdist_group("flown")
-def test_workers_change_nothing_but_the_seconds(flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = flown.report
-    two = fly(flown.scenario, tmp_path / "two", monkeypatch, workers=2)
-    assert one.without_seconds() == two.without_seconds()
-    assert {agent.name for agent in one.agents} == {"random", "popularity", "oracle", "linucb", "tuned"}
-    assert one.verdict == "undecided"  # 60 judge users: the simulator cannot be trusted, so no gate is decided
-    reward = {agent.name: agent.simulated["reward"].value for agent in one.agents}
+@pytest.fixture
+def fitted(flown: Flown, tmp_path: Path) -> Path:
+    """A cache with what is fitted on the scenario's log, and nothing of its agents."""
+    cache = tmp_path / "cache"
+    for stage in ("fine-tune", "fit", "vectors"):
+        if (flown.cache / stage).exists():
+            shutil.copytree(flown.cache / stage, cache / stage)
+    return cache
+
+
+def test_a_run_has_every_agent_every_finding_and_what_a_search_chose(flown: Flown) -> None:
+    report = flown.report
+    assert {agent.name for agent in report.agents} == {"random", "popularity", "oracle", "linucb", "tuned"}
+    assert report.verdict == "undecided"  # 60 judge users: the simulator cannot be trusted, so no gate is decided
+    reward = {agent.name: agent.simulated["reward"].value for agent in report.agents}
     assert reward["oracle"] > reward["random"]
-    assert {profile.agent for profile in one.profiles} == set(reward)  # every finding of a run is in its report
-    search = next(agent for agent in one.agents if agent.name == "tuned").training.search
+    assert {profile.agent for profile in report.profiles} == set(reward)  # every finding of a run is in its report
+    search = next(agent for agent in report.agents if agent.name == "tuned").training.search
     assert search.trials[0].params == {"epsilon": 0.3}
     assert max(search.trials, key=lambda trial: trial.value).params == search.chosen
     assert {trial.value for trial in search.trials} > {search.trials[0].value}
+
+
+@pytest.mark.slow
+def test_workers_change_nothing_but_the_seconds(flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = fly(flown.scenario, tmp_path / "two", monkeypatch, workers=2)
+    assert flown.report.without_seconds() == two.without_seconds()
 
 
 @pytest.mark.slow
@@ -178,7 +191,6 @@ def test_learning_curves_of_every_family_are_the_same_whatever_the_workers(
     assert not [agent.name for agent in one.agents if agent.failed]
 
 
-@pytest.mark.xdist_group("flown")
 def test_a_changed_gate_or_a_value_known_from_elsewhere_runs_nothing_again(
     flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,12 +210,12 @@ def test_a_changed_gate_or_a_value_known_from_elsewhere_runs_nothing_again(
 
 
 def test_fidelity_alone_is_written_beside_a_run_and_read_from_the_cache_the_second_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pipeline
     from simulator.progress import Progress
 
-    scenario, cache, out = write_scenario(tmp_path / "s"), tmp_path / "cache", tmp_path / "runs"
+    scenario, cache, out = write_scenario(tmp_path / "s"), fitted, tmp_path / "runs"
     monkeypatch.setenv("WINDTUNNEL_CACHE", str(cache))
     report = pipeline.fidelity(scenario, out=out, workers=1, progress=Progress(None))
     (path,) = out.rglob("fidelity.json")
@@ -223,13 +235,13 @@ def test_fidelity_alone_is_written_beside_a_run_and_read_from_the_cache_the_seco
 
 
 def test_an_agent_that_fails_costs_one_row_and_one_made_elsewhere_has_no_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extra = "\n".join(
         f"  - {{name: {name.lower()}, kind: 'agents.py:{name}', train: {{seeds: 1}}}}"
         for name in ("Broken", "Flat", "Shy", "Elsewhere")
     )
-    report = fly(write_scenario(tmp_path / "s", extra=extra), tmp_path / "cache", monkeypatch, workers=1)
+    report = fly(write_scenario(tmp_path / "s", extra=extra), fitted, monkeypatch, workers=1)
     rows = {agent.name: agent for agent in report.agents}
     assert "the model file is empty" in (rows["broken"].failed or "")
     assert "shape" in (rows["flat"].failed or "")
@@ -244,13 +256,13 @@ def test_an_agent_that_fails_costs_one_row_and_one_made_elsewhere_has_no_numbers
 
 
 def test_vet_answers_for_the_candidate_alone_and_names_a_failing_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pipeline
     from simulator.progress import Progress
 
     scenario = write_scenario(tmp_path / "s")
-    monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("WINDTUNNEL_CACHE", str(fitted))
     options = {"workers": 1, "out": tmp_path / "runs", "progress": Progress(None)}
     report = pipeline.vet(scenario, policy="agents.py:Elsewhere", trained_on="nothing", **options)
     assert {gate.agent for gate in report.gates} == {"candidate"}
@@ -354,12 +366,10 @@ def check_resumption(stages: list[str], whole: Flown, tmp_path: Path) -> None:
         assert Report.read(path).without_seconds() == whole.report.without_seconds()
 
 
-@pytest.mark.xdist_group("flown")
-def test_a_run_killed_while_training_goes_on_and_ends_with_the_same_report(flown: Flown, tmp_path: Path) -> None:
+def test_a_run_of_two_workers_killed_while_training_goes_on_to_the_report_of_one(flown: Flown, tmp_path: Path) -> None:
     check_resumption(["train"], flown, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("flown")
 def test_a_run_killed_in_any_stage_goes_on_and_ends_with_the_same_report(flown: Flown, tmp_path: Path) -> None:
     check_resumption(["fine-tune", "fit", "train", "fly", "off-policy check"], flown, tmp_path)

@@ -95,29 +95,38 @@ class Worlds:
     graded: tuple[GradedModel, ...] = ()
 
 
-def behaviour_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
-    """Digests of the files that users' behaviour reads beside the log: two runs that differ in them share no world."""
+def own_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
+    """Digests of the user's own files that worlds are made of beside the log: runs that differ in one share no world.
+
+    Whoever looks at two runs compares these and the files' names, so that a copy elsewhere is the same.
+    """
     from simulator.datasets.sources import file_sha256
+    from simulator.preference.continual import file_name
 
     own, pairs = scenario.simulator.behaviour, scenario.simulator.friends.pairs
+    update = scenario.preference.update
     named = [own.rpartition(":")[0]] if own is not None else []
     named += [pairs] if pairs is not None else []
-    return tuple(file_sha256(folder / name) or name for name in named)
+    named += [] if update is None else [str(Path(update.model, file_name(role))) for role in (WORLD_A, JUDGE)]
+    found = [file_sha256(folder / Path(name).expanduser()) or name for name in named]
+    return (*found, *(digest for digest in _of_preference(scenario.preference, folder).values() if digest))
 
 
-def preference_files(settings: PreferenceSettings, folder: Path) -> tuple[str, ...]:
-    """Digests of the user's own files that preference models read beside the log: encoder, synonyms, translators."""
+def _of_preference(settings: PreferenceSettings, folder: Path) -> dict[str, str | None]:
+    """Digests of what preference models read beside the log, by name: encoder, synonyms, translators; None: no file."""
     from simulator.datasets.sources import file_sha256
     from simulator.encoders.text import encoder_digest
 
     robust = settings.robustness
     named = (settings.encoder, *([robust.synonyms] if robust.synonyms else []), *(robust.back_translation or ()))
-    places = [folder / Path(name).expanduser() for name in named]
+    places = {name: folder / Path(name).expanduser() for name in named}
+    return {name: encoder_digest(str(at)) if at.is_dir() else file_sha256(at) for name, at in places.items()}
+
+
+def preference_files(settings: PreferenceSettings, folder: Path) -> tuple[str, ...]:
+    """Digests of the user's own files that preference models read beside the log: encoder, synonyms, translators."""
     # A name, or an id of the hub, stands for the same weights always.
-    return tuple(
-        encoder_digest(str(place)) if place.is_dir() else file_sha256(place) or name
-        for name, place in zip(named, places, strict=True)
-    )
+    return tuple(digest or name for name, digest in _of_preference(settings, folder).items())
 
 
 def load(setting: Setting) -> Data:
@@ -143,7 +152,7 @@ def read_log(setting: Setting) -> Data:
         if mistakes := [*mistakes, *check_graded(log, scenario.preference)]:
             raise ScenarioError(mistakes)
         data_digest = digest_of(log)
-        if files := behaviour_files(scenario, setting.folder):
+        if files := own_files(scenario, setting.folder):
             data_digest = digest_of((data_digest, files))
         others = read_other_logs(scenario.evaluate.other_logs, scenario.data, setting.folder, log, seed=scenario.seed)
         if others:

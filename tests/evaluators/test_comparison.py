@@ -132,7 +132,7 @@ def test_components_are_those_of_the_process() -> None:
 
 
 @given(shift=st.floats(-50, 50), factor=st.floats(0.1, 20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_difference_moves_and_stretches_with_the_metric(shift: float, factor: float) -> None:
     rng = np.random.default_rng(3)
     a, b = (learner(rng.standard_normal((3, 2, 80))) for _ in range(2))
@@ -294,7 +294,6 @@ def test_pairing_gain_is_how_many_times_fewer_users_are_needed(rng: np.random.Ge
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(deadline=None)
 def test_holm_rejects_what_stepping_down_rejects(p_values: list[float]) -> None:
     """At each alpha: from the smallest p on, reject while p <= alpha / (number left), then stop."""
     adjusted = holm(p_values)

@@ -94,13 +94,13 @@ RULES = st.recursive(
 
 
 @given(RULES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_rule_written_down_is_read_back_as_it_was(rule: Rule) -> None:
     assert parse_rule(written(rule)) == rule
 
 
 @given(st.text(alphabet="mean(rewd,vs=) ><=0.1andor\"'", max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_a_rule_or_one_line_that_says_why_not(text: str) -> None:
     why = ""
     try:

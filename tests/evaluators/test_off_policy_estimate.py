@@ -146,7 +146,7 @@ def test_steps_after_the_end_of_a_trajectory_change_nothing() -> None:
     assert a["pdis"].value == b["pdis"].value
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(shift=st.floats(-50, 50), scale=st.floats(0.1, 10))
 def test_self_normalised_estimates_move_with_the_reward(shift: float, scale: float) -> None:
     """Equivariance, limits included: plain IPS moves by the mean weight times the shift."""

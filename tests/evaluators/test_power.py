@@ -60,7 +60,7 @@ def test_a_plan_of_fixed_agents_is_the_textbooks_paired_test() -> None:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(30, 5_000), st.integers(3, 10), st.integers(1, 2), st.integers(1, 9))
 def test_more_users_more_trainings_and_fewer_comparisons_see_smaller_differences(
     users: int, seeds: int, learners: int, comparisons: int

@@ -161,6 +161,17 @@ def test_a_reason_that_a_whole_panel_shares_is_said_once() -> None:
     assert "withheld for every agent: too few flights" in page
 
 
+def test_why_a_gates_number_is_withheld_is_said_once() -> None:
+    rule = "difference(coverage, vs=popularity) > 0"
+
+    def text(reason: str) -> str:
+        decided = gate("wider", rule, "ease", "undecided", withheld("too few flights"), reason)
+        return " ".join(read(render_page(example_report(gates=[decided]))).text)
+
+    assert text("difference(coverage, vs=popularity) withheld: too few flights").count("too few flights") == 1
+    assert "withheld: too few flights" in text("simulator not trusted")  # where the reason is of something else
+
+
 def test_checks_are_grouped_by_world_and_users_and_the_first_world_is_open() -> None:
     reader = read(render_page(example_report()))
     text = " ".join(" ".join(reader.text).split())

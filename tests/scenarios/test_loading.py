@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scenarios.checking import check_scenario
@@ -98,7 +98,6 @@ plain = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(value=plain)
 def test_what_is_written_as_yaml_reads_back_equal(value: Any) -> None:
     assert parse_yaml(write_yaml(value), "text") == value
@@ -314,6 +313,29 @@ def test_where_the_log_lies_is_no_part_of_a_digest(tmp_path: Path) -> None:
     first, second = (load_scenario(write(tmp_path, text)) for text in (here, there))
     assert digest(first, "d") == digest(second, "d")
     assert digest(first, "d") != digest(first, "e")
+
+
+@pytest.mark.parametrize(
+    ("key", "file"),
+    [
+        ("simulator.behaviour", "users.py:Patient"),
+        ("simulator.friends.pairs", "friends.csv"),
+        ("preference.robustness.synonyms", "words.txt"),
+        ("preference.update.model", "preference"),
+        ("preference.encoder", "bert"),
+    ],
+)
+def test_where_a_file_of_the_users_lies_is_no_part_of_a_digest_and_its_name_is(
+    tmp_path: Path, key: str, file: str
+) -> None:
+    path = write(tmp_path, SMALL)
+
+    def found(value: str) -> tuple[str, str]:
+        scenario = load_scenario(path, overrides=[f"{key}={value}"])
+        return digest(scenario, "d"), world_digest(scenario, "d", {"numpy": "2"})
+
+    assert found(f"/here/{file}") == found(f"/there/far/{file}")
+    assert set(found(f"/here/{file}")).isdisjoint(found(f"/here/another-{file}"))
 
 
 # ------------------------------------------------------------------------------------------------- with the log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.datasets.conditions import Condition
@@ -36,7 +36,6 @@ conditions = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(text=conditions)
 def test_a_condition_holds_where_python_says_it_does(text: str) -> None:
     """Python's `eval` is the slow twin here and nowhere else."""

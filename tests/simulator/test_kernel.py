@@ -86,7 +86,7 @@ def with_parts(world: World, reward: str, rng: np.random.Generator) -> World:
     return replace(world, heads=HEADS, reward=reward, friends=friends, assumptions=(*world.assumptions, strength))
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(
     behaviour=behaviours,
     categories=st.integers(0, 20),
@@ -164,7 +164,7 @@ def flight(world: World, rows: NDArray[np.int64], seed: int, slates: NDArray[np.
     return np.array(out)
 
 
-@settings(deadline=None, max_examples=12, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(
     items=st.integers(30, 300),
     horizon=st.integers(1, 12),

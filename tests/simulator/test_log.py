@@ -54,7 +54,7 @@ def slow_histories(log: InteractionLog, users: NDArray[np.int64], keep: NDArray[
     return [[int(log.item[row]) for row in range(len(log)) if log.user[row] == u and keep[row]] for u in users]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(log=logs(), seed=st.integers(0, 2**32))
 def test_histories_are_what_a_loop_over_rows_finds_in_any_order_of_users(log: InteractionLog, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -66,7 +66,7 @@ def test_histories_are_what_a_loop_over_rows_finds_in_any_order_of_users(log: In
     assert parts == slow_histories(log, users, keep)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(log=logs(), length=st.integers(1, 15))
 def test_last_entries_stand_right_and_newest_last(log: InteractionLog, length: int) -> None:
     users = np.arange(log.catalogue.n_users)
@@ -78,7 +78,7 @@ def test_last_entries_stand_right_and_newest_last(log: InteractionLog, length: i
         assert (feedback[u, : length - len(newest)] == 0).all()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(log=logs(), seed=st.integers(0, 2**32))
 def test_split_parts_users_disjointly_in_the_shares_asked_for(log: InteractionLog, seed: int) -> None:
     split = split_users(log, np.random.SeedSequence(seed))
@@ -94,7 +94,7 @@ def test_split_parts_users_disjointly_in_the_shares_asked_for(log: InteractionLo
     assert not split.tuning[split.role == HELD_OUT].any()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(log=logs(), seed=st.integers(0, 2**32))
 def test_late_rows_of_a_user_come_after_the_early_ones_and_every_user_has_a_past(
     log: InteractionLog, seed: int
@@ -111,7 +111,7 @@ def test_late_rows_of_a_user_come_after_the_early_ones_and_every_user_has_a_past
         assert (~late).sum() == max(1, int(np.floor(share * len(rows))))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(log=logs(), seed=st.integers(0, 2**32))
 def test_rows_of_the_parts_are_the_whole_log_once(log: InteractionLog, seed: int) -> None:
     split = split_users(log, np.random.SeedSequence(seed))

@@ -11,11 +11,12 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from scenarios.loading import load_scenario
-from scenarios.stages.worlds import behaviour_files
+from scenarios.stages.worlds import own_files
 from simulator.behaviour import SimulatorSettings
 from simulator.behaviour.own import OwnBehaviour
 from simulator.env import WindtunnelEnv, WindtunnelVectorEnv
 from simulator.errors import InputError
+from simulator.preference.settings import PreferenceSettings
 from simulator.users import SimulatedUsers
 from simulator.world import World
 from tests.simulator.small_world import small_world
@@ -156,14 +157,31 @@ def test_mistakes_of_a_class_are_one_line(change: dict[str, str], kind: str, why
     assert str(found.value).startswith("simulator.behaviour")
 
 
-def test_runs_that_differ_in_the_classs_file_share_no_world(tmp_path: Path) -> None:
+def test_runs_that_differ_in_a_file_of_the_users_share_no_world_and_where_it_lies_is_nothing(tmp_path: Path) -> None:
     text = "name: t\ndata: {source: 'world:drift'}\nagents: [{name: r, kind: random}]\n"
-    text += "simulator: {behaviour: 'users.py:Patient'}\n"
+    text += "simulator: {behaviour: 'users.py:Patient', friends: {pairs: friends.csv}}\n"
+    text += "preference: {encoder: bert, robustness: {synonyms: words.txt}, update: {model: earlier}}\n"
+    contents = {
+        "users.py": PATIENT,
+        "friends.csv": "a,b\n",
+        "words.txt": "big,large\n",
+        "bert/config.json": "{}",
+        "earlier/world-a.npz": "weights",
+    }
     (tmp_path / "t.yaml").write_text(text)
     scenario = load_scenario(tmp_path / "t.yaml")
-    found = set()
-    for version in (PATIENT, PATIENT + "\n# edited\n"):
-        (tmp_path / "users.py").write_text(version)
-        found.add(behaviour_files(scenario, tmp_path))
-    assert len(found) == 2
-    assert behaviour_files(scenario.model_copy(update={"simulator": SimulatorSettings()}), tmp_path) == ()
+
+    def found(place: str, **changed: str) -> tuple[str, ...]:
+        for name, content in {**contents, **changed}.items():
+            path = tmp_path / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return own_files(scenario, tmp_path / place)
+
+    assert found("here") == found("there")
+    edited = [
+        found(f"edited-{at}", **{name: f"{content}\n# edited"}) for at, (name, content) in enumerate(contents.items())
+    ]
+    assert len({found("here"), *edited}) == 1 + len(contents)
+    bare = {"simulator": SimulatorSettings(), "preference": PreferenceSettings()}
+    assert own_files(scenario.model_copy(update=bare), tmp_path / "here") == ()

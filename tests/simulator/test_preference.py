@@ -56,7 +56,7 @@ def log_of(user: list[int], item: list[int], time: list[float], liked: list[int]
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6), seed=st.integers(0, 1000))
 def test_the_user_head_finds_the_optimum_that_a_general_optimiser_finds(lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)

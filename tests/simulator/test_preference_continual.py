@@ -20,7 +20,7 @@ from simulator.preference.settings import UpdateSettings
 pytest.importorskip("torch")
 
 N_USERS, N_ITEMS, ROWS = 240, 40, 24
-QUICK = PreferenceSettings(members=1, dims=(4,), epochs=20, patience=20, bias_penalty=0.2, vector_penalty=10)
+QUICK = PreferenceSettings(members=1, dims=(4,), epochs=10, patience=10, bias_penalty=0.2, vector_penalty=10)
 IDS = TextTower(np.zeros((N_ITEMS, 0), np.float32), "ids only")
 
 

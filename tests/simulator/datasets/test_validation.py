@@ -65,7 +65,7 @@ WRONG = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(which=st.sets(st.sampled_from(sorted(WRONG)), min_size=1), row=st.integers(4, 11))
 def test_each_mistake_has_its_line_and_there_is_no_other(which: set[str], row: int, tmp_path: Path) -> None:
     """Also where many columns are wrong at once: the first does not hide the others."""
@@ -144,7 +144,7 @@ def test_a_log_in_order_has_nothing_to_say(tmp_path: Path) -> None:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(order=st.permutations(range(12)), again=st.lists(st.integers(0, 11), max_size=6))
 def test_nothing_is_lost_whatever_the_order_and_the_repeats(order: list[int], again: list[int], tmp_path: Path) -> None:
     """The log of a shuffled file with repeated rows is that of the file; its notes count what was moved and merged."""
