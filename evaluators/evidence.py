@@ -15,7 +15,7 @@ from evaluators.flights import Flights
 from evaluators.gates import Evidence, GateEvidence, Term
 from evaluators.intervals import t_quantile
 from evaluators.metrics import METRICS
-from evaluators.picks import CHOSE_TO_RATE, Picks, ShiftedFlights, corrected, corrected_difference, picks_difference
+from evaluators.picks import UNLOGGED_CHOICE, Picks, ShiftedFlights, corrected, corrected_difference, picks_difference
 from evaluators.ranking import Rank
 
 OPTIMISM_BAND = 0.15
@@ -36,8 +36,8 @@ class SimulatedEvidence:
         flights: the judge worlds.
         swept: (assumed part, value of its parameter, the same agents flown with it).
         mistrust: None where the simulator is trusted, else the checks that failed.
-        given: under what condition the log's rows speak (`picks.said_of`). On a self-selected log picks are printed and
-            correct nothing.
+        given: under what condition the log's rows speak (`picks.said_of`). Where exposure was not logged picks are
+            printed and correct nothing.
         corrected: (flights, agent, metric, level, share) -> value corrected by the picks check, of the worst-served
             share of users where one is given.
         corrected_difference: (flights, agent, vs, metric, level) -> its difference.
@@ -59,8 +59,8 @@ class SimulatedEvidence:
 
     @property
     def self_selected(self) -> bool:
-        """Whether users chose what to rate."""
-        return self.given == CHOSE_TO_RATE
+        """Whether users, or a policy that nobody logged, chose what has rows."""
+        return self.given in UNLOGGED_CHOICE
 
     def _scope(self, metric: str) -> tuple[str, ...]:
         """The condition, for a metric of what users do: what was merely shown needs no log to be true."""
@@ -103,7 +103,7 @@ class SimulatedEvidence:
                 found,
                 usual,
                 n_worlds=flights.n_worlds,
-                blocked=f"on a self-selected log no mean decides a gate, {CHOSE_TO_RATE}; gate on a difference",
+                blocked=f"where exposure was not logged no mean decides a gate, {self.given}; gate on a difference",
             )
         if self.corrected is None:
             why = "picks check: not made, and judge worlds alone undersell or flatter; gate on a difference"
@@ -112,7 +112,7 @@ class SimulatedEvidence:
             self.corrected(flights, agent, metric, level, share),
             self.corrected(flights, agent, metric, 0.95, share),
             n_worlds=flights.n_worlds,
-            scope=("corrected by the picks check", *self._scope(metric)),
+            scope=("corrected by the picks check",),
         )
 
     def _paired(self, term: Term, agent: str, level: float) -> Evidence:
@@ -203,7 +203,7 @@ class SimulatedEvidence:
             self.off_policy(term, agent, 0.95),
             simulated=False,
             n_worlds=0,
-            scope=(CHOSE_TO_RATE,) if self.self_selected else (),
+            scope=(self.given,) if self.self_selected else (),
         )
 
 

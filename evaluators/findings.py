@@ -23,7 +23,7 @@ from evaluators.logged_check import LoggedCheck
 from evaluators.logged_rounds import OffPolicyEvidence
 from evaluators.metrics import METRICS
 from evaluators.off_policy import sharpe_ratio_interval
-from evaluators.picks import CHOSE_TO_RATE, Picks
+from evaluators.picks import UNLOGGED_CHOICE, Picks
 from evaluators.precision import planned_users
 from evaluators.profiles import profiles
 from evaluators.report import (
@@ -311,7 +311,7 @@ def _known_checks(
         if why is not None:
             return Simulated(Estimate.withhold("simulated", why))
         value = flights.simulated(name, metric)
-        if METRICS[metric].behaviour and evidence.given != CHOSE_TO_RATE and name in evidence.picks:
+        if METRICS[metric].behaviour and evidence.given not in UNLOGGED_CHOICE and name in evidence.picks:
             corrected = corrections.corrected(flights, name, metric, 0.95)
             value = corrected if corrected.value is not None else value
         now = float(flights.values[metric][name].by_world[0])
@@ -339,7 +339,7 @@ def _order_on_log(
         if estimator in MODEL_ONLY:
             continue
         values = {name: evidence.on_log.estimate(name, estimator) for name in users}
-        found = order_on_log(estimator, values, users.get, rng, self_selected=evidence.given == CHOSE_TO_RATE)
+        found = order_on_log(estimator, values, users.get, rng, given=evidence.given)
         if found is not None and found.estimate.value is not None:
             return (found,)
         first = first or found

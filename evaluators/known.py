@@ -170,20 +170,20 @@ def order_on_log(
     per_user: Callable[[str], Floats | None],
     rng: np.random.Generator,
     *,
-    self_selected: bool,
+    given: str = "",
 ) -> Check | None:
     """Ranking agreement with off-policy values on the log's own rounds; None where fewer than four are published.
 
-    Where users chose the items themselves those values are about other rounds than a policy's own, so the order is
-    printed and not counted.
+    Where users, or a policy that nobody logged, chose the items (`given`) those values are about other rounds than a
+    policy's own, so the order is printed and not counted.
     """
     check = agreement_of_order(values, per_user, rng)
     if check is None:
         return None
     check = replace(check, name=f"{RANKING}, off-policy {estimator}")
-    if self_selected and check.passed is not None:
+    if given and check.passed is not None:
         shown = "" if check.passed else f": {check.reason}"
-        why = f"given that the user chose to rate, tau {check.estimate.value:.2f} is printed, not counted{shown}"
+        why = f"{given}, tau {check.estimate.value:.2f} is printed, not counted{shown}"
         return replace(check, verdict="not made", reason=why)
     return check
 

@@ -30,7 +30,7 @@ from evaluators.off_policy.prepared import Prepared, Propensities, prepare_reduc
 from evaluators.off_policy.propensity import MAX_ACTIONS
 from evaluators.off_policy.reward_model import cross_fit_q
 from evaluators.off_policy.terms import Units, slices
-from evaluators.picks import CHOSE_TO_RATE
+from evaluators.picks import said_of
 from simulator.errors import LogError
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, Catalogue, InteractionLog, Split
 from simulator.streams import stream, stream_word
@@ -67,7 +67,7 @@ class LogRounds:
         features, history_items, history_feedback: what an agent sees at each round, as in `Observation`.
         seen: (start [n], stop [n], item): before round i `item[start[i]:stop[i]]` were seen; None: all may be shown.
         slate_size: K.
-        self_selected: users chose the items themselves.
+        self_selected: users, or a policy that nobody logged, chose the items.
     """
 
     rounds: off_policy.Rounds
@@ -147,7 +147,7 @@ def log_rounds_of(
     rows = _rows(log, split, stream(root, "off_policy", "rows"))
     past = _Past.of(log, split, rows, history_length)
     known = log.propensity is not None and not log.self_selected
-    notes: list[str] = [CHOSE_TO_RATE] if log.self_selected else []
+    notes: list[str] = [said_of(log)] if log.self_selected else []
     content = _content(catalogue)
     group, actions = None, catalogue.n_items
     if not known:

@@ -26,15 +26,16 @@ TOP = 10
 """Choices counted as picks: the top 10, or the slate where that is longer."""
 LARGEST_SHIFT = 30.0
 CHOSE_TO_RATE = "given that the user chose to rate"
-GIVEN_WHAT_WAS_SHOWN = "given what was shown"
-"""Said where a policy that nobody logged chose: rows are weighed by items' exposure, not by what it knew of users."""
+POLICY_CHOSE = "given what an unlogged policy chose to show"
+UNLOGGED_CHOICE = (CHOSE_TO_RATE, POLICY_CHOSE)
+"""Conditions under which picks decide nothing: somebody chose the rows by what the log does not hold."""
 
 
 def said_of(log: InteractionLog) -> str:
     """The condition under which a log's rows speak of an agent's picks; "" where exposure was logged or drawn."""
-    if log.self_selected:
-        return CHOSE_TO_RATE
-    return GIVEN_WHAT_WAS_SHOWN if log.exposure == "unlogged policy" and log.propensity is None else ""
+    if not log.self_selected:
+        return ""
+    return POLICY_CHOSE if log.exposure == "unlogged policy" else CHOSE_TO_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Picks:
         shift: logits to add to every appeal so that O/E is 1 (None where withheld).
         shift_low: the same for the lower limit of O/E; None where there is none.
         shift_high: the same for the upper limit; None where no probability could reach it.
-        given: the condition under which the check holds: that users chose to rate, or what an unlogged policy showed.
+        given: the condition under which the check holds: who chose the rows by what the log does not hold.
     """
 
     estimate: Estimate
@@ -157,7 +158,8 @@ def picks_of(
     """The picks check of one agent on users held out of every world.
 
     It assumes that exposure depends on the item and the logged state, not on unlogged taste. That is so where
-    exposure was logged or drawn; on self-selected logs the estimate says `given that the user chose to rate`.
+    exposure was logged or drawn; elsewhere the estimate says `given that the user chose to rate`, or that an
+    unlogged policy chose.
 
     Args:
         slates: for each training seed the agent's top max(10, K) [U, L] from `held_out_observation`.
@@ -253,7 +255,7 @@ def corrected(
         at_high: value flown with `picks.shift_high`.
     """
     label = f", {picks.given}" if picks.given else ""
-    label += ": printed, decides no gate" if picks.given == CHOSE_TO_RATE else ""
+    label += ": printed, decides no gate" if picks.given in UNLOGGED_CHOICE else ""
     method = (
         f"flight with the appeal logit shifted until the picks' O/E is 1; scope: users like the held-out ones{label}"
     )

@@ -126,7 +126,7 @@ class InteractionLog:
         behaviours: further columns by name, e.g. "rating" -> [n].
         position: [n] position on the slate from 0, or None where not logged.
         propensity: [n] logging propensity in (0, 1], or None where not logged.
-        self_selected: True where users chose what to rate, so that exposure was not logged.
+        self_selected: True where users, or a policy that nobody logged, chose what has rows: exposure was not logged.
         notes: what was left out or merged on reading, for the report.
         impression: [n] number of the slate that the row's item was shown on, from 0, or None where not logged.
         session: [n] number of the visit that the row belongs to, from 0, or None where not logged.

@@ -18,7 +18,7 @@ from evaluators.evidence import Corrections, GroupGaps, SimulatedEvidence
 from evaluators.flights import Flights
 from evaluators.gates import GateSettings, Term, decide_gates
 from evaluators.intervals import t_quantile
-from evaluators.picks import CHOSE_TO_RATE, GIVEN_WHAT_WAS_SHOWN, PickedRows, Picks, picks_from_rows
+from evaluators.picks import UNLOGGED_CHOICE, PickedRows, Picks, picks_from_rows
 
 USERS = 120
 METRICS = ("reward", "coverage")
@@ -104,24 +104,16 @@ def test_what_was_shown_needs_no_correction() -> None:
     assert verdict(evidence_of(), "mean(coverage) > 1")[0] == "pass"
 
 
-def test_on_a_self_selected_log_no_mean_decides_and_a_difference_does() -> None:
-    evidence = evidence_of(answers=Answers(gap=3.0), given=CHOSE_TO_RATE)
+@pytest.mark.parametrize("given", UNLOGGED_CHOICE)
+def test_where_exposure_was_not_logged_no_mean_decides_and_a_difference_does(given: str) -> None:
+    evidence = evidence_of(answers=Answers(gap=3.0), given=given)
     said, reason = verdict(evidence, "mean(reward) > 1")
     assert said == "undecided"
-    assert CHOSE_TO_RATE in reason
+    assert given in reason
     said, reason = verdict(evidence, "difference(reward, vs=base) > 0")
     assert said == "pass"
-    assert CHOSE_TO_RATE in reason
-
-
-def test_where_an_unlogged_policy_chose_numbers_decide_given_what_it_showed() -> None:
-    """Only what users did depends on it: what an agent shows is known without a log."""
-    evidence = evidence_of(answers=Answers(value=7.0, gap=0.05, gap_half=0.08), given=GIVEN_WHAT_WAS_SHOWN)
-    for rule in ("mean(reward) > 1", "difference(reward, vs=base) > -9", "rank(reward) <= 2"):
-        said, reason = verdict(evidence, rule)
-        assert said == "pass"
-        assert "given what was shown" in reason
-    assert "given what was shown" not in verdict(evidence, "mean(coverage) > 1")[1]
+    assert given in reason
+    assert given not in verdict(evidence, "mean(coverage) > 1")[1]
 
 
 # ----------------------------------------------------------------------------------------------------- differences

@@ -100,18 +100,18 @@ def test_off_policy_values_give_an_order_that_counts_where_exposure_was_logged(r
     users = {name: 0.1 + 0.02 * k + 0.01 * rng.standard_normal(400) for k, name in enumerate(names)}
     values = {name: simulated(0.3 + 0.1 * k, 0.02).estimate for k, name in enumerate(names)}
 
-    def order(of: dict[str, Estimate], *, self_selected: bool = False) -> Check | None:
-        return order_on_log("snips", of, users.get, rng, self_selected=self_selected)
+    def order(of: dict[str, Estimate], *, given: str = "") -> Check | None:
+        return order_on_log("snips", of, users.get, rng, given=given)
 
     found = order(values)
     assert found is not None
     assert (found.name, found.verdict) == ("ranking agreement, off-policy snips", "pass")
     turned = dict(zip(names, reversed(list(values.values())), strict=True))
     assert order(turned).verdict == "fail"  # type: ignore[union-attr]
-    chosen = order(turned, self_selected=True)
+    chosen = order(turned, given="given that they chose")
     assert chosen is not None
     assert chosen.verdict == "not made"
-    assert "tau -1.00 is printed, not counted" in chosen.reason
+    assert "given that they chose, tau -1.00 is printed, not counted" in chosen.reason
     assert order({**values, "a": Estimate.withhold("snips", "W1: n_inf 3")}) is None
 
 

@@ -85,10 +85,9 @@ def test_picked_rows_are_weighted_by_one_over_item_exposure(rng: np.random.Gener
     assert "chose to rate" not in found.estimate.method
     rated = picks_of([slates], users, replace(log, self_selected=True), rows, p)
     assert "given that the user chose to rate" in rated.estimate.method
-    unlogged = replace(log, self_selected=False, exposure="unlogged policy", propensity=None)
-    assert said_of(unlogged) == "given what was shown"
-    assert said_of(replace(unlogged, propensity=np.ones(len(log)))) == ""
-    assert said_of(replace(unlogged, exposure="uniformly random")) == ""
+    unlogged = replace(log, self_selected=True, exposure="unlogged policy")
+    assert said_of(unlogged) == "given what an unlogged policy chose to show"
+    assert said_of(replace(unlogged, self_selected=False, exposure="uniformly random")) == ""
 
 
 def test_picks_under_25_events_are_withheld(rng: np.random.Generator) -> None:
