@@ -69,12 +69,7 @@ class Adaptation:
         values = self._at(agent, interactions)
         method = f"{self.scope}, history cut to {interactions}; users x {values.n_seeds} training seeds"
         if values.n_users < MIN_USERS:
-            most = max(self.interactions)
-            why = (
-                f"W3: {values.n_users} users with {most} interactions and later rows of both kinds, needs {MIN_USERS}; "
-                "fewer evaluate.adaptation.interactions would help"
-            )
-            return Estimate.withhold(method, why, n=values.n_users, level=level)
+            return self._of_too_few(method, values.n_users, level)
         crossed = cross(values, None, self._pool(interactions))
         half = crossed.half_width(level)
         return Estimate(crossed.value, crossed.value - half, crossed.value + half, level, values.n_users, method)
@@ -82,8 +77,18 @@ class Adaptation:
     def difference(self, agent: str, other: str, interactions: int, *, level: float = 0.95) -> Estimate:
         """Agent minus other on the same users, users crossed with training seeds."""
         pair = self._at(agent, interactions), self._at(other, interactions)
+        n_users = pair[0].n_users
+        if n_users < MIN_USERS:
+            return self._of_too_few(f"{self.scope}, history cut to {interactions}; paired difference", n_users, level)
         found = paired_difference(*pair, self._pool(interactions), level=level).estimate
         return replace(found, method=f"{self.scope}, history cut to {interactions}; {found.method}")
+
+    def _of_too_few(self, method: str, n_users: int, level: float) -> Estimate:
+        why = (
+            f"W3: {n_users} users with {max(self.interactions)} interactions and later rows of both kinds, "
+            f"needs {MIN_USERS}; fewer evaluate.adaptation.interactions would help"
+        )
+        return Estimate.withhold(method, why, n=n_users, level=level)
 
     def _at(self, agent: str, interactions: int) -> AgentValues:
         return self.values[agent][self.interactions.index(interactions)]

@@ -62,6 +62,27 @@ def test_auc_is_one_for_an_agent_that_knows_zero_for_its_reverse_and_rises_where
     assert found.estimate("best", 0).n == sum(both)
 
 
+def test_where_nobody_has_so_many_interactions_worth_and_difference_are_withheld_and_say_so() -> None:
+    """Means over no users at all would warn, and warnings are errors here."""
+    _, log, split = task_world()
+    users = held_out(split)
+    best, worst = Knows(log, 1.0), Knows(log, -1.0)
+    best.users = worst.users = users[:0]
+    found = later_rows_ordered(
+        {"best": [best], "worst": [worst]},
+        log,
+        split,
+        users,
+        feature_names=(),
+        history_length=200,
+        interactions=(0, 200),
+    )
+    for estimate in (found.estimate("best", 0), found.difference("best", "worst", 0)):
+        assert estimate.value is None
+        assert estimate.withheld is not None
+        assert estimate.withheld.startswith("W3: 0 users with 200 interactions")
+
+
 def test_history_is_cut_to_its_newest() -> None:
     world, _ = taught_world()
     seen = observed(world)
