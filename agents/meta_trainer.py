@@ -347,9 +347,9 @@ def _best_order(learned: Learned, tasks: Tasks, settings: MetaSettings) -> tuple
         with np.errstate(over="ignore", invalid="ignore"):  # steps too large run away
             vector, _ = tried.adapt(tasks.support)
             value = np.einsum("be,bqe->bq", vector, learned.vectors[tasks.items]) + learned.bias[tasks.items]
+            ahead = np.sign(value[:, :, None] - value[:, None, :])
         if not np.isfinite(value).all():
             return -1.0
-        ahead = np.sign(value[:, :, None] - value[:, None, :])
         return float((share * (1 + ahead) / 2).sum() / max((share.sum(axis=(1, 2)) > 0).sum(), 1))
 
     best, steps, rate = max((auc(steps, rate), -steps, rate) for steps, rate in product(STEPS, RATES))

@@ -218,9 +218,10 @@ class Logged:
         self._shown = np.asarray(np.bincount(log.item, minlength=log.catalogue.n_items) + NEVER_SHOWN, np.float64)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
-        """A draw without repeats in proportion to exposure (Plackett-Luce, by Gumbel noise on log weights)."""
-        weight = np.log(self._shown)
-        return top_slates(weight + rng.gumbel(size=(len(observation), len(weight))), observation)
+        """A draw without repeats in proportion to exposure (Plackett-Luce: who comes first at rates of his weight)."""
+        waiting = rng.standard_exponential((len(observation), len(self._shown)), np.float32)
+        waiting = np.maximum(waiting, 1e-30, out=waiting)  # no division by 0
+        return top_slates(np.divide(self._shown.astype(np.float32), waiting, out=waiting), observation)
 
     def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
         """Exposure among the candidates."""
