@@ -7,6 +7,7 @@ inner product of a user's and an item's block, so that all items are scored for 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -339,8 +340,12 @@ def attention(observation: Observation) -> F32:
     return np.where(in_session(observation), discounts, np.float32(1.0))
 
 
+@cache
 def place_discounts(length: int, slate_size: int) -> F32:
-    """[H] NDCG's discount of the place of a slate that each place of a history was, were it shown in this session."""
+    """[H] NDCG's discount of the place of a slate that each place of a history was, were it shown in this session.
+
+    Not to be written to: everybody gets the same array.
+    """
     position = slate_size - 1 - np.arange(length)[::-1] % slate_size
     return discount(position).astype(np.float32)
 

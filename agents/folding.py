@@ -32,6 +32,7 @@ class Scratch(NamedTuple):
     gram: F32
     sums: F32
     share: F32
+    unit: F32
     equations: F32
     scale: F32
 
@@ -59,6 +60,7 @@ def scratch_of(length: int, wide: int, size: int) -> Scratch:
         gram=np.zeros((wide, wide), np.float32),
         sums=np.zeros((2, wide), np.float32),
         share=np.zeros(length, np.float32),
+        unit=np.zeros((1, 16), np.float32),
         equations=np.zeros((size * (size + 3) // 2, _TOGETHER), np.float32),
         scale=np.zeros((wide, _TOGETHER), np.float32),
     )
@@ -212,6 +214,90 @@ def _sum_rows(first: int, m: int, begin: int, to: int, s: Scratch) -> None:
         store16(s.sums, to, c, add16(even, odd))
 
 
+@njit(**PLAIN)
+def _fold_narrow(
+    items: I64,
+    feedback: F32,
+    user: int,
+    window: int,
+    of_liked: np.float32,
+    of_disliked: np.float32,
+    of_recent: np.float32,
+    design: F32,
+    expected: F32,
+    size: int,
+    s: Scratch,
+) -> None:
+    """`_take_row`, `_sum_rows` and `_square` of all a user's rows in one pass.
+
+    For at most fifteen columns, which one vector holds with the surprise, and a design of at most three vectors: then
+    gram and both sums stay in registers. `s.share` has the trust in each place of the history.
+    """
+    gram, nothing, length = s.gram, fill16(_0), items.shape[1]
+    surprise = load16(s.unit, 0, 0)
+    # Where there are fewer than three vectors, the last one is summed again, to the same place.
+    third = design.shape[1] - 16
+    second = min(16, third)
+    a0, a1, a2, a3 = nothing, nothing, nothing, nothing
+    a4, a5, a6, a7 = nothing, nothing, nothing, nothing
+    a8, a9, a10, a11 = nothing, nothing, nothing, nothing
+    a12, a13, a14, a15 = nothing, nothing, nothing, nothing
+    b0, b1, b2, c0, c1, c2 = nothing, nothing, nothing, nothing, nothing, nothing
+    for at in range(length):
+        h = np.uint64(at)
+        item = items[np.uint64(user), h]
+        if item < 0:
+            continue
+        like, trust = feedback[np.uint64(user), h], s.share[h]
+        first = load16(design, item, 0)
+        row = mad16(fill16(trust), mad16(fill16(like - expected[np.uint64(item)]), surprise, first), nothing)
+        a0 = mad16(fill16(design[np.uint64(item), np.uint64(0)]), row, a0)
+        a1 = mad16(fill16(design[np.uint64(item), np.uint64(1)]), row, a1)
+        a2 = mad16(fill16(design[np.uint64(item), np.uint64(2)]), row, a2)
+        a3 = mad16(fill16(design[np.uint64(item), np.uint64(3)]), row, a3)
+        a4 = mad16(fill16(design[np.uint64(item), np.uint64(4)]), row, a4)
+        a5 = mad16(fill16(design[np.uint64(item), np.uint64(5)]), row, a5)
+        a6 = mad16(fill16(design[np.uint64(item), np.uint64(6)]), row, a6)
+        a7 = mad16(fill16(design[np.uint64(item), np.uint64(7)]), row, a7)
+        a8 = mad16(fill16(design[np.uint64(item), np.uint64(8)]), row, a8)
+        a9 = mad16(fill16(design[np.uint64(item), np.uint64(9)]), row, a9)
+        a10 = mad16(fill16(design[np.uint64(item), np.uint64(10)]), row, a10)
+        a11 = mad16(fill16(design[np.uint64(item), np.uint64(11)]), row, a11)
+        a12 = mad16(fill16(design[np.uint64(item), np.uint64(12)]), row, a12)
+        a13 = mad16(fill16(design[np.uint64(item), np.uint64(13)]), row, a13)
+        a14 = mad16(fill16(design[np.uint64(item), np.uint64(14)]), row, a14)
+        a15 = mad16(fill16(design[np.uint64(item), np.uint64(15)]), row, a15)
+        share = fill16(like * of_liked - (trust - like) * of_disliked)
+        recent = fill16(of_recent if at >= length - window else _0)
+        b0, c0 = mad16(share, first, b0), mad16(recent, first, c0)
+        beside = load16(design, item, second)
+        b1, c1 = mad16(share, beside, b1), mad16(recent, beside, c1)
+        beside = load16(design, item, third)
+        b2, c2 = mad16(share, beside, b2), mad16(recent, beside, c2)
+    store16(gram, 0, 0, a0)
+    store16(gram, 1, 0, a1)
+    store16(gram, 2, 0, a2)
+    store16(gram, 3, 0, a3)
+    store16(gram, 4, 0, a4)
+    store16(gram, 5, 0, a5)
+    store16(gram, 6, 0, a6)
+    store16(gram, 7, 0, a7)
+    store16(gram, 8, 0, a8)
+    store16(gram, 9, 0, a9)
+    store16(gram, 10, 0, a10)
+    store16(gram, 11, 0, a11)
+    store16(gram, 12, 0, a12)
+    store16(gram, 13, 0, a13)
+    store16(gram, 14, 0, a14)
+    store16(gram, 15, 0, a15)
+    store16(s.sums, 0, 0, b0)
+    store16(s.sums, 1, 0, c0)
+    store16(s.sums, 0, second, b1)
+    store16(s.sums, 1, second, c1)
+    store16(s.sums, 0, third, b2)
+    store16(s.sums, 1, third, c2)
+
+
 @njit(nogil=True, **PLAIN)
 def describe(
     items: I64,
@@ -237,6 +323,8 @@ def describe(
     items that count as recent.
     """
     size, length = precision.shape[0], items.shape[1]
+    narrow = size < 16 and design.shape[1] <= 48
+    s.unit[0, size % 16] = _1
     for first in range(0, items.shape[0], _TOGETHER):
         count = min(_TOGETHER, items.shape[0] - first)
         for lane in range(count):
@@ -244,31 +332,40 @@ def describe(
             liked, disliked = _0, _0
             for at in range(length):
                 h = np.uint64(at)
-                item = items[user, h]
-                if item < 0:
-                    continue
+                there = items[user, h] >= 0
                 like = feedback[user, h]
                 trust = discount[h] if at >= length - shown[user] else _1
                 trust = _1 if like > 0 else trust
-                liked += like
-                disliked += trust - like
-                s.share[np.uint64(m)] = like
-                _take_row(design, item, trust, like - expected[np.uint64(item)], size, m, s)
-                m += 1
-                recent += at >= length - window
+                s.share[h] = trust
+                liked += like if there else _0
+                disliked += trust - like if there else _0
+                m += there
+                recent += there and at >= length - window
             out[user, 1] = liked / max(liked + disliked, _1)
             out[user, 2] = np.float32(np.log1p(np.float64(m)) / 4)
             out[user, 3] = step[user]
             of_liked, of_disliked = _1 / max(liked, np.float32(1e-9)), _1 / max(disliked, np.float32(1e-9))
-            for row in range(m):
-                h = np.uint64(row)
-                like = s.share[h]
-                s.share[h] = like * of_liked - (s.weighted[h, 0] - like) * of_disliked
-            _sum_rows(0, m, 0, 0, s)
-            for row in range(m - recent, m):
-                s.share[np.uint64(row)] = _1 / recent
-            _sum_rows(m - recent, m, (1 + size) // 16 * 16, 1, s)
-            _square(m, size, s)
+            of_recent = _1 / max(recent, 1)
+            if narrow:
+                _fold_narrow(
+                    items, feedback, first + lane, window, of_liked, of_disliked, of_recent, design, expected, size, s
+                )
+            else:
+                m = 0
+                for at in range(length):
+                    h = np.uint64(at)
+                    item = items[user, h]
+                    if item < 0:
+                        continue
+                    like, trust = feedback[user, h], s.share[h]
+                    _take_row(design, item, trust, like - expected[np.uint64(item)], size, m, s)
+                    s.share[np.uint64(m)] = like * of_liked - (trust - like) * of_disliked
+                    m += 1
+                _sum_rows(0, m, 0, 0, s)
+                for row in range(m - recent, m):
+                    s.share[np.uint64(row)] = of_recent
+                _sum_rows(m - recent, m, (1 + size) // 16 * 16, 1, s)
+                _square(m, size, s)
             _take_equations(lane, size, s)
             at = 3 + size
             for j in range(content_size):

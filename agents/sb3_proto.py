@@ -57,6 +57,7 @@ def proto_lanes(training: Training, settings: ProtoSettings, proto: Proto) -> SB
     bound = 1.0 if isinstance(settings, OffPolicySettings) else BOUND
 
     lanes = Lanes(training, settings.num_envs, seed=training.seed, masks=False)
+    each = np.full(lanes.slate_size, 1 / lanes.slate_size, np.float32)
 
     def slates(actions: NDArray[Any], users: UserBlocks, observation: Observation) -> NDArray[np.int64]:
         return proto.nearest(users, actions, lanes.slate_size, lanes.blocked())
@@ -69,7 +70,7 @@ def proto_lanes(training: Training, settings: ProtoSettings, proto: Proto) -> SB
         places=1,
         encode=proto.scale,
         slates=slates,
-        rewards=lambda clicks: clicks.mean(axis=1),
+        rewards=lambda clicks: clicks @ each,
     )
 
 

@@ -30,9 +30,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.base import Training
-from agents.deep_rl import StateScale
-from agents.features import fit_features
-from agents.proto_actions import A2CSettings, PPOSettings, Proto, ProtoSettings, SACSettings, TD3Settings
+from agents.proto_actions import A2CSettings, PPOSettings, ProtoSettings, SACSettings, TD3Settings, fit_proto
 from agents.sb3_adapter import NO_INFO, SB3Lanes, one_seeded_thread
 from agents.sb3_proto import proto_lanes, proto_model
 
@@ -90,13 +88,11 @@ def seconds_of(settings: ProtoSettings, lanes: VecEnv, steps: int) -> float:
 
 def measure(training: Training, names: list[str], sizes: list[int], *, rounds: int, vector_steps: int) -> None:
     """Print a row for each algorithm and number of environments: medians over the rounds."""
-    features = fit_features(training)
-    proto = Proto(features, StateScale.of(features, training))
     print(f"{'agent':<6}{'envs':>6}{'ratio':>8}{'endless':>9}{'steps/s':>10}")
     for name in names:
         for num_envs in sizes:
             settings = ALGORITHMS[name](num_envs=num_envs)
-            world = proto_lanes(training, settings, proto)
+            world = proto_lanes(training, settings, fit_proto(training, settings))
             turns = (world, FreeLanes(world, steps=200), FreeLanes(world, steps=0))
             steps = vector_steps * num_envs
             spent = np.array([[seconds_of(settings, lanes, steps) for lanes in turns] for _ in range(rounds + 1)])[1:]

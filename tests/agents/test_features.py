@@ -59,10 +59,16 @@ def test_the_fold_in_is_the_ridge_regression_of_each_users_rows() -> None:
         assert np.allclose([level[user], *taste[user]], solved, atol=1e-5)
 
 
+@pytest.mark.parametrize("learned_size", [3, 10, 20])
 def test_users_are_what_plain_numpy_makes_of_their_histories(
-    features: Features, world_and_log: tuple[World, InteractionLog]
+    world_and_log: tuple[World, InteractionLog], learned_size: int
 ) -> None:
-    """Histories with gaps, of logged rows and slates; 37 users, so that the last group of sixteen is not full."""
+    """Histories with gaps, of logged rows and slates; 37 users, so that the last group of sixteen is not full.
+
+    Items in few dimensions are folded in by one pass, those in many by several; fifteen columns are the most of few.
+    """
+    features = fit_features(training_in(*world_and_log), content_size=4, learned_size=learned_size)
+    assert len(features.precision) == 1 + 4 + learned_size
     rng = np.random.default_rng(3)
     n, length, slate_size = 37, 23, 4
     items = rng.integers(-1, features.n_items, (n, length))
