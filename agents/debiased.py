@@ -30,6 +30,9 @@ class DebiasedSettings(BaseModel):
         description="where the log has no propensities they are taken as (rows of the item / most rows)^power; "
         "0 weights all rows alike",
     )
+    weighted: bool = Field(
+        default=True, description="weigh each row by 1 / propensity; false: the same model, all rows alike"
+    )
     clip: float = Field(default=10.0, ge=1, description="largest weight of a row, in mean weights")
     embedding_size: int = Field(default=8, ge=1, description="dimensions learned from who liked what")
     reg: float = Field(default=10.0, gt=0, description="ridge penalty of users and items, in rows of mean weight")
@@ -58,7 +61,7 @@ class Debiased(Ranking):
         log = training.log
         n_items = log.catalogue.n_items
         rows = np.bincount(log.item, minlength=n_items)
-        propensity = log.propensity
+        propensity = log.propensity if self.settings.weighted else np.ones(len(log))
         if propensity is None:
             propensity = ((rows / rows.max()) ** self.settings.power)[log.item]
         weight = 1 / propensity

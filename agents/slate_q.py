@@ -39,6 +39,11 @@ class SlateQSettings(BaseModel):
     target: Literal["sarsa", "q_learning"] = Field(
         default="sarsa", description="value of what follows: of the slate shown next, or of the best one"
     )
+    credit: Literal["clicked", "shown"] = Field(
+        default="clicked",
+        description="what the future is taken to depend on: the items that were clicked, or all that were shown, each "
+        "by its chance of a click",
+    )
     learning_rate: float = Field(default=2e-3, gt=0, description="Adam's step")
     batch_size: int = Field(default=128, ge=1, description="slates in a gradient step")
     buffer_size: int = Field(default=20_000, ge=100, description="newest slates that are learned from")

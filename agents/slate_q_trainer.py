@@ -149,7 +149,9 @@ class _Learner:
         move_target(self._target, self._values, self._settings.tau)
 
     def _expected(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """[m] value of the slates as they were clicked: of a slate without a click, and what each click adds."""
+        """[m] value of the slates as they were clicked, or as they were shown."""
+        if self._settings.credit == "shown":
+            return self._value_of(batch["state"], batch["slates"], self._values)
         worth, nothing = self._values
         assert isinstance(worth, ItemHeads)
         added = batch["clicks"] * (1 + worth.at(batch["state"], batch["slates"].clamp(min=0)))
@@ -164,20 +166,25 @@ class _Learner:
     def _value_after(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """[m] value of the state that follows: with the slate shown there, or with the best one of its options."""
         following, slates = batch["following"], batch["next_slates"]
-        worth, nothing = self._target
-        assert isinstance(worth, ItemHeads)
         with torch.no_grad():
             if self._settings.target == "q_learning":
                 slates = self._best(following, batch["options"], slates.shape[1])
-            logits = self._logits(following, slates)
+            return self._value_of(following, slates, self._target)
+
+    def _value_of(self, state: torch.Tensor, slates: torch.Tensor, values: nn.ModuleList) -> torch.Tensor:
+        """[m] value of slates before they are clicked: without a click, and what each item adds by its chance."""
+        worth, nothing = values
+        assert isinstance(worth, ItemHeads)
+        with torch.no_grad():  # the choice model learns from choices alone
+            logits = self._logits(state, slates)
             if self._settings.choice == "one":
                 weight = torch.where(slates >= 0, logits.exp(), 0)
                 chance = weight / (1 + weight.sum(dim=1, keepdim=True))
             else:
                 chance = torch.where(slates >= 0, torch.sigmoid(logits), 0)
-            of_shown = 1 + worth.at(following, slates.clamp(min=0))
-            value: torch.Tensor = nothing(following) + (chance * of_shown).sum(dim=1)
-            return value
+        of_shown = 1 + worth.at(state, slates.clamp(min=0))
+        value: torch.Tensor = nothing(state) + (chance * of_shown).sum(dim=1)
+        return value
 
     def _best(self, state: torch.Tensor, options: torch.Tensor, slate_size: int) -> torch.Tensor:
         """[m, K] slate of highest value that the options [m, M] make."""

@@ -43,10 +43,12 @@ from evaluators.report import (
     SweepEffect,
     TrainingSection,
     TrialRow,
+    TruthSection,
     Verdict,
     estimates,
 )
 from evaluators.settings import EvaluateSettings
+from evaluators.truth import Truth
 from simulator.behaviour import Assumption
 from simulator.streams import stream
 
@@ -103,6 +105,7 @@ class Evidences:
         population: whom and what the agents served.
         given: under what condition the log's rows speak of what agents pick (`picks.said_of`).
         on_log: the agents on the log's own rounds.
+        source: name of the log.
     """
 
     judged: Mapping[str, Sequence[Judged]]
@@ -112,6 +115,7 @@ class Evidences:
     population: Population
     given: str
     on_log: OffPolicyEvidence
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ class Findings:
     portfolios: list[PortfolioRow]
     profiles: list[ProfileSection]
     fidelity: Fidelity
+    truth: TruthSection | None = None
     flights: Flights | None = field(repr=False, default=None)
 
     def sections(self) -> dict[str, Any]:
@@ -173,10 +178,10 @@ def find(
     oracle = next((one.name for one in facts if one.bound), None)
     barred = {one.name: why for one in facts if (why := one.failed or one.barred) is not None}
 
-    def table(pick: Any) -> Flights:
+    def table(pick: Any, without: Mapping[str, str] = barred) -> Flights:
         flown = [flight for name in evidence.judged for one in evidence.judged[name] for flight in pick(one)]
         return gather(
-            flown, evaluate.metrics, learners=learners, oracle=oracle, barred=barred, planned=planned_users(evaluate)
+            flown, evaluate.metrics, learners=learners, oracle=oracle, barred=without, planned=planned_users(evaluate)
         )
 
     flights = table(lambda one: one.flights)
@@ -187,9 +192,17 @@ def find(
     groups = crossed_groups(evidence.population.groups, evaluate.fairness.crossed)
     gaps = GroupGaps(groups)
     corrections = _corrections(flights, evidence, evaluate, learners)
-    known = _known_checks(flights, swept, corrections, evidence, evaluate, stream(root, "fidelity", "known"))
+    said = _Said(flights, swept, corrections, evidence)
+    known = agreement_with_known(evaluate.known, said.of, said.per_user, stream(root, "fidelity", "known"))
     logged = _order_on_log(flights, evidence, evaluate, stream(root, "fidelity", "off-policy order"))
-    fidelity = fidelity.with_checks([*known, *logged])
+    truth: Truth | None = None
+    true_checks: tuple[Check, ...] = ()
+    if any(one.truth for many in evidence.judged.values() for one in many):
+        # A policy that may have seen the log's rows has not seen the truth, so that its true value is given.
+        failed = {one.name: one.failed for one in facts if one.failed is not None}
+        truth = Truth(table(lambda one: one.truth, failed), flights, {one.name for one in facts if one.bound})
+        true_checks = truth.checks(said.of, stream(root, "fidelity", "truth"))
+    fidelity = fidelity.with_checks([*true_checks, *known, *logged])
     gate_evidence = SimulatedEvidence(
         flights=flights,
         swept=[(f"{part}.{parameter}", value, of) for (part, parameter, value), of in swept],
@@ -243,6 +256,7 @@ def find(
             ProfileSection(agent=one.agent, points=list(one.points)) for one in profiles(flights, evaluate.metrics[0])
         ],
         fidelity=fidelity,
+        truth=None if truth is None else truth.section(evidence.source, baselines, true_checks),
         flights=flights,
     )
 
@@ -296,36 +310,36 @@ def _corrections(flights: Flights, evidence: Evidences, evaluate: EvaluateSettin
     return Corrections(flights, evidence.picks, shifted)
 
 
-def _known_checks(
-    flights: Flights,
-    swept: Sequence[tuple[Sweep, Flights]],
-    corrections: Corrections,
-    evidence: Evidences,
-    evaluate: EvaluateSettings,
-    rng: np.random.Generator,
-) -> tuple[Check, ...]:
-    """The simulator beside what was measured on-line: by the corrected value where one may be given, else the mean."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the simulator says of policies: the corrected value where one may be given, else the judge worlds' mean."""
 
-    def simulated(name: str, metric: str) -> Simulated:
+    flights: Flights
+    swept: Sequence[tuple[Sweep, Flights]]
+    corrections: Corrections
+    evidence: Evidences
+
+    def of(self, name: str, metric: str) -> Simulated:
+        """What it says of one policy and metric."""
+        flights, evidence = self.flights, self.evidence
         why = flights.why_not(metric, name)
         if why is not None:
             return Simulated(Estimate.withhold("simulated", why))
         value = flights.simulated(name, metric)
         if METRICS[metric].behaviour and evidence.given not in UNLOGGED_CHOICE and name in evidence.picks:
-            corrected = corrections.corrected(flights, name, metric, 0.95)
+            corrected = self.corrections.corrected(flights, name, metric, 0.95)
             value = corrected if corrected.value is not None else value
         now = float(flights.values[metric][name].by_world[0])
         moved = [
             (f"{part}.{parameter}", setting, float(of.values[metric][name].by_world[0]) / now)
-            for (part, parameter, setting), of in swept
+            for (part, parameter, setting), of in self.swept
             if now > 0 and of.why_not(metric, name) is None
         ]
         return Simulated(value, tuple(moved))
 
-    def per_user(name: str, metric: str) -> Floats | None:
-        return None if flights.why_not(metric, name) is not None else _per_user(flights, metric, name)
-
-    return agreement_with_known(evaluate.known, simulated, per_user, rng)
+    def per_user(self, name: str, metric: str) -> Floats | None:
+        """[U] mean over training seeds and worlds, or None."""
+        return None if self.flights.why_not(metric, name) is not None else self.flights.per_user(metric, name)
 
 
 def _order_on_log(
@@ -333,7 +347,7 @@ def _order_on_log(
 ) -> tuple[Check, ...]:
     """The simulator's order of agents beside that of the first off-policy estimator that can tell, once a run."""
     metric = "click_rate" if "click_rate" in flights.values else evaluate.metrics[0]
-    users = {name: _per_user(flights, metric, name) for name in flights.agents if flights.why_not(metric, name) is None}
+    users = {name: flights.per_user(metric, name) for name in flights.agents if flights.why_not(metric, name) is None}
     first: Check | None = None
     for estimator in evaluate.off_policy:
         if estimator in MODEL_ONLY:
@@ -401,11 +415,6 @@ def _agent(
         }
     section |= served
     return AgentSection(**section)
-
-
-def _per_user(of: Flights, metric: str, name: str) -> Floats:
-    """[U] mean over training seeds and worlds."""
-    return np.asarray(of.values[metric][name].per_user.mean(axis=(0, 1)))
 
 
 def _training(one: AgentFacts) -> TrainingSection | None:

@@ -125,6 +125,10 @@ class Flights:
         """Agent -> values, of the agents for which the metric has a value."""
         return {name: self.values[metric][name] for name in self.agents if self.why_not(metric, name) is None}
 
+    def per_user(self, metric: str, agent: str) -> Array:
+        """[U] values of an agent, mean over training seeds and worlds."""
+        return np.asarray(self.values[metric][agent].per_user.mean(axis=(0, 1)))
+
     def rules(self, metric: str, agent: str | None = None) -> Rules:
         """How the mean of a metric may be published."""
         row = metric_named(metric)

@@ -1,4 +1,4 @@
-"""One trained agent flown wherever it is judged: judge worlds, swept assumptions, its own training world, picks."""
+"""One trained agent flown wherever it is judged: judge worlds, swept assumptions, its train world, the truth, picks."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Sweep = tuple[str, str, float]
 """Assumed part, parameter, value."""
+
+TRUTH = -1
+"""Number of the true world, where there is one: judge worlds count from 1, and the train world is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Course:
         metrics: names, the primary one first.
         reference: what metrics need beside the sessions.
         flips: attribute -> its flips, of B_1; only attributes that are read.
+        truth: what the judge users truly do, where that is known; numbered -1.
         held_out: state of the users held out of every world, for the picks check; its slate size
             is the number of picks. None where there are none.
     """
@@ -65,6 +69,7 @@ class Course:
     reference: Reference
     held_out: Observation | None
     flips: Mapping[str, tuple[Flip, ...]] = field(default_factory=dict)
+    truth: World | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Judged:
         staying: the same where nobody leaves; of the first training alone, else None.
         flipped: attribute -> what each of its flips did; of the first training alone.
         account: what its answers took, as it says itself; empty where it says nothing.
+        truth: in the true world; empty where that is not known.
     """
 
     flights: tuple[Flight, ...]
@@ -90,6 +96,7 @@ class Judged:
     staying: Sessions | None = None
     flipped: Mapping[str, tuple[Flipped, ...]] = field(default_factory=dict)
     account: str = ""
+    truth: tuple[Flight, ...] = ()
 
 
 def fly_course(
@@ -106,7 +113,7 @@ def fly_course(
     Raises:
         AgentError: it broke its contract.
     """
-    total = len(course.worlds) + len(course.sweeps) + 1
+    total = len(course.worlds) + len(course.sweeps) + 1 + (course.truth is not None)
     done = 0
     relevances = graded(course.metrics)
 
@@ -131,6 +138,9 @@ def fly_course(
     for part, parameter, value in course.sweeps:
         world = course.worlds[0].with_parameter(part, parameter, value)
         swept[part, parameter, value], _ = everywhere(world, 1, f"{part}.{parameter} = {value:g}")
+    truth: tuple[Flight, ...] = ()
+    if course.truth is not None:
+        truth, _ = everywhere(course.truth, TRUTH, "true world")
     slates = None
     # A held-out user's appeal in a judge world is no fact of that user, so the oracle has no picks to check.
     if course.held_out is not None and not getattr(agent, "privileged", False):
@@ -153,9 +163,8 @@ def fly_course(
                 for flip in flips
             )
     account = getattr(agent, "account", None)
-    return Judged(
-        tuple(flights), claimed, swept, slates, first, staying, flipped, "" if account is None else str(account())
-    )
+    said = "" if account is None else str(account())
+    return Judged(tuple(flights), claimed, swept, slates, first, staying, flipped, said, truth)
 
 
 def _fly_seeds(

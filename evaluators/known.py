@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 LOW, HIGH = 0.85, 1.15
 BAND = f"[{LOW}, {HIGH}]"
 FEWEST_POLICIES = 4
+ONLINE = "measured on-line"
+"""Where a known value comes from, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Simulated:
     swept: tuple[tuple[str, float, float], ...] = ()
 
 
-def known_check(known: KnownValue, simulated: Simulated) -> Check:
+def known_check(known: KnownValue, simulated: Simulated, measured: str = ONLINE) -> Check:
     """Ratio of the simulated value to one that was measured on-line, passed in [0.85, 1.15].
 
     Not made where the limits measured on-line are wider than the band, unless the whole interval lies outside: such
@@ -53,18 +55,19 @@ def known_check(known: KnownValue, simulated: Simulated) -> Check:
     Args:
         known: the value that was measured, with its limits; without limits it is taken as exact.
         simulated: what the simulator says of the same policy and metric.
+        measured: where the value comes from, in words.
     """
     name = f"known: {known.metric} of {known.policy}"
-    found = ratio_of_estimates(simulated.estimate, known)
+    found = ratio_of_estimates(simulated.estimate, known, measured)
     check = judged(name, found, BAND, above=LOW, below=HIGH)
     if check.passed is None:
         return check
     low, high = (known.value if limit is None else limit for limit in (known.low, known.high))
     if check.verdict == "fail":
-        said = f"simulated {_interval(simulated.estimate)}, measured on-line {known.value:.4g} [{low:.4g}, {high:.4g}]"
+        said = f"simulated {_interval(simulated.estimate)}, {measured} {known.value:.4g} [{low:.4g}, {high:.4g}]"
         return replace(check, reason=f"contradicted: {said}{_what_would_agree(found, simulated)}")
     if low < LOW * known.value or high > HIGH * known.value:
-        weak = f"on-line limits [{low:.4g}, {high:.4g}] are wider than the band around {known.value:.4g}"
+        weak = f"{measured}, limits [{low:.4g}, {high:.4g}] are wider than the band around {known.value:.4g}"
         return replace(check, verdict="not made", reason=f"weak evidence, printed, not counted: {weak}")
     if check.verdict == "undecided":
         return replace(check, reason=f"{check.reason}{_what_would_agree(found, simulated)}")
@@ -87,9 +90,9 @@ def _what_would_agree(found: Estimate, simulated: Simulated) -> str:
     return f"; assumed {'; '.join(agreeing)}" if agreeing else ""
 
 
-def ratio_of_estimates(simulated: Estimate, known: KnownValue) -> Estimate:
+def ratio_of_estimates(simulated: Estimate, known: KnownValue, measured: str = ONLINE) -> Estimate:
     """Simulated over known with limits that hold both errors (MOVER on the log scale: Donner, Zou 2012)."""
-    method = f"simulated / measured on-line, limits of both joined on the log scale; simulated: {simulated.method}"
+    method = f"simulated / {measured}, limits of both joined on the log scale; simulated: {simulated.method}"
     if simulated.value is None:
         return Estimate.withhold(method, simulated.withheld or "no simulated value", level=simulated.level)
     if known.value <= 0 or simulated.value <= 0:
@@ -131,7 +134,7 @@ def agreement_with_known(
         by_metric.setdefault(one.metric, {})[one.policy] = one
     for metric, of in by_metric.items():
         estimates = {
-            policy: Estimate(one.value, _or(one.low, one.value), _or(one.high, one.value), 0.95, 1, "measured on-line")
+            policy: Estimate(one.value, _or(one.low, one.value), _or(one.high, one.value), 0.95, 1, ONLINE)
             for policy, one in of.items()
         }
         ranked = agreement_of_order(estimates, lambda policy, metric=metric: per_user(policy, metric), rng)  # type: ignore[misc]

@@ -529,6 +529,35 @@ class AdaptationSection(_Part):
     points: list[AdaptationPoint]
 
 
+class TruthValue(_Part):
+    """What an agent truly earns beside what the judge worlds said."""
+
+    agent: str
+    metric: str
+    true: EstimateModel = Field(description="in the true world")
+    simulated: EstimateModel = Field(description="in the judge worlds")
+    holds: bool | None = Field(
+        description="whether the judge worlds' interval holds the true value; null where one is withheld, and of a "
+        "bound, which is another policy in each world"
+    )
+
+
+class TruthDifference(TruthValue):
+    """An agent minus a baseline, truly and in the judge worlds, with the intervals of `comparisons`."""
+
+    baseline: str
+    p_adjusted: float | None = None
+
+
+class TruthSection(_Part):
+    """The agents in the true world, where the truth of the log is known: same users, same luck."""
+
+    source: str = Field(description="the test world")
+    values: list[TruthValue]
+    differences: list[TruthDifference]
+    ranking_agreement: EstimateModel = Field(description="Kendall's tau of policies, judge worlds and true world")
+
+
 class Report(_Part):
     """What a run found. `report.json` is this model; times stand in `seconds` and nowhere else."""
 
@@ -557,6 +586,7 @@ class Report(_Part):
     )
     profiles: list[ProfileSection] = Field(default_factory=list)
     adaptation: list[AdaptationSection] = Field(default_factory=list)
+    truth: TruthSection | None = None
 
     @property
     def exit_code(self) -> int:

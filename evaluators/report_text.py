@@ -46,6 +46,9 @@ def summary(report: Report, *, html: str | None = None) -> Group:
     if not report.agents:
         return _fidelity_alone(report, html)
     parts: list[RenderableType] = [_heading(report), Text(""), _agents(report), Text("")]
+    if report.truth is not None:
+        parts += [Text(f"In the true world of {report.truth.source}, and what the judge worlds said of it"),
+                  _truth(report), Text("")]  # fmt: skip
     lines = [(Text("failed", STYLES["fail"]), Text(f"{a.name}: {a.failed}")) for a in report.agents if a.failed]
     lines += [(Text("withheld"), Text(note)) for note in _withheld(report)]
     if lines:
@@ -125,6 +128,31 @@ def _agents(report: Report) -> Table:
         place = report.rank(agent.name)
         rank = "bound" if agent.role == "bound" else _rank(place.rank_low, place.rank_high) if place else ""
         table.add_row(Text(agent.name), *cells, rank)
+    return table
+
+
+def _truth(report: Report) -> Table:
+    """One row an agent, in the order of their table: true value and difference, each beside the judge worlds'."""
+    metric, baseline, found = report.primary_metric or "", report.first_baseline, report.truth
+    assert found is not None
+    order = [agent.name for agent in report.ordered_agents()]
+    values = {one.agent: one for one in found.values if one.metric == metric}
+    compared = {one.agent: one for one in found.differences if (one.metric, one.baseline) == (metric, baseline)}
+    names = sorted(values, key=order.index)
+    columns = [
+        (f"true {metric}", _cells([values[name].true for name in names])),
+        ("judged", _cells([values[name].simulated for name in names])),
+    ]
+    if baseline is not None:
+        true = {name: one.true for name, one in compared.items()}
+        judged = {name: one.simulated for name, one in compared.items()}
+        columns.append((f"true minus {baseline}", _cells([true.get(name) for name in names], signed=True)))
+        columns.append(("judged", _cells([judged.get(name) for name in names], signed=True)))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for title in ("agent", *(title for title, _ in columns)):
+        table.add_column(Text(title), overflow="fold")
+    for row, name in enumerate(names):
+        table.add_row(Text(name), *(Text(cells[row]) for _, cells in columns))
     return table
 
 

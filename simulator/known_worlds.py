@@ -1,7 +1,8 @@
 """Named test worlds: each isolates one difficulty, and what its users do is known exactly (SARDINE's idea).
 
 `known_world("boredom")` gives the true world and a log that its users left; `data.source: world:boredom` is that log in
-a scenario. Everything else is switched off in each, so that whoever fails there fails at the one thing it is named for.
+a scenario, whose run flies its agents in the true world too. Everything else is switched off in each, so that whoever
+fails there fails at the one thing it is named for.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from simulator.errors import LogError, did_you_mean
 
 if TYPE_CHECKING:
     from simulator.datasets.build import Tables
+    from simulator.log import Catalogue
     from simulator.users import SimulatedUsers
     from simulator.world import World
 
 KNOWN_WORLDS = {
     "position_bias": "places further down are seldom looked at, and the log showed poor items on top",
     "boredom": "a category that was clicked a few times bores for a while",
-    "selection_bias": "users mostly rate what they like; the chance that they did is known",
+    "selection_bias": "users rate what they find by themselves mostly if they like it; the chance of it is known",
     "drift": "a taste grows for whatever is clicked first",
     "cold_start": "a quarter of the items are new, better than the rest and not in the log",
     "feedback_loop": "what was clicked is shown and liked more, so the log's favourites are luck",
@@ -64,7 +66,7 @@ class LoggedRows:
         impression: [m] number of the slate; session: [m] number of the session; position: [m] place from 0.
         time: [m] seconds.
         propensity: [m] chance that the item stood at its place, given what stood above it (position_bias: whatever
-            stood above it; selection_bias: that the user rated the item).
+            stood above it; selection_bias: that the user rated the item, given whether it was liked).
     """
 
     user: NDArray[np.int64]
@@ -97,6 +99,36 @@ class KnownWorld:
         world = self.world
         taste = world.starts.vector.astype(np.float64) @ world.item_vectors.astype(np.float64).T
         return np.asarray(taste + world.starts.bias[:, None] + world.item_bias)
+
+    def beside(self, fitted: World, catalogue: Catalogue) -> World:
+        """What the users of a fitted world truly do, where agents see of them what they see in the fitted one.
+
+        Histories, features, slate size, horizon and what may be shown are the fitted world's, so that a flight in the
+        one pairs with a flight in the other; tastes, items and behaviour are the true ones.
+
+        Args:
+            fitted: a world of users and items of this world's log.
+            catalogue: of the log as it was read, which may lack some of them and has an order of its own.
+        """
+        world = self.world
+        item, user = (
+            np.array([int(name[1:]) for name in ids], np.int64) for ids in (catalogue.item_ids, catalogue.user_ids)
+        )
+        user = user[fitted.starts.user]
+        return replace(
+            world,
+            name="truth",
+            item_vectors=world.item_vectors[item],
+            item_bias=world.item_bias[item],
+            item_categories=world.item_categories[item],
+            item_clicks=None if world.item_clicks is None else world.item_clicks[item],
+            slate_size=fitted.slate_size,
+            horizon=fitted.horizon,
+            history_length=fitted.history_length,
+            starts=replace(fitted.starts, vector=world.starts.vector[user], bias=world.starts.bias[user]),
+            feature_names=fitted.feature_names,
+            shown_again=fitted.shown_again,
+        )
 
 
 def known_world(name: str) -> KnownWorld:
@@ -306,16 +338,18 @@ def _boredom(rng: np.random.Generator) -> tuple[World, LoggedRows]:
 
 
 def _selection_bias(rng: np.random.Generator) -> tuple[World, LoggedRows]:
-    taste, quality = rng.normal(-0.5, 1.0, (USERS, CATEGORIES)), rng.normal(0, 0.7, ITEMS)
+    found = np.arange(ITEMS) // CATEGORIES % 2 == 0  # by users themselves; the others are put before everybody
+    taste = rng.normal(-0.5, 1.0, (USERS, CATEGORIES))
+    quality = rng.normal(0, 0.7, ITEMS) - 1.0 * found
     world = _world(taste, quality)
-    appeal = 1 / (1 + np.exp(-(taste[:, np.arange(ITEMS) % CATEGORIES] + quality)))
-    chance = 0.02 + 0.6 * appeal**2
-    user, item = np.nonzero(rng.random(appeal.shape) < chance)
-    click = (rng.random(len(user)) < appeal[user, item]).astype(np.int64)
+    liked = rng.random((USERS, ITEMS)) < 1 / (1 + np.exp(-(taste[:, np.arange(ITEMS) % CATEGORIES] + quality)))
+    chance = np.where(found, np.where(liked, 0.6, 0.05), 0.2)
+    user, item = np.nonzero(rng.random(chance.shape) < chance)
     number = np.arange(len(user))
     rows = LoggedRows(
-        user, item, click, number, user, np.zeros_like(user), number.astype(np.float64), chance[user, item]
-    )
+        user, item, liked[user, item].astype(np.int64), number, user, np.zeros_like(user), number.astype(np.float64),
+        chance[user, item],
+    )  # fmt: skip
     return world, rows
 
 
@@ -360,7 +394,8 @@ def _tedium(rng: np.random.Generator) -> tuple[World, LoggedRows]:
     np.put_along_axis(taste, order[:, :4], np.array([[0.5, -0.7, -0.7, -0.7]]), axis=1)
     leave = {"base_rate": 0.001, "repetition": 18.0}
     world = _world(taste + rng.normal(0, 0.15, taste.shape), rng.normal(0, 0.3, ITEMS), leave=leave)
-    return world, _flown(world, _uniformly, rng)
+    # Slates enough that the log tells who likes what: what is hard is the future, not the taste.
+    return world, _flown(replace(world, horizon=ITEMS // SLATE), _uniformly, rng)
 
 
 _MAKERS: dict[str, Callable[[np.random.Generator], tuple[World, LoggedRows]]] = {

@@ -88,6 +88,8 @@ def render_page(report: Report) -> str:
         "agents": report.ordered_agents(),
         "columns": agents.columns(report),
         "footnotes": Footnotes(),
+        "truth_columns": agents.truth_columns(report),
+        "truth_held": agents.truth_held(report),
         "corrected_notes": agents.corrected_notes(report),
         "metric_panels": agents.metric_panels(report),
         "comparison_tables": agents.comparison_tables(report),
@@ -150,6 +152,7 @@ def _sections(report: Report, content: Mapping[str, Any]) -> list[tuple[str, str
     everything = (
         ("gates", "Gates", report.gates),
         ("agents", "Agents", report.agents),
+        ("truth", "Truth", report.truth),
         ("metrics", "Metrics", content["metric_panels"]),
         ("comparisons", "Comparisons", content["comparison_tables"]),
         ("profiles", "Profiles", content["profile_charts"]),

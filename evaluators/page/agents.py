@@ -15,6 +15,7 @@ from evaluators.report import (
     EstimateModel,
     GateSection,
     Report,
+    TruthValue,
 )
 
 ADAPTATION = {"auc": "Order of later rows, AUC", "reward": "Reward of the first slate"}
@@ -66,6 +67,44 @@ def _column(
 ) -> Column:
     axis = charts.axis_over(estimates.values(), () if line is None else (line,))
     return Column(title, estimates, axis, wording.column_decimals(estimates.values()), line, signed, itself)
+
+
+def truth_columns(report: Report) -> list[Column]:
+    """Columns of the table of agents in the true world: each true number, and what the judge worlds said of it."""
+    metric, baseline, found = report.primary_metric, report.first_baseline, report.truth
+    if metric is None or found is None:
+        return []
+    values = [one for one in found.values if one.metric == metric]
+    compared = [one for one in found.differences if (one.metric, one.baseline) == (metric, baseline)]
+    pairs: list[tuple[str, Sequence[TruthValue], str | None]] = [(f"true {metric}", values, None)]
+    if compared:
+        pairs.append((f"true minus {baseline}", compared, baseline))
+    out = []
+    for title, rows, itself in pairs:
+        line = None if itself is None else 0.0
+        both = [estimate for one in rows for estimate in (one.true, one.simulated)]
+        axis = charts.axis_over(both, () if line is None else (line,))
+        places = wording.column_decimals(both)
+        for name, of in (
+            (title, {one.agent: one.true for one in rows}),
+            ("judged", {one.agent: one.simulated for one in rows}),
+        ):
+            out.append(Column(name, of, axis, places, line, itself is not None, itself))
+    return out
+
+
+def truth_held(report: Report) -> dict[str, str]:
+    """Whether the judge worlds' intervals hold an agent's true value, and its true difference to the first baseline."""
+    metric, baseline, found = report.primary_metric, report.first_baseline, report.truth
+    if found is None:
+        return {}
+    words = {True: "yes", False: "no", None: "withheld"}
+    held = {one.agent: [words[one.holds]] for one in found.values if one.metric == metric}
+    for one in found.differences:
+        if (one.metric, one.baseline) == (metric, baseline):
+            held[one.agent].append(words[one.holds])
+    bounds = {agent.name for agent in report.agents if agent.role == "bound"}
+    return {agent: "a bound" if agent in bounds else ", ".join(of) for agent, of in held.items()}
 
 
 def corrected_notes(report: Report) -> list[str]:

@@ -73,6 +73,7 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds, *, flips: bool) ->
     return Course(
         worlds=worlds.judges,
         claimed=worlds.a_on_judge_users,
+        truth=worlds.truth,
         sweeps=sweeps,
         seeds=tuple(stream_word(setting.root, "fly", number, bits=63) for number in range(scenario.evaluate.seeds)),
         sessions=scenario.evaluate.sessions_per_user,
@@ -107,8 +108,8 @@ def where_of(setting: Setting, data: Data, worlds: Worlds) -> tuple[Any, ...]:
     """What every flight depends on beside the agent."""
     # What was measured on-line is compared with the flights, and changes none of them.
     evaluated = setting.scenario.evaluate.model_copy(update={"known": ()})
-    return (data.digest, data.content, setting.scenario.seed, evaluated, *(world.digest for world in worlds.judges),
-            worlds.a_on_judge_users.digest)  # fmt: skip
+    flown = (*worlds.judges, worlds.a_on_judge_users, *(() if worlds.truth is None else (worlds.truth,)))
+    return (data.digest, data.content, setting.scenario.seed, evaluated, *(world.digest for world in flown))
 
 
 def _judge(

@@ -102,6 +102,7 @@ def evaluate(
                 ),
                 given=said_of(log),
                 on_log=flown.on_log,
+                source=log.source,
             ),
             evaluate=scenario.evaluate,
             gates=scenario.gates,

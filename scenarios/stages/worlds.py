@@ -77,7 +77,8 @@ class Worlds:
     world A's fitting users, with the sessions of its tuning users. What is so valued is trained in `a_without_tuning`,
     whose sessions are the fitting users'; both worlds' models were stopped and calibrated on the tuning users, and
     behaviours that are fitted (heads, friends, gaps) are fitted on them in both.
-    Both are None where nothing is tuned or stops early.
+    Both are None where nothing is tuned or stops early. `truth` is what the judge users truly do, where that is known:
+    no agent learns in it, and nothing is fitted to it.
     """
 
     tower_a: TextTower
@@ -93,6 +94,7 @@ class Worlds:
     explained: tuple[str, ...] = ()
     forgotten: Forgetting | None = None
     graded: tuple[GradedModel, ...] = ()
+    truth: World | None = None
 
 
 def own_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
@@ -445,7 +447,8 @@ def judged_on(
     judge_models: Sequence[PreferenceModel],
     users: NDArray[np.int64],
 ) -> dict[str, Any]:
-    """The worlds in which agents are judged, with the sessions of these users."""
+    """The worlds in which agents are judged, with the sessions of these users; the true one where it is known."""
+    from simulator.known_worlds import WORLD_PREFIX, known_world
     from simulator.world import World
 
     def build(model: PreferenceModel, name: str) -> World:
@@ -453,10 +456,11 @@ def judged_on(
             model, data.log, data.split, users, setting.scenario.simulator, name=name, folder=setting.folder
         )
 
-    return {
-        "a_on_judge_users": build(model_a, "A on judge users"),
-        "judges": tuple(build(model, f"B{b}") for b, model in enumerate(judge_models, 1)),
-    }
+    judges = tuple(build(model, f"B{b}") for b, model in enumerate(judge_models, 1))
+    source, truth = setting.scenario.data.source, None
+    if source.startswith(WORLD_PREFIX):
+        truth = known_world(source.removeprefix(WORLD_PREFIX)).beside(judges[0], data.log.catalogue)
+    return {"a_on_judge_users": build(model_a, "A on judge users"), "judges": judges, "truth": truth}
 
 
 def save_models(folder: Path, data: Data, worlds: Worlds) -> None:

@@ -1,7 +1,7 @@
 """SlateQ: the best slate by trying all, the value of clicks, and a future that pays where greed drives users away.
 
 Sabotaged once, each seen red: the slate's own value not taken off in Dinkelbach's rounds, clicks that do not add up, a
-future after the end, gamma left out.
+future after the end, gamma left out, what is shown credited by its clicks, a choice model that learns from values.
 """
 
 from __future__ import annotations
@@ -85,6 +85,40 @@ def test_what_is_learned_of_a_slate_is_its_clicks_and_what_follows_while_the_ses
                 follows += float(chance * (1 + worth(after).mean()[row, item]))
             assert target[row] == pytest.approx(float(batch["clicks"][row].sum()) + 0.7 * follows, abs=1e-5)
         assert target[2] == 1
+
+
+def test_credit_of_what_was_shown_asks_for_chances_and_not_for_clicks() -> None:
+    """Who is shown the same again leaves, clicked or not: what was clicked by luck then tells nothing."""
+    import torch
+
+    from agents.deep_rl import StateScale
+    from agents.slate_q_trainer import _Learner
+
+    where = taught_world()
+    training = training_in(*where)
+    features = fit_features(training)
+    settings = SlateQSettings(gamma=0.7, credit="shown")
+    learner = _Learner(training, settings, features, StateScale.of(features, training), 1_000)
+    state = torch.as_tensor(learner._state(observed(where[0], 2)))
+    slates = torch.tensor([[4, 9, 2, 7], [1, 5, 8, -1]])
+    few, many = (
+        learner._expected({"state": state, "slates": slates, "clicks": torch.full((2, 4), share)})
+        for share in (0.0, 1.0)
+    )
+    assert torch.equal(few, many)
+    worth, nothing = learner._values
+    with torch.no_grad():
+        for row, items in ((0, [4, 9, 2, 7]), (1, [1, 5, 8])):
+            value = float(nothing(state)[row])
+            for place, item in enumerate(items):
+                looked = state[row : row + 1].clone()
+                looked[:, -1] = learner._discount[place]
+                chance = torch.sigmoid(learner._choice(looked).mean())[0, item]
+                value += float(chance * (1 + worth(state).mean()[row, item]))
+            assert few[row].item() == pytest.approx(value, abs=1e-5)
+    few.sum().backward()
+    assert all(parameter.grad is None for parameter in learner._choice.parameters())
+    assert any(parameter.grad is not None for parameter in learner._values.parameters())
 
 
 @pytest.mark.parametrize("choice", ["independent", "one"])

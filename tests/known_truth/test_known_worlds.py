@@ -15,6 +15,7 @@ from agents.baselines import NoSettings, Random
 from evaluators.logged_rounds import OffPolicyEvidence, log_rounds_of, policy_on_log
 from evaluators.metrics import Reference, user_metric
 from evaluators.rollout import fly, fly_visits
+from simulator.behaviour import SimulatorSettings
 from simulator.behaviour.examination import LoggedSlates, fit_examination
 from simulator.datasets import load_dataset
 from simulator.datasets.settings import DataSettings
@@ -30,7 +31,9 @@ from simulator.known_worlds import (
     known_tables,
     known_world,
 )
-from simulator.log import split_users
+from simulator.log import JUDGE, split_users
+from simulator.world import World
+from tests.simulator.small_world import TruePreference
 
 Floats = NDArray[np.float64]
 CATEGORY = np.arange(ITEMS) % CATEGORIES
@@ -152,6 +155,16 @@ def test_selection_bias_is_weighed_out_and_misleads_the_mean() -> None:
     rate = naive[0].sum() / naive[1].sum()
     residual = (naive[0] - rate * naive[1]) / naive[1].mean()
     assert rate - truth > 10 * residual.std(ddof=1) / np.sqrt(n_users)
+    # Items: what users find by themselves is worse, and its ratings are better.
+    shown = np.bincount(rows.item, minlength=ITEMS)
+    mean = np.bincount(rows.item, rows.click, ITEMS) / shown
+    weight = np.bincount(rows.item, 1 / rows.propensity, ITEMS)
+    right = np.bincount(rows.item, rows.click / rows.propensity, ITEMS) / weight
+    quality = known.world.item_bias
+    assert spearmanr(right, quality).statistic > 0.6
+    assert spearmanr(mean, quality).statistic < 0
+    difference, error = gain(known, Scoring(lambda _: right), Scoring(lambda _: mean))
+    assert difference > 3 * error
 
 
 def test_drift_is_followed_by_what_was_clicked_lately_and_missed_by_the_old_profile() -> None:
@@ -212,6 +225,30 @@ def test_a_known_world_is_the_same_for_everybody_and_its_log_can_be_read(name: s
         above = 0 if name == "position_bias" else place
         weight = 1 / one.rows.propensity[here] / (ITEMS - seen_before - above)
         assert abs(weight.mean() - 1) <= 4 * weight.std() / np.sqrt(here.sum()) + 1e-9
+
+
+def test_the_true_world_of_a_run_has_the_users_and_items_that_were_read() -> None:
+    """A run that reads a part of the log numbers them anew. Sabotage: items, or users, by the world's own numbers."""
+    known = known_world("selection_bias")
+    part = {"source": "world:selection_bias", **DATA_DEFAULTS, "max_users": 150, "max_items": 90}
+    log = load_dataset(DataSettings.model_validate(part), Path(), seed=3)
+    n_items = log.catalogue.n_items
+    split = split_users(log, np.random.SeedSequence(3))
+    settings = SimulatorSettings(slate_size=4, horizon=5, history_length=7)
+    model = TruePreference(np.ones((n_items, 2), np.float32), np.zeros(n_items, np.float32))
+    fitted = World.build(model, log, split, split.users(JUDGE), settings, name="B1")
+    true = known.beside(fitted, log.catalogue)
+    user, item = (np.array([int(name[1:]) for name in ids]) for ids in (log.catalogue.user_ids, log.catalogue.item_ids))
+    assert n_items == 90 < item.max()
+    assert len(user) == 150 < user.max()
+    appeal = true.starts.vector.astype(float) @ true.item_vectors.astype(float).T + true.item_bias
+    np.testing.assert_allclose(appeal, known.appeal()[user[split.users(JUDGE)]][:, item], atol=1e-6)
+    assert np.array_equal(true.item_categories.argmax(axis=1), CATEGORY[item])
+    assert (true.slate_size, true.horizon, true.history_length) == (4, 5, 7)
+    for name in ("user", "history_items", "history_feedback", "user_features"):
+        assert np.array_equal(getattr(true.starts, name), getattr(fitted.starts, name))
+    assert np.array_equal(true.barred.item, fitted.barred.item)
+    assert true.value("leave", "base_rate") == known.world.value("leave", "base_rate")
 
 
 @pytest.mark.parametrize("name", ["boredom", "drift", "tedium"])
