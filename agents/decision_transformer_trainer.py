@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
 from agents.base import Training
@@ -25,7 +24,7 @@ from agents.deep_rl import ItemQ, StateScale, item_inputs
 from agents.features import Features
 from agents.item_networks import ItemHeads
 from agents.logged_choices import LoggedChoices, discounted_rows
-from agents.offline_trainer import RowLearner
+from agents.offline_trainer import RowLearner, surprise_of_unmet
 from agents.teaching import teach
 from agents.train_world import Act
 from simulator.encoders.tuning import one_thread
@@ -75,7 +74,8 @@ class _Windows(RowLearner):
         there = sequences.there
         state = torch.as_tensor(self._choices.states(rows[there])[:, :-1])
         logits = self._network(sequences, state)
-        return functional.cross_entropy(logits, torch.as_tensor(sequences.items[there]))
+        met = torch.as_tensor(self._choices.met(rows[there]))
+        return surprise_of_unmet(logits, met, torch.as_tensor(sequences.items[there])).mean()
 
     def policy(self) -> tuple[SequenceModel, ItemQ, float]:
         return *self._network.as_arrays(self._features, self._scale), self._target

@@ -50,6 +50,8 @@ class LoggedChoices:
         self._features, self._slate_size, self._length = features, slate_size, length
         starts = log.row_starts()
         self._first, self._end = starts[log.user], starts[log.user + 1]
+        cells = log.user.astype(np.int64) * log.catalogue.n_items + log.item
+        self._once = len(np.unique(cells)) == len(log)
         width = features.users(self.before(np.zeros(0, np.int64))).state().shape[1]
         kept = len(log) if len(log) * width <= KEPT else 0
         self._states = np.empty((kept, width), np.float32)
@@ -85,6 +87,20 @@ class LoggedChoices:
         else:
             state = self._features.users(self.before(rows)).state()
         return np.concatenate([state, np.zeros((len(rows), 1), np.float32)], axis=1)
+
+    def met(self, rows: Ints) -> NDArray[np.bool_]:
+        """[m, I] items that the users of these rows had met before, where nobody meets one twice; else none.
+
+        Such an item cannot come next. Whoever takes it for one that was not chosen learns that users of long histories
+        shun what is popular, which they have behind them.
+        """
+        out = np.zeros((len(rows), self.log.catalogue.n_items), bool)
+        if self._once:
+            length = rows - self._first[rows]
+            owner = np.repeat(np.arange(len(rows)), length)
+            place = np.arange(len(owner)) - np.repeat(np.cumsum(length) - length, length)
+            out[owner, self.log.item[self._first[rows][owner] + place]] = True
+        return out
 
     def transitions(self, rows: Ints, *, gamma: float, n_steps: int = 1) -> Transitions:
         """What came of these rows."""

@@ -28,12 +28,14 @@ class Batch:
     Attributes:
         rows: [m] of the log.
         state: [m, s + 1] before each row; following: [m, s + 1] where the user is next decided for.
+        met: [m, I] items that cannot come next, as the user has met them.
         item: [m] taken; reward: [m] of `n_steps` rows; discount: [m] of the value at `following`.
     """
 
     rows: np.ndarray
     state: torch.Tensor
     following: torch.Tensor
+    met: torch.Tensor
     item: torch.Tensor
     reward: torch.Tensor
     discount: torch.Tensor
@@ -45,6 +47,7 @@ class Batch:
             rows,
             torch.as_tensor(choices.states(rows)),
             torch.as_tensor(choices.states(came.following)),
+            torch.as_tensor(choices.met(rows)),
             torch.as_tensor(came.item),
             torch.as_tensor(came.reward),
             torch.as_tensor(came.discount),
@@ -154,6 +157,11 @@ def log_chance(network: ItemHeads, state: torch.Tensor, item: torch.Tensor) -> t
     return -functional.cross_entropy(network(state).mean(), item, reduction="none")
 
 
+def surprise_of_unmet(logits: torch.Tensor, met: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+    """[m] minus the log of the chance of each row's item [m] among those that the user has not met, met [m, I]."""
+    return functional.cross_entropy(logits.masked_fill(met, -torch.inf), item, reduction="none")
+
+
 def objective_of(settings: OfflineSettings, features: Features, scale: StateScale) -> Objective:
     """The algorithm that these settings belong to."""
 
@@ -184,7 +192,7 @@ class _Imitation:
         self.gamma, self.n_steps = settings.gamma, 1
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        return -log_chance(self.acting, batch.state, batch.item).mean()
+        return surprise_of_unmet(self.acting(batch.state).mean(), batch.met, batch.item).mean()
 
     def follow(self) -> None:
         pass
