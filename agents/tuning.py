@@ -2,11 +2,12 @@
 
 The first trial has the scenario's own parameters, so a search never ends below them where it was judged. That value is
 the best of many and no estimate of anything: the agent is trained anew with what was chosen, and judged elsewhere.
+A search that was killed goes on after the trials that it had made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,8 @@ def search(
     seed: int,
     failure: Callable[[Exception], str],
     report: Callable[[float, str], None],
+    made: Sequence[Trial] = (),
+    keep: Callable[[Sequence[Trial]], None] = lambda trials: None,
 ) -> Tuned | str:
     """Try `tune.trials` points of the space by a tree-structured Parzen estimator (Bergstra et al., 2011).
 
@@ -64,6 +67,8 @@ def search(
         seed: of the sampler.
         failure: an exception of `value` in one line; a trial that fails is a row of the search, not its end.
         report: told of each trial.
+        made: the first trials, where the same search made them before it was killed; they are not made again.
+        keep: told of the trials so far after each that is made.
 
     Returns:
         What was found, or why there is nothing: every trial failed.
@@ -77,12 +82,17 @@ def search(
     for number in range(1, tune.trials + 1):
         asked = study.ask()
         point = {name: _suggest(asked, name, part) for name, part in tune.space.items()}
-        try:
-            trial = Trial(point, float(value(point)))
-        except Exception as error:  # noqa: BLE001  see `failure`
-            trial = Trial(point, None, failure(error))
+        if number <= len(made):
+            trial = made[number - 1]
+        else:
+            try:
+                trial = Trial(point, float(value(point)))
+            except Exception as error:  # noqa: BLE001  see `failure`
+                trial = Trial(point, None, failure(error))
         study.tell(asked, trial.value, state=None if trial.value is not None else optuna.trial.TrialState.FAIL)
         trials.append(trial)
+        if number > len(made):
+            keep(trials)
         report(number / tune.trials, f"trial {number} of {tune.trials}")
     values = [-float("inf") if trial.value is None else trial.value for trial in trials]
     if max(values) == -float("inf"):

@@ -169,6 +169,7 @@ def test_a_run_has_every_agent_every_finding_and_what_a_search_chose(flown: Flow
     assert search.trials[0].params == {"epsilon": 0.3}
     assert max(search.trials, key=lambda trial: trial.value).params == search.chosen
     assert {trial.value for trial in search.trials} > {search.trials[0].value}
+    assert not list(flown.cache.glob("trials/*"))  # of use only while the search is under way
 
 
 @pytest.mark.slow
@@ -372,4 +373,4 @@ def test_a_run_of_two_workers_killed_while_training_goes_on_to_the_report_of_one
 
 @pytest.mark.slow
 def test_a_run_killed_in_any_stage_goes_on_and_ends_with_the_same_report(flown: Flown, tmp_path: Path) -> None:
-    check_resumption(["fine-tune", "fit", "train", "fly", "off-policy check"], flown, tmp_path)
+    check_resumption(["fine-tune", "fit", "trials", "train", "fly", "off-policy check"], flown, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +24,11 @@ from simulator.streams import stream, stream_word
 if TYPE_CHECKING:
     from agents.base import Agent, Training
     from agents.loading import AgentSpec, Trained
-    from agents.tuning import Tuned
+    from agents.tuning import Trial, Tuned
     from simulator.world import World
+
+TRIALS = "trials"
+"""Where the trials of a search lie in the stage cache while it is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +183,12 @@ def _search(
     folder: Path,
     log_file: Path,
     seed: int,
+    cache: StageCache,
+    key: str,
     *,
     report: Callable[[float, str], None],
 ) -> Searched:
+    from agents.checkpoints import GlobalDraws
     from agents.loading import own_params, train, with_params
     from agents.tuning import search
 
@@ -202,8 +209,23 @@ def _search(
         failures.append(Failure.of(error))
         return failures[-1].why
 
+    generators = [training.rng, *(domain.rng for domain in training.domains.values())]  # trials draw one after another
+
+    def keep(trials: Sequence[Trial]) -> None:
+        if not any(one.by_limit for one in failures):  # nor is the result of a search kept that met a limit
+            states = [one.bit_generator.state for one in generators]
+            with contextlib.suppress(OSError):  # a full disk costs what this would save, and not the search
+                cache.store(TRIALS, key, (tuple(trials), states, GlobalDraws.now()))
+
+    made: tuple[Trial, ...] = ()
+    if cache.has(TRIALS, key):
+        with contextlib.suppress(Exception):  # a damaged pickle raises anything: then the search begins anew
+            made, states, everyone = cache.load(TRIALS, key)
+            for one, state in zip(generators, states, strict=True):
+                one.bit_generator.state = state
+            everyone.put_back()
     start = {name: own[name] for name in tune.space}
-    found = search(tune, start, value, seed=seed, failure=failure, report=report)
+    found = search(tune, start, value, seed=seed, failure=failure, report=report, made=made, keep=keep)
     return Searched(found, any(one.by_limit for one in failures))
 
 
@@ -233,7 +255,8 @@ def tune_agents(
                    *digests_of(spec, data))  # fmt: skip
         inputs = (spec, training, valued, setting.folder, log_file, stream_word(root, "tune", name, "search", bits=31))
         code = ("simulator", "agents", "evaluators/rollout.py", "evaluators/sessions.py", "evaluators/metrics.py")
-        tasks.append(Task("tune", name, _search, inputs, depends, code, failed_by_limit))
+        task = Task("tune", name, _search, inputs, depends, code, failed_by_limit, scratch=(TRIALS,))
+        tasks.append(replace(task, inputs=(*inputs, setting.engine.cache, task.key)))
     done = setting.map("tune", tasks)
     found = {spec.settings.name: one.found for spec, one in zip(asking, done, strict=True)}
     chosen = []

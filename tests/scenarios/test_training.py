@@ -15,7 +15,16 @@ from agents.base import AgentError, AgentLimitError
 from agents.checkpoints import STAGE, Checkpoint
 from agents.loading import Trained, resolve_kind, train
 from agents.settings import AgentSettings
-from scenarios.stages.training import MakeTrainEnv, Searched, _apart, _search, _train, failed_by_limit
+from scenarios.stages.training import (
+    TRIALS,
+    MakeTrainEnv,
+    Searched,
+    _apart,
+    _search,
+    _train,
+    _Valuation,
+    failed_by_limit,
+)
 from scenarios.stages.worlds import Data
 from simulator.behaviour.heads import Head
 from simulator.behaviour.own import OwnBehaviour
@@ -77,8 +86,8 @@ def test_a_search_is_kept_unless_one_of_its_trials_came_up_against_a_limit(
 
     def search(*planned: Exception | None) -> Searched:
         outcomes[:] = planned
-        where = tmp_path, tmp_path / "a.log"
-        return _search(spec, training_in(world, log), lambda *_: 1.0, *where, 3, report=lambda *_: None)  # type: ignore[arg-type]
+        where = tmp_path, tmp_path / "a.log", 3, StageCache(tmp_path / "cache"), f"{planned}"
+        return _search(spec, training_in(world, log), lambda *_: 1.0, *where, report=lambda *_: None)  # type: ignore[arg-type]
 
     monkeypatch.setattr("agents.loading.train", train)
     assert not failed_by_limit(search(None, None, None))
@@ -87,6 +96,47 @@ def test_a_search_is_kept_unless_one_of_its_trials_came_up_against_a_limit(
     nothing = search(*[AgentLimitError("fit took more than 600 s")] * 3)
     assert "all 3 trials of the search failed; the first: fit took" in str(nothing.found)
     assert failed_by_limit(nothing)
+
+
+def test_a_search_that_was_killed_goes_on_after_the_trials_that_it_had_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials draw one after another, so the generators must be where they were; the third trial failed."""
+    world, log = taught_world()
+    tune = {"trials": 5, "space": {"epsilon": {"low": 0.0, "high": 0.9}}}
+    settings = AgentSettings.model_validate(
+        {"name": "a", "kind": "epsilon_greedy", "train": {"steps": 320}, "tune": tune}
+    )
+    spec = resolve_kind(settings, tmp_path)
+    trainings: list[int] = []
+
+    def searched(cache: Path, *, killed_in: int = 0) -> Searched:
+        trainings.clear()
+
+        def counted(*inputs: Any, **more: Any) -> Trained:
+            trainings.append(1)
+            if len(trainings) == killed_in:
+                raise KeyboardInterrupt
+            if inputs[0].params.epsilon == third:
+                raise AgentError("wrong shape")
+            return train(*inputs, **more)
+
+        monkeypatch.setattr("agents.loading.train", counted)
+        where = tmp_path, tmp_path / "a.log", 3, StageCache(cache), "k"
+        return _search(spec, training_in(world, log), _Valuation(world, 4, 1), *where, report=lambda *_: None)
+
+    third = -1.0
+    found: Any = searched(tmp_path / "plain").found
+    third = found.trials[2].params["epsilon"]
+    whole: Any = searched(tmp_path / "whole")
+    assert [trial.why for trial in whole.found.trials] == ["", "", "wrong shape", "", ""]
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "killed", killed_in=4)
+    assert searched(tmp_path / "killed") == whole
+    assert len(trainings) == 2
+    StageCache(tmp_path / "killed").path(TRIALS, "k").write_bytes(b"half a pick")
+    assert searched(tmp_path / "killed") == whole
+    assert len(trainings) == 5
 
 
 def test_what_is_valued_in_the_validation_world_has_no_row_of_its_users() -> None:
