@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agents.loading import AgentSpec, resolve_kind
 from agents.settings import AgentSettings
 from evaluators.settings import EvaluateSettings
-from scenarios.loading import Candidate, Parts, load_scenario, read_parts
+from scenarios.loading import CANDIDATE, Candidate, Parts, load_scenario, read_parts
 from scenarios.schema import Scenario
 from simulator.behaviour import SimulatorSettings
 from simulator.datasets import DATASETS, DataSettings, load_dataset, log_of_policy
@@ -61,7 +61,7 @@ def prepare_scenario(
         ScenarioError: everything that is wrong, one line each.
     """
     parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
-    specs, wrong_agents = _resolve_agents(parts, path)
+    specs, wrong_agents = _resolve_agents(parts, path, candidate)
     encoder, wrong_encoder = _resolve_encoder(parts, path.parent)
     mistakes = [*parts.mistakes, *wrong_agents, *wrong_encoder, *_check_behaviour(parts, path.parent)]
     if mistakes or encoder is None:
@@ -77,7 +77,7 @@ def check_scenario(
         parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
     except ScenarioError as error:
         return list(error.mistakes)
-    specs, wrong_agents = _resolve_agents(parts, path)
+    specs, wrong_agents = _resolve_agents(parts, path, candidate)
     _, wrong_encoder = _resolve_encoder(parts, path.parent)
     wrong_behaviour = _check_behaviour(parts, path.parent)
     return [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *_check_log(parts, path, specs)]
@@ -341,7 +341,7 @@ def _check_learned_in(spec: AgentSpec, path: Path, encoder: str | None, where: s
     return mistakes
 
 
-def _resolve_agents(parts: Parts, path: Path) -> tuple[list[AgentSpec], list[str]]:
+def _resolve_agents(parts: Parts, path: Path, candidate: Candidate | None) -> tuple[list[AgentSpec], list[str]]:
     specs: list[AgentSpec] = []
     mistakes: list[str] = []
     agents: Sequence[AgentSettings | None] = parts.settings.get("agents") or ()
@@ -352,7 +352,9 @@ def _resolve_agents(parts: Parts, path: Path) -> tuple[list[AgentSpec], list[str
         try:
             specs.append(resolve_kind(agent, path.parent, where=f"agents[{at}]"))
         except InputError as error:
-            mistakes += str(error).splitlines()
+            vetted = candidate is not None and agent.name == CANDIDATE  # who gives a policy knows of no entry
+            place = f"agents[{at}].kind:"
+            mistakes += [line.replace(place, "--policy:", 1) if vetted else line for line in str(error).splitlines()]
         else:
             mistakes += _check_learned_in(specs[-1], path, getattr(preference, "encoder", None), f"agents[{at}]")
     return specs, mistakes

@@ -146,7 +146,7 @@ def read_raw(path: Path) -> dict[str, Any]:
             raise ScenarioError([f"scenario: '{path}' is larger than {_LARGEST_FILE:,} bytes; give a scenario file"])
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.yaml")])
+        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.yaml")], cutoff=0.8)
         raise ScenarioError([f"scenario: '{path}' is not there{near or '; give the path of a YAML file'}"]) from None
     except UnicodeDecodeError as error:
         raise ScenarioError([f"scenario: '{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8"]) from None

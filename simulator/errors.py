@@ -39,7 +39,13 @@ class SeenRowsError(InputError):
     """A model or world was asked to score rows that it was fitted on."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the nearest known word, or an empty string."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return "; did you mean 'x'?" for the nearest known word, or an empty string.
+
+    Args:
+        word: what was given.
+        known: what there is.
+        cutoff: likeness in [0, 1] under which none is near; names of files are alike by their endings already.
+    """
+    near = get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -44,6 +44,7 @@ WRONG = {
     "an unknown key": Wrong("simulator.slate_siz", "", "did you mean 'slate_size'?", "slate_size", "slate_siz"),
     "a wrong type": Wrong("simulator.slate_size", "'two'", "whole number", "slate_size: 2", "slate_size: two"),
     "a missing file": Wrong("data.source", "gone.csv' is not there", "scenario's folder", "log.csv", "gone.csv"),
+    "a file of nearly that name": Wrong("data.source", "logs.csv' is not there", "'log.csv'?", "log.csv", "logs.csv"),
     "an empty file": Wrong("data.source", "'log.csv'", "empty", log=""),
     "an empty log": Wrong("data.source", "'log.csv'", "no rows", log="user,item,time,rating\n"),
     "a log with one user": Wrong("data.source", "log.csv", "one user", log=ONE_USER),
@@ -102,6 +103,25 @@ def test_bad_input_is_one_line_that_says_what_to_mend(
     assert wrong.mend in line
     assert not out.exists()
     assert files_in(cache) == []
+
+
+def test_a_policy_that_cannot_be_loaded_is_named_by_its_option(
+    tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = lay_out(tmp_path, Wrong("", "", ""))
+    assert cli.main(["vet", str(path), "--policy", "gone.py:Mine"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("--policy: 'gone.py:Mine' cannot be loaded; there is no file gone.py")
+    assert files_in(cache) == []
+
+
+def test_a_column_that_a_treatment_s_log_lacks_is_told_with_those_that_it_has(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lay_out(tmp_path, Wrong("", "", ""))
+    assert cli.main(["effect", str(tmp_path / "log.csv"), "--treatment", "segment", "--outcome", "rating"]) == 2
+    said = "treatment: 'segment' is not a column of 'log.csv'; it has user, item, time, rating"
+    assert capfd.readouterr().err.splitlines() == [said]
 
 
 def test_what_is_right_about_the_table_above_is_found_right(

@@ -82,8 +82,9 @@ def run_effect(
     for name, columns in wanted.items():
         for column in columns:
             if column not in frame.columns:
-                near = did_you_mean(column, [str(c) for c in frame.columns])
-                raise LogError(f"{name}: '{column}' is not a column of {log_path.name}{near}")
+                known = [str(c) for c in frame.columns]
+                near = did_you_mean(column, known) or f"; it has {', '.join(known)}"
+                raise LogError(f"{name}: '{column}' is not a column of '{log_path.name}'{near}")
     if outcome == treatment:
         raise LogError(f"outcome: '{outcome}' is the treatment too; name the column that was measured after it")
     for column in by:

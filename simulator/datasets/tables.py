@@ -193,7 +193,9 @@ def read_table(path: Path, field: str, *, atomic: bool = False) -> Table:
         LogError: it is missing, unreadable, not UTF-8, has no rows, or has a column twice.
     """
     if not path.is_file():
-        raise LogError(f"{field}: '{path}' is not there; paths start at the scenario's folder")
+        beside = [one.name for one in path.parent.glob(f"*{path.suffix}")] if path.suffix else []
+        near = did_you_mean(path.name, beside, cutoff=0.8) or "; paths start at the scenario's folder"
+        raise LogError(f"{field}: '{path}' is not there{near}")
     names = [part.lower() for part in path.suffixes]
     if ".parquet" in names:
         return _read_parquet(path, field)
