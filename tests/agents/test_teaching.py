@@ -178,7 +178,7 @@ class Validating:
 
     def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
         env = WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, copy=copy)
-        env.validates = self.validates
+        env.validates = self.validates  # type: ignore[attr-defined]
         return env
 
 
@@ -210,7 +210,9 @@ def test_a_training_that_may_stop_early_is_judged_as_it_was_at_the_best_point(
     assert [steps for steps, _ in trained.valued] == told == [steps for steps, _ in trained.curve]
     assert trained.judged_at == told[1] < trained.steps
     shown = list(flown.values())[-1]
-    learned = trained.agent.agent if kind.startswith("rerank:") else trained.agent
+    learned: Any = trained.agent
+    if kind.startswith("rerank:"):
+        learned = learned.agent
     assert learned.act(observed(world), np.random.default_rng(0)).tobytes() == shown[1]
     assert len(set(shown)) > 1
 

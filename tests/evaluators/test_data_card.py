@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from example_report import example_report
 
 from evaluators.data_card import DataCard, data_card, difference_of_rates
 from evaluators.page import render_page
@@ -18,6 +17,7 @@ from evaluators.report_text import summary, to_text
 from simulator.datasets import DataSettings, check_dataset, load_dataset
 from simulator.log import Catalogue, InteractionLog, RandomRows
 from simulator.streams import stream
+from tests.evaluators.example_report import example_report
 
 ROOT = np.random.SeedSequence(20261125)
 

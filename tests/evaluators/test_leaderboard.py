@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from example_report import about, example_report
 from numpy.typing import NDArray
 from pyarrow import parquet
 
@@ -17,6 +16,7 @@ from evaluators.leaderboard import Board, Leaderboard, leaderboard
 from evaluators.ranking import rank_agents
 from evaluators.report import AgentSection, EstimateModel
 from simulator.errors import InputError
+from tests.evaluators.example_report import about, example_report
 
 USERS = 60
 WORLDS = "a" * 64

@@ -87,7 +87,7 @@ def test_values_of_agents_hold_the_truth_where_propensities_were_logged(root: np
     one, two = (found.estimate(name, "snips") for name in ("softmax", "random"))
     assert gap.value == pytest.approx(one.value - two.value)  # type: ignore[operator]
     apart = np.hypot(one.high - one.low, two.high - two.low)  # type: ignore[operator]
-    assert gap.high - gap.low < 0.9 * apart  # type: ignore[operator] - the covariance is kept
+    assert gap.high - gap.low < 0.9 * apart  # type: ignore[operator]  # the covariance is kept
     logged = found.estimate("softmax", "snips", vs="logged")
     assert logged.value == pytest.approx(one.value - asked.rounds.reward.mean())  # type: ignore[operator]
     assert found.estimate("softmax", "snips", vs="softmax").value == 0.0
@@ -107,7 +107,7 @@ def test_an_agent_that_only_shows_is_asked_by_draws_whose_noise_is_said(root: np
     exact = OffPolicyEvidence(asked, {"a": policy_on_log(asked, [Softmax()], root, name="a")}).estimate("a", "ips")
     assert "monte_carlo_se" not in exact.diagnostics
     assert abs(np.mean([e.value for e in found]) - exact.value) < 4 * said / np.sqrt(30)  # type: ignore[arg-type, operator]
-    assert found[0].high - found[0].low > exact.high - exact.low  # type: ignore[operator] - the interval holds it
+    assert found[0].high - found[0].low > exact.high - exact.low  # type: ignore[operator]  # the interval holds it
 
 
 def test_parts_change_nothing(root: np.random.SeedSequence, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from example_report import about, example_report, withheld
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -19,6 +18,7 @@ from evaluators.report import AgentSection, ComparisonSection, EstimateModel, Ra
 from evaluators.run_folder import render_again, write_fidelity, write_run
 from evaluators.wording import column_decimals, decimals, gate_summary, number, p_value, with_interval
 from simulator.errors import InputError
+from tests.evaluators.example_report import about, example_report, withheld
 
 CONTRACT_KEYS = {
     "schema_version", "name", "digest", "world_digest", "seed", "versions", "seconds", "data", "fidelity", "agents",

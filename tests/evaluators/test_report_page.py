@@ -9,13 +9,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from example_report import about, example_report, gate, withheld
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.page import charts, in_words, render_page, write_page
 from evaluators.page.belief import band_of
 from evaluators.report import AgentSection, Curve, DataSection, GroupRow, PortfolioRow, Report
+from tests.evaluators.example_report import about, example_report, gate, withheld
 
 SCRIPT = "<script>alert('x')</script>"
 VOID = {"meta", "br", "hr", "img", "input", "link"}

@@ -168,7 +168,7 @@ def test_04_on_policy_weights_are_one_and_ips_is_the_mean_reward() -> None:
     low, high = found["dr"].low, found["dr"].high
     assert low is not None
     assert high is not None
-    assert abs(found["dr"].value - mean) < (high - low)  # type: ignore[operator] - about 4 se
+    assert abs(found["dr"].value - mean) < (high - low)  # type: ignore[operator]  # about 4 se
 
 
 def enumerated(rng: np.random.Generator, n: int) -> tuple[off_policy.Rounds, Floats, float, Floats]:

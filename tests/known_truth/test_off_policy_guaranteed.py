@@ -51,7 +51,7 @@ def test_limits_narrow_as_the_log_grows_and_never_widen_again() -> None:
     assert e.low < truth < e.high  # type: ignore[operator]
     t = off_policy.estimate(rounds, pi_e, estimators=["ips"])["ips"]
     assert 1 < (e.value - e.low) / (t.value - t.low) < 1.8  # type: ignore[operator]
-    assert 1 < (e.high - e.value) / (t.high - t.value) < 5  # type: ignore[operator] - the weights' own noise is in it
+    assert 1 < (e.high - e.value) / (t.high - t.value) < 5  # type: ignore[operator]  # the weights' own noise is in it
 
 
 def test_a_value_that_was_seldom_rewarded_has_limits_where_no_other_interval_is_given() -> None:
@@ -82,7 +82,7 @@ def test_clipped_limits_hold_the_value_that_clipping_shrinks(kind: str) -> None:
         rounds = off_policy.Rounds(action, reward, pi_b=pi_b, user=np.arange(n) // 3)
         e = off_policy.estimate(rounds, pi_e, estimators=["ips(clip=10)"], interval=kind)["ips(clip=10)"]
         assert e.low <= 0.9 * 0.7 + 0.1 * 0.3 <= e.high  # type: ignore[operator]
-        assert e.value < 0.5  # type: ignore[operator] - the clipped estimand itself is far below the value
+        assert e.value < 0.5  # type: ignore[operator]  # the clipped estimand itself is far below the value
 
 
 def test_betting_on_a_constant_closes_in_on_it_and_zeros_refute_nothing() -> None:

@@ -84,5 +84,5 @@ def test_the_random_log_holds_the_rate_of_thompson_sampling_averaged_over_the_ca
     assert all("W2" in (found[name].withheld or "") for name in PLAIN)
     forced = off_policy.estimate(rounds, policy, estimators=PLAIN, force=True)
     for name, e in forced.items():
-        assert e.low <= ONLINE <= e.high, name  # type: ignore[operator] - even withheld, none misses it
+        assert e.low <= ONLINE <= e.high, name  # type: ignore[operator]  # even withheld, none misses it
     assert off_policy.estimate(rounds, policy, estimators=["ips"], interval="betting")["ips"].low < ONLINE  # type: ignore[operator]

@@ -18,7 +18,7 @@ def tiny_bert(folder: Path, kind: str = "bert", spread: float = 0.3) -> Path:
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = transformers.BertTokenizerFast(vocab={piece: k for k, piece in enumerate(PIECES)})
+    tokenizer = transformers.BertTokenizerFast(vocab={piece: k for k, piece in enumerate(PIECES)})  # type: ignore[attr-defined]
     config: Any
     if kind == "distilbert":
         config = transformers.DistilBertConfig(
