@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cli
 from evaluators.report import Report
 from simulator.errors import InputError
 from simulator.log import HELD_OUT, JUDGE, WORLD_A
-
-PROJECT = Path(__file__).resolve().parent.parent
-CLI = PROJECT / "cli.py"
 
 SCENARIO = """
 name: tiny
@@ -337,7 +335,7 @@ def start(scenario: Path, cache: Path, out: Path) -> subprocess.Popen[bytes]:
     """The command as a user types it, in a process group of its own."""
     environment = {**os.environ, "WINDTUNNEL_CACHE": str(cache)}
     return subprocess.Popen(
-        [sys.executable, str(CLI), "run", str(scenario), "--out", str(out), "--workers", "2"],
+        [sys.executable, cli.__file__, "run", str(scenario), "--out", str(out), "--workers", "2"],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -357,20 +355,25 @@ def killed_in(stage: str, scenario: Path, cache: Path, out: Path) -> None:
     process.wait()
 
 
-def check_resumption(stages: list[str], whole: Flown, tmp_path: Path) -> None:
+def check_resumption(stages: list[str], whole: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in stages:
         cache, out = tmp_path / stage, tmp_path / f"runs-{stage}"
         killed_in(stage, whole.scenario, cache, out)
         assert not list(out.rglob("report.json"))
-        assert start(whole.scenario, cache, out).wait() == 3
+        monkeypatch.setenv("WINDTUNNEL_CACHE", str(cache))
+        assert cli.main(["run", str(whole.scenario), "--out", str(out), "--workers", "2"]) == 3
         (path,) = out.rglob("report.json")
         assert Report.read(path).without_seconds() == whole.report.without_seconds()
 
 
-def test_a_run_of_two_workers_killed_while_training_goes_on_to_the_report_of_one(flown: Flown, tmp_path: Path) -> None:
-    check_resumption(["train"], flown, tmp_path)
+def test_a_run_of_two_workers_killed_while_training_goes_on_to_the_report_of_one(
+    flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_resumption(["train"], flown, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_any_stage_goes_on_and_ends_with_the_same_report(flown: Flown, tmp_path: Path) -> None:
-    check_resumption(["fine-tune", "fit", "trials", "train", "fly", "off-policy check"], flown, tmp_path)
+def test_a_run_killed_in_any_stage_goes_on_and_ends_with_the_same_report(
+    flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_resumption(["fine-tune", "fit", "trials", "train", "fly", "off-policy check"], flown, tmp_path, monkeypatch)
