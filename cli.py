@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -644,6 +645,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if isinstance(error, InputError):
             typer.echo(str(error), err=True)
+            return INPUT_ERROR
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            places = "runs (--out), stages (WINDTUNNEL_CACHE) and temporary files"
+            mend = f"free some where {places} go, and the same command goes on where it stopped"
+            typer.echo(f"disk: {error.strerror}; {mend}", err=True)
             return INPUT_ERROR
         show = getattr(error, "show", None)  # a usage error of the command line itself
         if show is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,18 @@ def test_a_column_that_a_treatment_s_log_lacks_is_told_with_those_that_it_has(
     assert cli.main(["effect", str(tmp_path / "log.csv"), "--treatment", "segment", "--outcome", "rating"]) == 2
     said = "treatment: 'segment' is not a column of 'log.csv'; it has user, item, time, rating"
     assert capfd.readouterr().err.splitlines() == [said]
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "report.json")
+
+    monkeypatch.setattr("pipeline.run", full)
+    assert cli.main(["run", str(lay_out(tmp_path, Wrong("", "", "")))]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("disk: No space left on device; free some where runs (--out)")
 
 
 def test_what_is_right_about_the_table_above_is_found_right(
