@@ -7,6 +7,7 @@ dropped, places below the last click kept, the draw not scaled, an online bandit
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -31,8 +32,10 @@ from agents.neural_linear import NeuralLinear, NeuralLinearSettings
 from evaluators.rollout import fly
 from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
 
+Bandit = TypeVar("Bandit", bound=LinearBandit)
 
-def started(agent: LinearBandit) -> LinearBandit:
+
+def started(agent: Bandit) -> Bandit:
     """The bandit with its tables fitted and nothing learned."""
     world, log = taught_world()
     agent.fit(replace(training_in(world, log), budget=0))
