@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from example_report import about, example_report
 from numpy.typing import NDArray
 
 from agents.base import Observation
@@ -24,6 +23,7 @@ from evaluators.page import render_page
 from evaluators.report import Report, TruthDifference, TruthSection, TruthValue
 from evaluators.truth import ORDER, Truth
 from scenarios.stages.flying import where_of
+from tests.evaluators.example_report import about, example_report
 from tests.simulator.small_world import small_world
 
 Floats = NDArray[np.float64]
