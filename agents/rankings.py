@@ -212,16 +212,18 @@ class Logged:
         Raises:
             AgentError: users chose what to rate, so that no policy showed it.
         """
+        from simulator.datasets.build import UNLOGGED_POLICY
+
         log = training.log
-        if log.self_selected:
+        if log.self_selected and log.exposure != UNLOGGED_POLICY:
             raise AgentError("logged: users chose what to rate, so the log has no policy of its own; use popularity")
         self._shown = np.asarray(np.bincount(log.item, minlength=log.catalogue.n_items) + NEVER_SHOWN, np.float64)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:
         """A draw without repeats in proportion to exposure (Plackett-Luce: who comes first at rates of his weight)."""
-        waiting = rng.standard_exponential((len(observation), len(self._shown)), np.float32)
-        waiting = np.maximum(waiting, 1e-30, out=waiting)  # no division by 0
-        return top_slates(np.divide(self._shown.astype(np.float32), waiting, out=waiting), observation)
+        # In single precision one wait in 10^7 is 0, and its item would stand first whatever its weight.
+        waiting = rng.standard_exponential((len(observation), len(self._shown)))
+        return top_slates(np.divide(self._shown, waiting, out=waiting), observation)
 
     def action_probabilities(self, observation: Observation) -> NDArray[np.float64]:
         """Exposure among the candidates."""

@@ -51,7 +51,7 @@ class Times:
         first: day of the first row, ISO 8601; "" where the log counts in some unit of its own before 1990.
         last: day of the last row.
         days: length of the log in days of 86,400 s.
-        gaps: seconds between a user's consecutive rows.
+        gaps: seconds between a user's consecutive rows, or slates where the log has them.
         zero_gaps: share of those gaps that are 0 s.
         within_a_minute: share of those gaps that are below 60 s.
     """
@@ -425,9 +425,9 @@ def _leaving(log: InteractionLog) -> tuple[str, str]:
         owner = np.zeros(int(log.impression.max()) + 1, np.int64)
         owner[log.impression] = log.user  # an impression has one user
         again = np.bincount(owner)[np.unique(owner)] > 1
-        return (
-            "no",
-            f"no sessions are logged, and {again.mean():.0%} of users have two impressions: assumed and swept",
+        return "in part", (
+            f"sessions are cut at long gaps between slates, and {again.mean():.0%} of users have two slates; "
+            "what made a user leave is not randomised"
         )
     why = why_no_sessions(log)
     if why is not None:

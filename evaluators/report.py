@@ -109,7 +109,7 @@ class TimesModel(_Part):
     first: str = Field(description="day of the first row; empty where times count in some unit of their own")
     last: str
     days: float
-    gaps: SpreadModel = Field(description="seconds between a user's consecutive rows")
+    gaps: SpreadModel = Field(description="seconds between a user's consecutive rows, or slates where logged")
     zero_gaps: float = Field(description="share of those gaps that are 0 s")
     within_a_minute: float = Field(description="share of those gaps that are below 60 s")
 

@@ -12,7 +12,7 @@ import numpy as np
 from evaluators.estimate import Estimate
 from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made
 from evaluators.intervals import recentred_interval
-from simulator.behaviour.leaving import SESSION_GAP, logged_gaps, session_numbers
+from simulator.behaviour.leaving import SESSION_GAP, in_slates, logged_gaps, session_numbers
 from simulator.log import InteractionLog, Split
 
 if TYPE_CHECKING:
@@ -60,10 +60,11 @@ def why_no_sessions(log: InteractionLog) -> str | None:
 
 def gaps_within_users(log: InteractionLog) -> Floats:
     """Seconds between rows that follow one another of one user; between slates where the log says what stood on one."""
-    follows = log.user[1:] == log.user[:-1]
+    rows = np.arange(len(log))
     if log.impression is not None:
-        follows &= log.impression[1:] != log.impression[:-1]
-    return np.diff(log.time)[follows]
+        rows = in_slates(log, rows)
+        rows = rows[np.diff(log.impression[rows], prepend=-1) != 0]
+    return np.diff(log.time[rows])[np.diff(log.user[rows]) == 0]
 
 
 def replayed_sessions(
@@ -138,7 +139,7 @@ def flown_sessions(
         return none("the log does not say which rows were shown together (data.columns.impression)")
     keep = np.zeros(log.catalogue.n_users, bool)
     keep[np.intersect1d(users, world.starts.user)] = True
-    rows = np.flatnonzero(keep[log.user])
+    rows = in_slates(log, np.flatnonzero(keep[log.user]))
     session = session_numbers(log, rows)
     reaches = np.bincount(session, split.late[rows]) > 0
     if log.session is None:

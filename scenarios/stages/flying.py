@@ -68,7 +68,7 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds, *, flips: bool) ->
     )
     n_items = log.catalogue.n_items
     sweeps: tuple[Sweep, ...] = tuple(
-        (a.part, a.parameter, float(value)) for a in first.assumptions if a.source == "assumed" for value in a.sweep
+        (a.part, a.parameter, float(value)) for a in first.assumptions for value in a.sweep
     )
     return Course(
         worlds=worlds.judges,

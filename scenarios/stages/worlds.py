@@ -97,10 +97,10 @@ class Worlds:
     truth: World | None = None
 
 
-def own_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
-    """Digests of the user's own files that worlds are made of beside the log: runs that differ in one share no world.
+def own_files(scenario: Scenario, folder: Path) -> tuple[tuple[str, str], ...]:
+    """Names and digests of the user's own files that worlds are made of beside the log.
 
-    Whoever looks at two runs compares these and the files' names, so that a copy elsewhere is the same.
+    Runs that differ in one share no world; a copy elsewhere is the same.
     """
     from simulator.datasets.sources import file_sha256
     from simulator.preference.continual import file_name
@@ -110,8 +110,9 @@ def own_files(scenario: Scenario, folder: Path) -> tuple[str, ...]:
     named = [own.rpartition(":")[0]] if own is not None else []
     named += [pairs] if pairs is not None else []
     named += [] if update is None else [str(Path(update.model, file_name(role))) for role in (WORLD_A, JUDGE)]
-    found = [file_sha256(folder / Path(name).expanduser()) or name for name in named]
-    return (*found, *(digest for digest in _of_preference(scenario.preference, folder).values() if digest))
+    digests = {name: file_sha256(folder / Path(name).expanduser()) for name in named}
+    digests |= _of_preference(scenario.preference, folder)
+    return tuple((Path(name).name, digest) for name, digest in digests.items() if digest)
 
 
 def _of_preference(settings: PreferenceSettings, folder: Path) -> dict[str, str | None]:

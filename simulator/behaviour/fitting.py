@@ -26,6 +26,7 @@ from simulator.behaviour.leaving import (
     LoggedSteps,
     fit_gaps,
     fit_leaving,
+    in_slates,
     logged_gaps,
     running_satisfaction,
     session_numbers,
@@ -89,7 +90,8 @@ def fit_behaviour(
             notes.append(f"examination: assumed; {error}")
     if log.impression is not None and log.has_time and settings.leave.fit:
         try:
-            leaving = fit_leaving(logged_steps(log, rows, settings, found, usual_rate), rng)
+            assumed = (settings.leave.satisfaction, settings.leave.repetition)
+            leaving = fit_leaving(logged_steps(log, rows, settings, found, usual_rate), rng, assumed)
             found += leaving.assumptions()
             notes.append(f"leave: fitted on {leaving.leavings} leavings; {leaving.why}")
         except ValueError as error:
@@ -190,10 +192,9 @@ def logged_steps(
     examination: list[Assumption],
     usual_rate: float,
 ) -> LoggedSteps:
-    """Logged slates as the kernel's hazard sees them; the last session of each user is cut by the log and left out."""
+    """Logged slates as the kernel's hazard sees them; whether a user left after his last one the log does not tell."""
     assert log.impression is not None
-    order = np.lexsort((log.impression[rows], log.time[rows], log.user[rows]))
-    rows = rows[order]
+    rows = in_slates(log, rows)
     impression = log.impression[rows]
     begins = np.flatnonzero(np.diff(impression, prepend=-1) != 0)
     user = log.user[rows][begins]
@@ -214,10 +215,8 @@ def logged_steps(
     step = np.arange(len(session)) - np.repeat(first, np.diff(np.append(first, len(session))))
     repetition = _running_repetition(shares[log.item[rows]], begins, step, settings.satiation.memory)
     ends = np.append(np.diff(session) != 0, True)
-    cut = np.zeros(len(session), bool)  # the newest session of each user may go on after the log's early rows
-    newest = np.append(np.flatnonzero(np.diff(user) != 0), len(user) - 1)
-    cut[np.isin(session, session[newest])] = True
-    return LoggedSteps(user[~cut], session[~cut], step[~cut], satisfaction[~cut], repetition[~cut], ends[~cut])
+    told = np.append(np.diff(user) == 0, False)  # the newest session of each user may go on after the log's early rows
+    return LoggedSteps(user[told], session[told], step[told], satisfaction[told], repetition[told], ends[told])
 
 
 def _running_repetition(

@@ -8,11 +8,12 @@ the same user. Gaps between sessions are lognormal, censored at the end of the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from simulator.behaviour.assumptions import Assumption
 from simulator.log import InteractionLog
@@ -56,6 +57,7 @@ class LeavingFit:
         identified: whether the effect of satisfaction stands out from the placebos and has the sign of the model.
         why: in words.
         n: slates; leavings: among them.
+        sweep: base rates to fly again: two standard errors to either side, where few slates tell it.
     """
 
     value: dict[str, float]
@@ -66,6 +68,7 @@ class LeavingFit:
     why: str
     n: int
     leavings: int
+    sweep: tuple[float, ...] = ()
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """What a world takes from the fit: the base rate, the step if it varies, the effect of slates if identified."""
@@ -73,7 +76,10 @@ class LeavingFit:
         names += ["step"] if np.isfinite(self.se["step"]) else []
         names += ["satisfaction"] if self.identified else []
         names += ["repetition"] if self.value["repetition"] > 2 * self.se["repetition"] else []
-        return tuple(Assumption("leave", name, self.value[name], "fitted", self.se[name]) for name in names)
+        swept = {"base_rate": self.sweep}
+        return tuple(
+            Assumption("leave", name, self.value[name], "fitted", self.se[name], swept.get(name, ())) for name in names
+        )
 
 
 def running_satisfaction(session: Ints, clicks: Floats, *, usual: float, memory: float) -> Floats:
@@ -87,14 +93,17 @@ def running_satisfaction(session: Ints, clicks: Floats, *, usual: float, memory:
     return out
 
 
-def fit_leaving(steps: LoggedSteps, rng: np.random.Generator) -> LeavingFit:
+def fit_leaving(steps: LoggedSteps, rng: np.random.Generator, assumed: tuple[float, float] = (0.0, 0.0)) -> LeavingFit:
     """Hazard of leaving by logistic regression, the user as cluster.
 
-    Where too few slates end a session, or too few don't (a site that users open once), the base rate alone is fitted.
+    An effect of slates that the log does not identify is taken for what is assumed, and the base rate fitted beside it.
+    Where fewer than `FEWEST_LEAVINGS` slates end a session, or fewer don't (a site that users open once), the base rate
+    alone is fitted.
 
     Args:
         steps: logged slates.
         rng: permutes satisfaction within users for the placebos.
+        assumed: the effects of satisfaction and repetition where they are not identified.
 
     Raises:
         ValueError: too few slates of sessions whose end is in the log.
@@ -103,7 +112,7 @@ def fit_leaving(steps: LoggedSteps, rng: np.random.Generator) -> LeavingFit:
     if n < FEWEST_SLATES:
         raise ValueError(f"{n} slates of sessions that end in the log, {FEWEST_SLATES} are needed")
     if min(leavings, n - leavings) < FEWEST_LEAVINGS:
-        return _base_rate_alone(steps)
+        return _base_rate_alone(steps, assumed)
     columns = {
         "satisfaction": steps.satisfaction - 0.5,
         "repetition": steps.repetition,
@@ -125,28 +134,63 @@ def fit_leaving(steps: LoggedSteps, rng: np.random.Generator) -> LeavingFit:
     placebo = np.array([_placebo_z(design, y, steps.user, rng) for _ in range(_PLACEBOS)]) if z else np.zeros(1)
     limit = max(1.96, float(np.quantile(placebo, 0.95)))
     identified = bool(z > limit)
+    taken = {"satisfaction": identified, "repetition": value["repetition"] > 2 * error["repetition"]}
+    if not all(taken.values()):
+        found = _beside(steps, {name: value[name] for name in taken if taken[name]}, assumed)
+        for at, name in enumerate(["base_rate", *(["step"] if "step" in varied else [])]):
+            value[name], error[name] = found[0][at], found[1][at]
     side = "with" if z > 0 else "against"
     why = f"satisfaction has z = {abs(z):.2f} {side} the model's sign, placebos within users up to {limit:.2f}"
     return LeavingFit(value, error, placebo, float(z), identified, why, len(y), leavings)
 
 
-def _base_rate_alone(steps: LoggedSteps) -> LeavingFit:
-    """Share of slates that end a session, under Jeffreys' prior: neither 0 nor 1 is ever certain."""
+def _effects(steps: LoggedSteps, fitted: Mapping[str, float], assumed: tuple[float, float]) -> Floats:
+    """[m] logits that satisfaction and repetition add: by their fitted effects, else by the assumed ones."""
+    of_satisfaction, of_repetition = (
+        fitted.get(name, value) for name, value in zip(("satisfaction", "repetition"), assumed, strict=True)
+    )
+    return of_repetition * steps.repetition - of_satisfaction * (steps.satisfaction - 0.5)
+
+
+def _beside(
+    steps: LoggedSteps, fitted: Mapping[str, float], assumed: tuple[float, float]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Base rate and step, and their standard errors, beside given effects of slates."""
+    design = np.column_stack([np.ones(len(steps.left)), steps.step.astype(np.float64)])
+    design = design[:, : 1 + (np.ptp(steps.step) > 0)]
+    given = _effects(steps, fitted, assumed)
+    coefficient, covariance = clustered_logistic(design, steps.left.astype(np.float64), steps.user, given)
+    se = np.sqrt(np.diag(covariance))
+    base = float(expit(coefficient[0]))
+    return (base, float(coefficient[-1])), (float(se[0] * base * (1 - base)), float(se[-1]))
+
+
+def _base_rate_alone(steps: LoggedSteps, assumed: tuple[float, float]) -> LeavingFit:
+    """What makes as many slates end a session as Jeffreys' prior says after these: neither 0 nor 1 is ever certain."""
+    from scipy.optimize import brentq
+
     n, leavings = len(steps.left), int(steps.left.sum())
     rate = (leavings + 0.5) / (n + 1)
     residuals = np.bincount(np.unique(steps.user, return_inverse=True)[1], steps.left - leavings / n)
     se = max(np.sqrt(rate * (1 - rate) / (n + 2)), np.sqrt(np.sum(residuals**2)) / n)
-    value = {"base_rate": rate, "satisfaction": 0.0, "repetition": 0.0, "step": 0.0}
-    error = {"base_rate": float(se), "satisfaction": np.inf, "repetition": np.inf, "step": np.inf}
+    given = _effects(steps, {}, assumed)
+    reach = 40.0 + float(np.abs(given).max())
+    logit = float(brentq(lambda c0: float(expit(c0 + given).mean()) - rate, -reach, reach))
+    chance, base = expit(logit + given), float(expit(logit))
+    error_of_logit = float(se / np.mean(chance * (1 - chance)))
+    value = {"base_rate": base, "satisfaction": 0.0, "repetition": 0.0, "step": 0.0}
+    error = dict.fromkeys(value, np.inf) | {"base_rate": error_of_logit * base * (1 - base)}
     why = f"{leavings} of {n} slates end a session: what makes users leave needs {FEWEST_LEAVINGS} of either kind"
-    return LeavingFit(value, error, np.zeros(1), 0.0, identified=False, why=why, n=n, leavings=leavings)
+    between = (float(expit(logit - 2 * error_of_logit)), float(expit(logit + 2 * error_of_logit)))
+    return LeavingFit(value, error, np.zeros(1), 0.0, False, why, n, leavings, between)  # noqa: FBT003
 
 
-def clustered_logistic(design: Floats, y: Floats, user: Ints) -> tuple[Floats, Floats]:
-    """Coefficients and their covariance, clustered by user."""
+def clustered_logistic(design: Floats, y: Floats, user: Ints, given: Floats | None = None) -> tuple[Floats, Floats]:
+    """Coefficients and their covariance, clustered by user; `given` [n] logits are added to each row's."""
     import statsmodels.api as sm
 
-    found = sm.GLM(y, design, family=sm.families.Binomial()).fit(cov_type="cluster", cov_kwds={"groups": user})
+    model = sm.GLM(y, design, family=sm.families.Binomial(), offset=given)
+    found = model.fit(cov_type="cluster", cov_kwds={"groups": user})
     return np.asarray(found.params), np.asarray(found.cov_params())
 
 
@@ -241,6 +285,20 @@ def fit_gaps(gap: Floats, seen: NDArray[np.bool_], user: Ints) -> GapFit:
 def _slope(rows: Callable[[Floats], tuple[Floats, Floats]], theta: Floats, by: Floats) -> Floats:
     """Change of the summed scores along one coordinate, a unit of it."""
     return np.asarray((rows(theta + by)[1] - rows(theta - by)[1]).sum(axis=0) / (2 * by.sum()))
+
+
+def in_slates(log: InteractionLog, rows: Ints) -> Ints:
+    """[n] the same rows, those of a slate side by side: by user, then by when a slate's first row was logged.
+
+    Args:
+        log: a log that says what was shown together.
+        rows: [n] its rows by user, then time.
+    """
+    assert log.impression is not None
+    slate = log.impression[rows]
+    began = np.full(int(log.impression.max()) + 1, np.inf)
+    np.minimum.at(began, slate, log.time[rows])
+    return rows[np.lexsort((slate, began[slate], log.user[rows]))]
 
 
 def session_numbers(log: InteractionLog, rows: Ints) -> Ints:

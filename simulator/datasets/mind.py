@@ -15,7 +15,8 @@ from simulator.datasets.tables import table_of
 LIMITS = (
     "news and impressions were sampled apart: 284 of the 7,457 candidates have text (5,310 of 189,359 rows)",
     "the publisher shuffled the candidates of an impression: positions, and so examination, are not identified",
-    "one impression a user as a rule (4,637 users, 5,000 impressions): leaving and returning are not identified",
+    "one impression a user as a rule (4,637 users, 5,000 impressions): how long a visit lasts is told, not why users "
+    "leave nor when they return",
     "candidates were chosen by the site's own unlogged policy: no propensities",
 )
 _NEWS = ("item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")

@@ -88,22 +88,46 @@ def test_an_effect_that_is_not_there_stays_assumed() -> None:
     assert "satisfaction" not in [a.parameter for a in quiet.assumptions()]
 
 
-@pytest.mark.parametrize("rate", [0.03, 0.5, 0.98, 1.0])
-def test_the_base_rate_alone_is_never_certain(rate: float) -> None:
-    """A site that users open once: maximum likelihood says 1 - 2e-11, with a standard error of 2e-12."""
+@pytest.mark.parametrize("rate", [0.03, 0.3, 0.98])
+def test_the_base_rate_alone_is_never_certain_and_covers_although_users_differ(rate: float) -> None:
+    """A site that users open once: maximum likelihood says 1 - 2e-11, with a standard error of 2e-12.
+
+    All three slates of half of the users are ends, or none are.
+    """
     rng = np.random.default_rng(3)
     n, covered = 90, 0
+    user, zeros = np.arange(n) // 3, np.zeros(n)
     for _ in range(200):
-        left = rng.random(n) < rate
-        zeros = np.zeros(n)
-        fit = fit_leaving(LoggedSteps(np.arange(n) // 2, np.arange(n), np.arange(n) % 1, zeros, zeros, left), rng)
-        covered += abs(fit.value["base_rate"] - rate) < 2 * fit.se["base_rate"]
+        alike = rng.random(n // 3)[user] < 0.5
+        left = np.where(alike, rng.random(n // 3)[user] < rate, rng.random(n) < rate)
+        fit = fit_leaving(LoggedSteps(user, np.arange(n), zeros.astype(int), zeros + 0.5, zeros, left), rng)
+        (only,) = fit.assumptions()
+        covered += only.sweep[0] < rate < only.sweep[1]
         assert 0 < fit.value["base_rate"] < 1
-        assert [a.parameter for a in fit.assumptions()] == ["base_rate"]
-    assert covered >= 180
+        assert only.parameter == "base_rate"
+        assert only.sweep[0] < only.value < only.sweep[1]
+    assert covered >= 184
     assert "of 90 slates end a session" in fit.why
+    sure = fit_leaving(LoggedSteps(user, np.arange(n), zeros.astype(int), zeros + 0.5, zeros, zeros == 0), rng)
+    assert 0.98 < sure.value["base_rate"] < 1
     with pytest.raises(ValueError, match="1 slates of sessions that end"):
         fit_leaving(LoggedSteps(*(np.zeros(1, int),) * 3, zeros[:1], zeros[:1], left[:1]), rng)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_beside_assumed_effects_the_base_rate_ends_as_many_sessions_as_the_log(few: bool) -> None:
+    """Users who click little have little satisfaction: the share of ends as the base rate makes too many leave."""
+    rng = np.random.default_rng(5)
+    n = 200 if few else 2_000
+    satisfaction, repetition = 0.6 * rng.random(n), rng.random(n)
+    left = rng.random(n) < 0.1
+    steps = LoggedSteps(np.arange(n) // 4, np.arange(n), np.zeros(n, int), satisfaction, repetition, left)
+    fit = fit_leaving(steps, rng, (2.5, 1.0))
+    assert not fit.identified
+    base = fit.value["base_rate"]
+    chance = 1 / (1 + (1 - base) / base * np.exp(2.5 * (satisfaction - 0.5) - repetition))
+    assert chance.mean() == pytest.approx((left.sum() + 0.5 * few) / (n + few), rel=1e-6)
+    assert base < 0.07
 
 
 def test_gaps_come_back_although_the_log_ends_before_many_of_them() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluators.fidelity.sessions import gaps_within_users
 from simulator.behaviour import SimulatorSettings
-from simulator.behaviour.fitting import fitted_table
+from simulator.behaviour.fitting import fitted_table, logged_steps
+from simulator.behaviour.leaving import fit_leaving, in_slates
 from simulator.datasets import DataSettings, load_dataset
 from simulator.errors import InputError, LogError
 from simulator.log import JUDGE, InteractionLog, split_users
@@ -190,3 +192,32 @@ def test_a_file_of_friends_is_read_and_its_mistakes_are_one_line(tmp_path: Path)
     (tmp_path / "friends.csv").write_text("who,whom\nx,y\n")
     with pytest.raises(LogError, match=r"simulator.friends.pairs: 'friends.csv' names no two users"):
         World.build(plain, log, split, users, chosen, name="w", folder=tmp_path)
+
+
+@pytest.mark.parametrize("hazard", [0.2, 0.5])
+def test_users_with_two_slates_each_do_not_make_leaving_sure(hazard: float) -> None:
+    """The end of the log cuts each user's last session; what went before in it was no leaving all the same."""
+    rng = np.random.default_rng(2)
+    n = 1_200
+    user = np.repeat(np.arange(n), 2)
+    time = np.tile([0.0, 60.0], n) + np.repeat(rng.random(n), 2)
+    time[1::2] += 86_400.0 * (rng.random(n) < hazard)
+    catalogue = small_log(rng, users=n, items=40).catalogue
+    log = InteractionLog(
+        user, rng.integers(0, 40, 2 * n), time, rng.random(2 * n) < 0.3, catalogue, "twice", impression=np.arange(2 * n)
+    )
+    steps = logged_steps(log, np.arange(2 * n), SimulatorSettings(slate_size=1), [], 0.3)
+    fit = fit_leaving(steps, rng)
+    assert len(steps.left) == n
+    assert abs(fit.value["base_rate"] - hazard) < 3 * fit.se["base_rate"]
+
+
+def test_the_rows_of_a_slate_stand_together_although_another_was_logged_between_them() -> None:
+    rng = np.random.default_rng(2)
+    catalogue = small_log(rng, users=2, items=40).catalogue
+    time = np.array([0.0, 1, 2, 3, 9, 9, 0, 5])
+    user, slate = np.array([0, 0, 0, 0, 0, 0, 1, 1]), np.array([1, 0, 1, 0, 2, 2, 3, 4])
+    log = InteractionLog(user, np.arange(8), time, np.arange(8) % 2, catalogue, "between", impression=slate)
+    assert slate[in_slates(log, np.arange(8))].tolist() == [1, 1, 0, 0, 2, 2, 3, 4]
+    assert gaps_within_users(log).tolist() == [1, 8, 5]
+    assert len(logged_steps(log, np.arange(8), SimulatorSettings(slate_size=2), [], 0.3).left) == 3

@@ -171,7 +171,7 @@ def test_runs_that_differ_in_a_file_of_the_users_share_no_world_and_where_it_lie
     (tmp_path / "t.yaml").write_text(text)
     scenario = load_scenario(tmp_path / "t.yaml")
 
-    def found(place: str, **changed: str) -> tuple[str, ...]:
+    def found(place: str, **changed: str) -> tuple[tuple[str, str], ...]:
         for name, content in {**contents, **changed}.items():
             path = tmp_path / place / name
             path.parent.mkdir(parents=True, exist_ok=True)
