@@ -61,12 +61,12 @@ def best_of_one_choice(weight: F32, worth: F32, candidates: Flags, rounds: int, 
     best[:, :] = -np.inf
     out[:, :] = -1
     for user in range(out.shape[0]):
-        z = np.float32(0.0)
+        z = 0.0  # in double: of an item of great v all but the last digits of q - z cancel
         for _ in range(rounds):
             filled, changed = 0, False
             while filled < k and out[user, filled] >= 0:
                 item = out[user, filled]
-                gain = weight[user, item] * (worth[user, item] - z)
+                gain = np.float32(weight[user, item] * (worth[user, item] - z))
                 place = filled
                 while place > 0 and gain > best[user, place - 1]:
                     best[user, place] = best[user, place - 1]
@@ -76,27 +76,27 @@ def best_of_one_choice(weight: F32, worth: F32, candidates: Flags, rounds: int, 
                 out[user, place] = item
                 filled += 1
             for tile in range(0, whole, 16):
-                less = add16(load16(worth, user, tile), fill16(-z))
+                less = add16(load16(worth, user, tile), fill16(np.float32(-z)))
                 gains = mad16(load16(weight, user, tile), less, fill16(np.float32(0.0)))
                 hits = above16(gains, fill16(best[user, k - 1]))
                 while hits != np.uint64(0):
                     item = tile + int(lowest_bit(hits))
                     hits &= hits - np.uint64(1)
-                    gain = weight[user, item] * (worth[user, item] - z)
+                    gain = np.float32(weight[user, item] * (worth[user, item] - z))
                     if gain > best[user, k - 1] and _may_enter(item, candidates, out, user):
                         insert_item(gain, item, best, out, user)
                         changed = True
             for item in range(whole, n_items):
-                gain = weight[user, item] * (worth[user, item] - z)
+                gain = np.float32(weight[user, item] * (worth[user, item] - z))
                 if gain > best[user, k - 1] and _may_enter(item, candidates, out, user):
                     insert_item(gain, item, best, out, user)
                     changed = True
             if not changed:
                 break
-            above, below = np.float32(0.0), np.float32(1.0)
+            above, below = 0.0, 1.0
             for place in range(k):
                 item = out[user, place]
                 if item >= 0:
-                    above += weight[user, item] * worth[user, item]
+                    above += np.float64(weight[user, item]) * worth[user, item]
                     below += weight[user, item]
             z = above / below

@@ -62,10 +62,7 @@ def of_the_judge_worlds(report: Report) -> dict[str, Any]:
 def test_another_truth_changes_what_agents_truly_earn_and_nothing_that_they_learned_or_were_judged_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Poison: every item's quality turned round in the true world, the log left as it is. And more workers.
-
-    Sabotage: agents trained in the true world, or judged in it.
-    """
+    """Poison: every item's quality turned round in the true world, the log left as it is. And more workers."""
     scenario = tmp_path / "truth.yaml"
     scenario.write_text(SCENARIO, encoding="utf-8")
     report = run(scenario, tmp_path / "a", monkeypatch)
@@ -115,10 +112,7 @@ def test_who_handles_a_difficulty_wins_in_the_true_world(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Interval of the paired difference above 0, whatever the worlds that were fitted on the log say.
-
-    Sabotage: weights left out, the new items shown to nobody, the judge world in the place of the true one.
-    """
+    """Interval of the paired difference above 0, whatever the worlds that were fitted on the log say."""
     document = yaml.safe_load((WORLDS / f"{name}.yaml").read_text(encoding="utf-8"))
     document["agents"] = [one for one in document["agents"] if one["name"] in agents]
     document["preference"]["architecture"] = "matrix_factorisation"
