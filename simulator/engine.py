@@ -120,9 +120,12 @@ def _keep_this_worker() -> None:
 
 
 def _run_and_store(cache: StageCache, task: Task, key: str, progress: Path | None) -> None:
+    from threadpoolctl import threadpool_limits
+
     _limit_threads()
     _keep_this_worker()
-    with cache.claim(task.stage, key):
+    # What this process had loaded before the variables were set goes by this alone: a program that calls `run`.
+    with cache.claim(task.stage, key), threadpool_limits(1):
         if not cache.has(task.stage, key):  # another run may have stored it while this one waited
             before = _children_cpu()
             result = task.run(*task.inputs, report=_report_to(progress))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from simulator.cache import StageCache, code_digest
 from simulator.engine import Engine, Task, parse_engine
@@ -26,6 +27,10 @@ def fail_on_three(number: int, *, report: Callable[[float, str], None]) -> int:
     return number
 
 
+def threads(number: int, *, report: Callable[[float, str], None]) -> int:
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+
 def tasks_of(run: Callable[..., object], numbers: range) -> list[Task]:
     return [Task("sum", f"sum {n}", run, (n,), (n,), ("simulator/streams.py",)) for n in numbers]
 
@@ -36,6 +41,14 @@ def test_results_are_in_order_and_equal_for_one_worker_and_two(tmp_path: Path) -
     assert (
         [d.result for d in one] == [d.result for d in two] == [noisy_sum(n, report=lambda *_: None) for n in range(5)]
     )
+
+
+def test_a_task_has_one_thread_in_a_process_that_has_more(tmp_path: Path) -> None:
+    """Sums of two threads differ from those of one in their last digits, and so would reports of one worker and two."""
+    with threadpool_limits(2):
+        assert threads(0, report=lambda *_: None) == 2
+        assert [d.result for d in Engine(StageCache(tmp_path), workers=1).map(tasks_of(threads, range(2)))] == [1, 1]
+        assert threads(0, report=lambda *_: None) == 2
 
 
 def test_what_was_done_before_a_failure_is_not_done_again(tmp_path: Path) -> None:
