@@ -41,13 +41,13 @@ class Truth:
     def value(self, agent: str, metric: str) -> Estimate:
         """What an agent truly earns."""
         found = self.true.simulated(agent, metric)
-        return replace(found, method=f"mean over users x training seeds {TRUE_WORLD}")
+        return replace(found, method=f"{found.method}, {TRUE_WORLD}")
 
     def checks(self, said: Callable[[str, str], Simulated], rng: np.random.Generator) -> tuple[Check, ...]:
         """The primary metric of every policy, simulated over true, and the order of the policies.
 
         Args:
-            said: (agent, metric) -> what the simulator says.
+            said: (agent, metric) -> what the simulator says; its swept values are read.
             rng: draws the resamples of the order.
         """
         metric = self.true.metrics[0]
@@ -57,7 +57,9 @@ class Truth:
             true = self.value(name, metric)
             if true.value is not None:
                 known = KnownValue(policy=name, metric=metric, value=true.value, low=true.low, high=true.high)
-                found = known_check(known, said(name, metric), TRUE_WORLD)
+                # Of the users who flew in both; a value corrected by the picks is of others, whom nobody flew.
+                simulated = replace(said(name, metric), estimate=self.judged.simulated(name, metric))
+                found = known_check(known, simulated, TRUE_WORLD)
                 checks.append(replace(found, name=f"truth: {metric} of {name}"))
         return (*checks, replace(self._order(metric, policies, rng), name=ORDER))
 
@@ -99,7 +101,7 @@ class Truth:
                     agent=one.agent,
                     metric=one.metric,
                     baseline=one.baseline,
-                    true=EstimateModel.of(replace(one.difference, method=f"paired difference {TRUE_WORLD}")),
+                    true=EstimateModel.of(replace(one.difference, method=f"{one.difference.method}, {TRUE_WORLD}")),
                     simulated=EstimateModel.of(judged),
                     holds=None if {one.agent, one.baseline} & set(self.bounds) else _holds(judged, one.difference),
                     p_adjusted=one.p_adjusted,

@@ -100,17 +100,21 @@ class KnownWorld:
         taste = world.starts.vector.astype(np.float64) @ world.item_vectors.astype(np.float64).T
         return np.asarray(taste + world.starts.bias[:, None] + world.item_bias)
 
-    def beside(self, fitted: World, catalogue: Catalogue) -> World:
+    def beside(self, fitted: World, catalogue: Catalogue) -> World | None:
         """What the users of a fitted world truly do, where agents see of them what they see in the fitted one.
 
         Histories, features, slate size, horizon and what may be shown are the fitted world's, so that a flight in the
-        one pairs with a flight in the other; tastes, items and behaviour are the true ones.
+        one pairs with a flight in the other; tastes, items and behaviour are the true ones. None where the scenario
+        asks for another task than the true world sets: another reward, delays, arrivals, visits that follow one
+        another.
 
         Args:
             fitted: a world of users and items of this world's log.
             catalogue: of the log as it was read, which may lack some of them and has an order of its own.
         """
         world = self.world
+        if any(np.any(getattr(fitted, name) != getattr(world, name)) for name in _TASK):
+            return None
         item, user = (
             np.array([int(name[1:]) for name in ids], np.int64) for ids in (catalogue.item_ids, catalogue.user_ids)
         )
@@ -129,6 +133,10 @@ class KnownWorld:
             feature_names=fitted.feature_names,
             shown_again=fitted.shown_again,
         )
+
+
+_TASK = ("reward", "delay", "delayed_reward", "entry", "entry_session", "returns", "own")
+"""What of a world says what is played and is no truth about users."""
 
 
 def known_world(name: str) -> KnownWorld:

@@ -121,7 +121,8 @@ class Fidelity:
 
     def to_json(self) -> dict[str, Any]:
         """The `fidelity` block of the report."""
-        agreement = next((check.estimate for check in self.checks if check.name.startswith(RANKING)), None)
+        orders = [check.estimate for check in self.checks if check.name.startswith(RANKING)]
+        agreement = next((order for order in orders if order.value is not None), orders[0] if orders else None)
         return {
             "trusted": self.trusted,
             "reasons": list(self.reasons),

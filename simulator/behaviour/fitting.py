@@ -23,6 +23,7 @@ from simulator.behaviour.examination import (
 )
 from simulator.behaviour.heads import Head, fit_head
 from simulator.behaviour.leaving import (
+    SESSION_GAP,
     LoggedSteps,
     fit_gaps,
     fit_leaving,
@@ -92,7 +93,8 @@ def fit_behaviour(
         try:
             assumed = (settings.leave.satisfaction, settings.leave.repetition)
             leaving = fit_leaving(logged_steps(log, rows, settings, found, usual_rate), rng, assumed)
-            found += leaving.assumptions()
+            swept = bool(settings.leave.base_rate_sweep)
+            found += [one if swept else replace(one, sweep=()) for one in leaving.assumptions()]
             notes.append(f"leave: fitted on {leaving.leavings} leavings; {leaving.why}")
         except ValueError as error:
             notes.append(f"leave: assumed; {error}")
@@ -192,9 +194,24 @@ def logged_steps(
     examination: list[Assumption],
     usual_rate: float,
 ) -> LoggedSteps:
-    """Logged slates as the kernel's hazard sees them; whether a user left after his last one the log does not tell."""
+    """Logged slates as the kernel's hazard sees them, each with whether the user left after it.
+
+    That is told by when the next slate came, which may be a late one: its time is read, and nothing else of it. Whether
+    a user left after his last slate is told by the log's end, where that is far enough behind it.
+
+    Args:
+        log: a log that says what was shown together, and when.
+        rows: [n] rows that may be read, by user, then time.
+        settings: of the world.
+        examination: what was fitted of it.
+        usual_rate: share of the primary behaviour.
+    """
     assert log.impression is not None
-    rows = in_slates(log, rows)
+    readable = np.zeros(len(log), bool)
+    readable[rows] = True
+    of_users = np.zeros(log.catalogue.n_users, bool)
+    of_users[log.user[rows]] = True
+    rows = in_slates(log, np.flatnonzero(of_users[log.user]))
     impression = log.impression[rows]
     begins = np.flatnonzero(np.diff(impression, prepend=-1) != 0)
     user = log.user[rows][begins]
@@ -215,7 +232,9 @@ def logged_steps(
     step = np.arange(len(session)) - np.repeat(first, np.diff(np.append(first, len(session))))
     repetition = _running_repetition(shares[log.item[rows]], begins, step, settings.satiation.memory)
     ends = np.append(np.diff(session) != 0, True)
-    told = np.append(np.diff(user) == 0, False)  # the newest session of each user may go on after the log's early rows
+    last = np.append(np.diff(user) != 0, True)
+    over = log.time.max() - np.maximum.reduceat(log.time[rows], begins) > SESSION_GAP
+    told = np.logical_and.reduceat(readable[rows], begins) & (~last | over)
     return LoggedSteps(user[told], session[told], step[told], satisfaction[told], repetition[told], ends[told])
 
 
