@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import sys
@@ -641,15 +640,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Abort:
         code = INTERRUPTED
     except Exception as error:
-        from simulator.errors import InputError  # the package registers environments on import, so not for `--help`
+        from simulator.errors import (
+            InputError,
+            full_disk,
+        )  # the package registers environments on import, so not for `--help`
 
         if isinstance(error, InputError):
             typer.echo(str(error), err=True)
             return INPUT_ERROR
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        full = full_disk(error)
+        if full is not None:
             places = "runs (--out), stages (WINDTUNNEL_CACHE) and temporary files"
             mend = f"free some where {places} go, and the same command goes on where it stopped"
-            typer.echo(f"disk: {error.strerror}; {mend}", err=True)
+            typer.echo(f"disk: {full.strerror}; {mend}", err=True)
             return INPUT_ERROR
         show = getattr(error, "show", None)  # a usage error of the command line itself
         if show is None:

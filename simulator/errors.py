@@ -11,6 +11,7 @@ Anything else is a fault of Windtunnel's own and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -37,6 +38,16 @@ class ScenarioError(InputError):
 
 class SeenRowsError(InputError):
     """A model or world was asked to score rows that it was fitted on."""
+
+
+def full_disk(error: BaseException) -> OSError | None:
+    """What the system said of a full disk or a used-up quota, where an error is that or was raised from it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return cause
+        cause = cause.__cause__
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

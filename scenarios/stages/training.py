@@ -17,7 +17,7 @@ from scenarios.stages.setting import Setting
 from scenarios.stages.worlds import Data, Domain, Worlds
 from simulator.cache import StageCache, code_digest
 from simulator.engine import Task
-from simulator.errors import InputError
+from simulator.errors import InputError, full_disk
 from simulator.log import WORLD_A, InteractionLog, Split
 from simulator.streams import stream, stream_word
 
@@ -59,10 +59,17 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """The failure that an error tells of."""
+        """The failure that an error tells of.
+
+        Raises:
+            OSError: it tells of a full disk, which is no fault of the agent: a stored failure would outlast it.
+        """
         from agents.base import AgentLimitError
         from agents.loading import failure_line
 
+        full = full_disk(error)
+        if full is not None:
+            raise full
         return cls(failure_line(error), isinstance(error, AgentLimitError))
 
 

@@ -1,7 +1,12 @@
-"""Training of a scenario's agents: what a person who waits is told, on whom it is valued, how it goes on."""
+"""Training of a scenario's agents: what a person who waits is told, on whom it is valued, how it goes on.
+
+Sabotaged once, each seen red: a full disk taken for a failure of the agent, whether it comes itself or another error
+was raised from it.
+"""
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +20,7 @@ from agents.base import AgentError, AgentLimitError
 from agents.checkpoints import STAGE, Checkpoint
 from agents.loading import Trained, resolve_kind, train
 from agents.settings import AgentSettings
+from scenarios.stages.flying import _judge
 from scenarios.stages.training import (
     TRIALS,
     MakeTrainEnv,
@@ -29,6 +35,7 @@ from scenarios.stages.worlds import Data
 from simulator.behaviour.heads import Head
 from simulator.behaviour.own import OwnBehaviour
 from simulator.cache import StageCache
+from simulator.engine import Engine, Task
 from simulator.log import WORLD_A, split_users
 from simulator.world import World
 from tests.agents.taught_world import observed, taught_world, training_in
@@ -96,6 +103,48 @@ def test_a_search_is_kept_unless_one_of_its_trials_came_up_against_a_limit(
     nothing = search(*[AgentLimitError("fit took more than 600 s")] * 3)
     assert "all 3 trials of the search failed; the first: fit took" in str(nothing.found)
     assert failed_by_limit(nothing)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_full_disk_is_no_failure_of_an_agent_that_is_stored_for_the_next_run(
+    number: int,
+    told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> Trained:
+        error = OSError(number, "full")
+        if told:
+            raise AgentError("cannot train") from error
+        raise error
+
+    world, log = taught_world()
+    entry = {
+        "name": "a",
+        "kind": "epsilon_greedy",
+        "train": {"steps": 320},
+        "tune": {"trials": 2, "space": {"epsilon": [0.1, 0.2]}},
+    }
+    spec = resolve_kind(AgentSettings.model_validate(entry), tmp_path)
+    cache = StageCache(tmp_path / "cache")
+    training, log_file = training_in(world, log), tmp_path / "a.log"
+    tasks = [
+        Task("train", "a", _train, (spec, training, tmp_path, log_file, cache, "k"), (), ()),
+        Task(
+            "tune", "a", _search, (spec, training, _Valuation(world, 4, 1), tmp_path, log_file, 3, cache, "k"), (), ()
+        ),
+        Task("fly", "a", _judge, (SimpleNamespace(agent=None), None, "a", 0, None), (), ()),
+    ]
+    monkeypatch.setattr("agents.loading.train", full)
+    monkeypatch.setattr("evaluators.judging.fly_course", full)
+    for task in tasks:
+        with pytest.raises(OSError, match="full"):
+            Engine(cache, workers=1).map([task])
+    assert cache.contents() == []
+    monkeypatch.undo()
+    [done] = Engine(cache, workers=1).map(tasks[:1])
+    assert isinstance(done.result, Trained)
 
 
 def test_a_search_that_was_killed_goes_on_after_the_trials_that_it_had_made(
