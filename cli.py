@@ -640,10 +640,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Abort:
         code = INTERRUPTED
     except Exception as error:
-        from simulator.errors import (
-            InputError,
-            full_disk,
-        )  # the package registers environments on import, so not for `--help`
+        # The package registers environments on import, so not for `--help`.
+        from simulator.errors import InputError, full_disk
 
         if isinstance(error, InputError):
             typer.echo(str(error), err=True)

@@ -67,21 +67,16 @@ def search(
         seed: of the sampler.
         failure: an exception of `value` in one line; a trial that fails is a row of the search, not its end.
         report: told of each trial.
-        made: the first trials, where the same search made them before it was killed; they are not made again.
+        made: the first trials, where the same search made them (`goes_on`) before it was killed; none is made again.
         keep: told of the trials so far after each that is made.
 
     Returns:
         What was found, or why there is nothing: every trial failed.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    study.enqueue_trial(dict(own))
+    study = _study(own, seed)
     trials: list[Trial] = []
     for number in range(1, tune.trials + 1):
-        asked = study.ask()
-        point = {name: _suggest(asked, name, part) for name, part in tune.space.items()}
+        asked, point = _ask(study, tune)
         if number <= len(made):
             trial = made[number - 1]
         else:
@@ -89,7 +84,7 @@ def search(
                 trial = Trial(point, float(value(point)))
             except Exception as error:  # noqa: BLE001  see `failure`
                 trial = Trial(point, None, failure(error))
-        study.tell(asked, trial.value, state=None if trial.value is not None else optuna.trial.TrialState.FAIL)
+        _tell(study, asked, trial)
         trials.append(trial)
         if number > len(made):
             keep(trials)
@@ -98,6 +93,38 @@ def search(
     if max(values) == -float("inf"):
         return f"all {len(trials)} trials of the search failed; the first: {trials[0].why}"
     return Tuned(tuple(trials), values.index(max(values)))
+
+
+def goes_on(tune: TuneSettings, own: Mapping[str, Any], made: Sequence[Trial], *, seed: int) -> bool:
+    """Whether `search` with these arguments would make these trials first, given how they came out."""
+    study = _study(own, seed)
+    for trial in made:
+        asked, point = _ask(study, tune)
+        if point != trial.params:
+            return False
+        _tell(study, asked, trial)
+    return True
+
+
+def _study(own: Mapping[str, Any], seed: int) -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    study.enqueue_trial(dict(own))
+    return study
+
+
+def _ask(study: Any, tune: TuneSettings) -> tuple[Any, dict[str, Any]]:
+    """The study's next trial and its parameters."""
+    asked = study.ask()
+    return asked, {name: _suggest(asked, name, part) for name, part in tune.space.items()}
+
+
+def _tell(study: Any, asked: Any, trial: Trial) -> None:
+    from optuna.trial import TrialState
+
+    study.tell(asked, trial.value, state=None if trial.value is not None else TrialState.FAIL)
 
 
 def _suggest(trial: Any, name: str, part: Span | list[Any]) -> Any:

@@ -23,9 +23,12 @@ from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
     from agents.base import Agent, Training
+    from agents.checkpoints import GlobalDraws
     from agents.loading import AgentSpec, Trained
     from agents.tuning import Trial, Tuned
     from simulator.world import World
+
+    Draws = tuple[list[Mapping[str, Any]], GlobalDraws]
 
 TRIALS = "trials"
 """Where the trials of a search lie in the stage cache while it is under way."""
@@ -197,7 +200,7 @@ def _search(
 ) -> Searched:
     from agents.checkpoints import GlobalDraws
     from agents.loading import own_params, train, with_params
-    from agents.tuning import search
+    from agents.tuning import goes_on, search
 
     tune = spec.settings.tune
     assert tune is not None
@@ -218,20 +221,32 @@ def _search(
 
     generators = [training.rng, *(domain.rng for domain in training.domains.values())]  # trials draw one after another
 
+    def draws() -> Draws:
+        return [one.bit_generator.state for one in generators], GlobalDraws.now()
+
+    def put_back(was: Draws) -> None:
+        for one, state in zip(generators, was[0], strict=True):
+            one.bit_generator.state = state
+        was[1].put_back()
+
     def keep(trials: Sequence[Trial]) -> None:
         if not any(one.by_limit for one in failures):  # nor is the result of a search kept that met a limit
-            states = [one.bit_generator.state for one in generators]
             with contextlib.suppress(OSError):  # a full disk costs what this would save, and not the search
-                cache.store(TRIALS, key, (tuple(trials), states, GlobalDraws.now()))
+                cache.store(TRIALS, key, (tuple(trials), draws()))
 
+    start = {name: own[name] for name in tune.space}
     made: tuple[Trial, ...] = ()
     if cache.has(TRIALS, key):
         with contextlib.suppress(Exception):  # a damaged pickle raises anything: then the search begins anew
-            made, states, everyone = cache.load(TRIALS, key)
-            for one, state in zip(generators, states, strict=True):
-                one.bit_generator.state = state
-            everyone.put_back()
-    start = {name: own[name] for name in tune.space}
+            trials, then = cache.load(TRIALS, key)
+            if goes_on(tune, start, trials, seed=seed):
+                before = draws()
+                try:
+                    put_back(then)
+                    made = trials
+                except Exception:
+                    put_back(before)
+                    raise
     found = search(tune, start, value, seed=seed, failure=failure, report=report, made=made, keep=keep)
     return Searched(found, any(one.by_limit for one in failures))
 

@@ -1,7 +1,7 @@
 """Training of a scenario's agents: what a person who waits is told, on whom it is valued, how it goes on.
 
 Sabotaged once, each seen red: a full disk taken for a failure of the agent, whether it comes itself or another error
-was raised from it.
+was raised from it; generators left where the trials of a damaged file had them; trials of other points taken over.
 """
 
 from __future__ import annotations
@@ -183,8 +183,18 @@ def test_a_search_that_was_killed_goes_on_after_the_trials_that_it_had_made(
         searched(tmp_path / "killed", killed_in=4)
     assert searched(tmp_path / "killed") == whole
     assert len(trainings) == 2
-    StageCache(tmp_path / "killed").path(TRIALS, "k").write_bytes(b"half a pick")
-    assert searched(tmp_path / "killed") == whole
+    cache = StageCache(tmp_path / "killed")
+    made, (states, everyone) = cache.load(TRIALS, "k")
+    other = (made[0], replace(made[1], params={"epsilon": 0.5}), *made[2:])
+    for content in (
+        (made, (states, replace(everyone, python=(3, "no state", None)))),
+        (other, (states, everyone)),
+    ):
+        cache.store(TRIALS, "k", content)
+        assert searched(cache.folder) == whole
+        assert len(trainings) == 5
+    cache.path(TRIALS, "k").write_bytes(b"half a pick")
+    assert searched(cache.folder) == whole
     assert len(trainings) == 5
 
 
