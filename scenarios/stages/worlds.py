@@ -462,9 +462,7 @@ def judged_on(
     if source.startswith(WORLD_PREFIX):
         truth = known_world(source.removeprefix(WORLD_PREFIX)).beside(judges[0], data.log.catalogue)
         if truth is None:
-            setting.progress.say(
-                "truth: not flown; reward, delay, arrivals or returning are not the true ones"
-            )
+            setting.progress.say("truth: not flown; reward, delay, arrivals or returning are not the true ones")
     return {"a_on_judge_users": build(model_a, "A on judge users"), "judges": judges, "truth": truth}
 
 

@@ -92,19 +92,19 @@ def fit_behaviour(
     if log.impression is not None and log.has_time and settings.leave.fit:
         try:
             assumed = (settings.leave.satisfaction, settings.leave.repetition)
-            leaving = fit_leaving(logged_steps(log, rows, settings, found, usual_rate), rng, assumed)
+            steps, whole = (
+                logged_steps(log, read, settings, found, usual_rate) for read in (rows, _whole_rows(log, split, users))
+            )
+            leaving = fit_leaving(steps, rng, assumed, whole)
             swept = bool(settings.leave.base_rate_sweep)
             found += [one if swept else replace(one, sweep=()) for one in leaving.assumptions()]
             notes.append(f"leave: fitted on {leaving.leavings} leavings; {leaving.why}")
         except ValueError as error:
             notes.append(f"leave: assumed; {error}")
     if settings.returning is not None and settings.returning.fit and log.has_time:
-        # Early rows end for each user at another time, and that the user came back later is not among them: taken as
-        # censored where the log ends, their last gaps would make all of them too long.
         tuning = split.users(int(split.role[users[0]]), tuning=True)
-        rows = np.flatnonzero(np.isin(log.user, tuning))
         try:
-            logged = logged_gaps(log, rows)
+            logged = logged_gaps(log, _whole_rows(log, split, users))
             gaps = fit_gaps(logged.days, logged.followed, logged.user)
             found += gaps.assumptions()
             notes.append(
@@ -113,6 +113,15 @@ def fit_behaviour(
         except ValueError as error:
             notes.append(f"returning: assumed; {error}")
     return Fitted(tuple(found), shift, tuple(notes))
+
+
+def _whole_rows(log: InteractionLog, split: Split, users: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[n] all rows of the tuning users, for when users leave and come back.
+
+    Early rows end for each user at another time. That the user came back later is not among them: taken as censored
+    where the log ends, their last gaps would make all gaps too long. Nor is that he left in the end: too few leave.
+    """
+    return np.flatnonzero(np.isin(log.user, split.users(int(split.role[users[0]]), tuning=True)))
 
 
 def slates_of(log: InteractionLog, rows: NDArray[np.int64]) -> LoggedSlates:

@@ -93,7 +93,12 @@ def running_satisfaction(session: Ints, clicks: Floats, *, usual: float, memory:
     return out
 
 
-def fit_leaving(steps: LoggedSteps, rng: np.random.Generator, assumed: tuple[float, float] = (0.0, 0.0)) -> LeavingFit:
+def fit_leaving(
+    steps: LoggedSteps,
+    rng: np.random.Generator,
+    assumed: tuple[float, float] = (0.0, 0.0),
+    whole: LoggedSteps | None = None,
+) -> LeavingFit:
     """Hazard of leaving by logistic regression, the user as cluster.
 
     An effect of slates that the log does not identify is taken for what is assumed, and the base rate fitted beside it.
@@ -104,15 +109,19 @@ def fit_leaving(steps: LoggedSteps, rng: np.random.Generator, assumed: tuple[flo
         steps: logged slates.
         rng: permutes satisfaction within users for the placebos.
         assumed: the effects of satisfaction and repetition where they are not identified.
+        whole: slates of users who are read to the log's end, for how often users leave; default the same. Of users who
+            are read up to a share of their rows, the last leaving is never among these: a rate of them is too low.
 
     Raises:
         ValueError: too few slates of sessions whose end is in the log.
     """
     leavings, n = int(steps.left.sum()), len(steps.left)
-    if n < FEWEST_SLATES:
-        raise ValueError(f"{n} slates of sessions that end in the log, {FEWEST_SLATES} are needed")
+    whole = steps if whole is None else whole
+    if len(whole.left) < FEWEST_SLATES:
+        raise ValueError(f"{len(whole.left)} slates that tell whether a user left, {FEWEST_SLATES} are needed")
     if min(leavings, n - leavings) < FEWEST_LEAVINGS:
-        return _base_rate_alone(steps, assumed)
+        why = f"{leavings} of {n} slates end a session: what makes users leave needs {FEWEST_LEAVINGS} of either kind"
+        return _base_rate_alone(whole, assumed, why)
     columns = {
         "satisfaction": steps.satisfaction - 0.5,
         "repetition": steps.repetition,
@@ -135,13 +144,20 @@ def fit_leaving(steps: LoggedSteps, rng: np.random.Generator, assumed: tuple[flo
     limit = max(1.96, float(np.quantile(placebo, 0.95)))
     identified = bool(z > limit)
     taken = {"satisfaction": identified, "repetition": value["repetition"] > 2 * error["repetition"]}
-    if not all(taken.values()):
-        found = _beside(steps, {name: value[name] for name in taken if taken[name]}, assumed)
-        for at, name in enumerate(["base_rate", *(["step"] if "step" in varied else [])]):
+    sweep: tuple[float, ...] = ()
+    effects = {name: value[name] for name in taken if taken[name]}
+    if min(whole.left.sum(), len(whole.left) - whole.left.sum()) < FEWEST_LEAVINGS:
+        alone = _base_rate_alone(whole, assumed, "", effects)
+        sweep = alone.sweep
+        value |= {name: alone.value[name] for name in ("base_rate", "step")}
+        error |= {name: alone.se[name] for name in ("base_rate", "step")}
+    elif whole is not steps or len(effects) < len(taken):
+        found = _beside(whole, effects, assumed)
+        for at, name in enumerate(["base_rate", *(["step"] if np.ptp(whole.step) > 0 else [])]):
             value[name], error[name] = found[0][at], found[1][at]
     side = "with" if z > 0 else "against"
     why = f"satisfaction has z = {abs(z):.2f} {side} the model's sign, placebos within users up to {limit:.2f}"
-    return LeavingFit(value, error, placebo, float(z), identified, why, len(y), leavings)
+    return LeavingFit(value, error, placebo, float(z), identified, why, len(y), leavings, sweep)
 
 
 def _effects(steps: LoggedSteps, fitted: Mapping[str, float], assumed: tuple[float, float]) -> Floats:
@@ -165,7 +181,9 @@ def _beside(
     return (base, float(coefficient[-1])), (float(se[0] * base * (1 - base)), float(se[-1]))
 
 
-def _base_rate_alone(steps: LoggedSteps, assumed: tuple[float, float]) -> LeavingFit:
+def _base_rate_alone(
+    steps: LoggedSteps, assumed: tuple[float, float], why: str, fitted: Mapping[str, float] | None = None
+) -> LeavingFit:
     """What makes as many slates end a session as Jeffreys' prior says after these: neither 0 nor 1 is ever certain."""
     from scipy.optimize import brentq
 
@@ -173,14 +191,13 @@ def _base_rate_alone(steps: LoggedSteps, assumed: tuple[float, float]) -> Leavin
     rate = (leavings + 0.5) / (n + 1)
     residuals = np.bincount(np.unique(steps.user, return_inverse=True)[1], steps.left - leavings / n)
     se = max(np.sqrt(rate * (1 - rate) / (n + 2)), np.sqrt(np.sum(residuals**2)) / n)
-    given = _effects(steps, {}, assumed)
+    given = _effects(steps, fitted or {}, assumed)
     reach = 40.0 + float(np.abs(given).max())
     logit = float(brentq(lambda c0: float(expit(c0 + given).mean()) - rate, -reach, reach))
     chance, base = expit(logit + given), float(expit(logit))
     error_of_logit = float(se / np.mean(chance * (1 - chance)))
     value = {"base_rate": base, "satisfaction": 0.0, "repetition": 0.0, "step": 0.0}
     error = dict.fromkeys(value, np.inf) | {"base_rate": error_of_logit * base * (1 - base)}
-    why = f"{leavings} of {n} slates end a session: what makes users leave needs {FEWEST_LEAVINGS} of either kind"
     between = (float(expit(logit - 2 * error_of_logit)), float(expit(logit + 2 * error_of_logit)))
     return LeavingFit(value, error, np.zeros(1), 0.0, False, why, n, leavings, between)  # noqa: FBT003
 

@@ -110,7 +110,7 @@ def test_the_base_rate_alone_is_never_certain_and_covers_although_users_differ(r
     assert "of 90 slates end a session" in fit.why
     sure = fit_leaving(LoggedSteps(user, np.arange(n), zeros.astype(int), zeros + 0.5, zeros, zeros == 0), rng)
     assert 0.98 < sure.value["base_rate"] < 1
-    with pytest.raises(ValueError, match="1 slates of sessions that end"):
+    with pytest.raises(ValueError, match="1 slates that tell"):
         fit_leaving(LoggedSteps(*(np.zeros(1, int),) * 3, zeros[:1], zeros[:1], left[:1]), rng)
 
 
