@@ -96,6 +96,7 @@ class Training:
         validation: builds environments in the validation world, on users who have no row in `log`; None where nothing
             is stopped early.
         valued: told of each point of the learning curve in the validation world, as `report` is.
+        shown_again: whether world A may show a user what stands in its logged history.
         checkpoint: where the training is kept while it goes on, so that it need not start anew; None: nowhere.
     """
 
@@ -115,6 +116,7 @@ class Training:
     watched: bool = True
     validation: MakeEnv | None = None
     valued: Callable[[int, float], None] = unheard
+    shown_again: bool = False
     checkpoint: Checkpoint | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,15 +44,23 @@ class LoggedChoices:
         features: tables by which users are described.
         slate_size: K, for the observation.
         length: rows before a decision that are looked at.
+        shown_again: whether users may be shown again what they have met, as in the train world.
     """
 
-    def __init__(self, log: InteractionLog, features: Features, *, slate_size: int, length: int = 50) -> None:
+    def __init__(
+        self,
+        log: InteractionLog,
+        features: Features,
+        *,
+        slate_size: int,
+        length: int = 50,
+        shown_again: bool = False,
+    ) -> None:
         self.log = log
+        self._shown_again = shown_again
         self._features, self._slate_size, self._length = features, slate_size, length
         starts = log.row_starts()
         self._first, self._end = starts[log.user], starts[log.user + 1]
-        cells = log.user.astype(np.int64) * log.catalogue.n_items + log.item
-        self._once = len(np.unique(cells)) == len(log)
         width = features.users(self.before(np.zeros(0, np.int64))).state().shape[1]
         kept = len(log) if len(log) * width <= KEPT else 0
         self._states = np.empty((kept, width), np.float32)
@@ -87,6 +96,12 @@ class LoggedChoices:
         else:
             state = self._features.users(self.before(rows)).state()
         return np.concatenate([state, np.zeros((len(rows), 1), np.float32)], axis=1)
+
+    @cached_property
+    def _once(self) -> bool:
+        """Whether nobody meets an item twice, in the log or where it is learned for."""
+        cells = self.log.user.astype(np.int64) * self.log.catalogue.n_items + self.log.item
+        return not self._shown_again and len(np.unique(cells)) == len(self.log)
 
     def met(self, rows: Ints) -> NDArray[np.bool_]:
         """[m, I] items that the users of these rows had met before, where nobody meets one twice; else none.

@@ -26,16 +26,16 @@ class Batch:
     """m rows of the log as tensors.
 
     Attributes:
+        choices: the log that they are of.
         rows: [m] of the log.
         state: [m, s + 1] before each row; following: [m, s + 1] where the user is next decided for.
-        met: [m, I] items that cannot come next, as the user has met them.
         item: [m] taken; reward: [m] of `n_steps` rows; discount: [m] of the value at `following`.
     """
 
+    choices: LoggedChoices
     rows: np.ndarray
     state: torch.Tensor
     following: torch.Tensor
-    met: torch.Tensor
     item: torch.Tensor
     reward: torch.Tensor
     discount: torch.Tensor
@@ -44,14 +44,19 @@ class Batch:
     def of(cls, choices: LoggedChoices, rows: np.ndarray, came: Transitions) -> Batch:
         """The rows with what came of them."""
         return cls(
+            choices,
             rows,
             torch.as_tensor(choices.states(rows)),
             torch.as_tensor(choices.states(came.following)),
-            torch.as_tensor(choices.met(rows)),
             torch.as_tensor(came.item),
             torch.as_tensor(came.reward),
             torch.as_tensor(came.discount),
         )
+
+    @property
+    def met(self) -> torch.Tensor:
+        """[m, I] items that cannot come next, as the user has met them; not every objective reads so much."""
+        return torch.as_tensor(self.choices.met(self.rows))
 
 
 class Objective(Protocol):
@@ -133,7 +138,9 @@ class _Rows(RowLearner):
     def __init__(
         self, training: Training, settings: OfflineSettings, features: Features, scale: StateScale, budget: int
     ) -> None:
-        self._choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
+        self._choices = LoggedChoices(
+            training.log, features, slate_size=training.slate_size, shown_again=training.shown_again
+        )
         self._objective = objective_of(settings, features, scale)
         self._drawn_from, self._rng = rows_of(settings, training), training.rng
         self._features, self._scale = features, scale

@@ -135,7 +135,7 @@ class UserAgent:
         parts = {
             name: getattr(training, name)
             for name in ("log", "catalogue", "make_env", "slate_size", "horizon", "rng", "seed", "budget", "seconds",
-                         "stopping", "validation")
+                         "stopping", "validation", "shown_again")
         }  # fmt: skip
         said = 0
 

@@ -324,6 +324,7 @@ def _training(
         seed=stream_word(root, *names, bits=31),
         budget=None,
         report=_no_report,
+        shown_again=world.shown_again,
         domains={name: _training(one.log, one.world, root, *names, "in", name) for name, one in domains.items()},
     )
 

@@ -107,6 +107,7 @@ def training_in(world: World, log: InteractionLog, *, seed: int = 5, budget: int
         seed=seed,
         budget=budget,
         report=_nobody,
+        shown_again=world.shown_again,
     )
 
 

@@ -3,7 +3,7 @@
 Sabotaged once, each seen red: a bootstrap beyond the user's last row, the discount of one row for several, the sign of
 the advantage, the conservative part left out, the return asked for left out, padding that is looked at, a window that
 ends a row early, states taken as known that were not computed, a row before taken for all of them in what was met, and
-what was met left among what could come (in either learner).
+what was met left among what could come (in either learner); what may be shown again masked (in either learner).
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def test_what_a_user_has_met_cannot_come_next_unless_the_log_has_it_twice(mixed:
         assert np.array_equal(np.flatnonzero(of_row), np.sort(before))
     twice = replace(log, item=np.where(np.arange(len(log)) == 1, log.item[0], log.item))
     assert not LoggedChoices(twice, features, slate_size=4).met(rows).any()
+    assert not LoggedChoices(log, features, slate_size=4, shown_again=True).met(rows).any()
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,36 @@ def test_who_imitates_does_not_shun_what_was_met_by_then(
     monkeypatch.setattr(LoggedChoices, "met", lambda self, rows: np.zeros((len(rows), ITEMS), bool))
     shuns, better = values_of(where, taught(kind, where, 6_000, **params), heeds)
     assert lower_end(better - shuns) > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("behaviour_cloning", {}),
+        pytest.param("decision_transformer", {"width": 8, "layers": 1}, marks=pytest.mark.slow),
+    ],
+)
+def test_what_was_met_may_come_next_where_the_train_world_shows_it_again(
+    kind: str, params: dict[str, object], mixed: WorldAndLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, log = mixed
+    seen = observed(world)
+
+    def slates(where: World) -> np.ndarray:
+        return taught(kind, (where, log), 600, **params).act(seen, np.random.default_rng(0))
+
+    heeds, again = slates(world), slates(replace(world, shown_again=True))
+    monkeypatch.setattr(LoggedChoices, "met", lambda self, rows: np.zeros((len(rows), ITEMS), bool))
+    assert np.array_equal(again, slates(world))
+    assert not np.array_equal(again, heeds)
+
+
+@pytest.mark.parametrize("kind", ["cql", "iql"])
+def test_what_was_met_is_not_looked_up_for_who_does_not_heed_it(
+    kind: str, mixed: WorldAndLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(LoggedChoices, "met")
+    taught(kind, mixed, 300)
 
 
 def test_iql_beats_behaviour_cloning_on_a_mixed_log(mixed: WorldAndLog) -> None:

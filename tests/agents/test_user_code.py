@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ class Good:
             reward = env.step(np.tile(np.arange(training.slate_size), (3, 1)))[1]
         self.likes = np.bincount(training.log.item, weights=training.log.primary, minlength=training.catalogue.n_items)
         training.report(6, float(reward.sum()))
-        print("fitted by hand")
+        print("fitted by hand, shown again:", training.shown_again)
 
     def act(self, observation, rng):
         score = np.where(observation.candidates, self.likes, -1)
@@ -144,7 +145,7 @@ def test_an_own_agent_learns_in_the_train_world_reports_prints_and_travels(
     settings = AgentSettings.model_validate({"name": "own", "kind": "own.py:Good", "params": {"shift": 1}})
     spec = resolve_kind(settings, folder)
     assert (spec.fits, spec.has_probabilities, spec.fitted_here) == (True, True, True)
-    trained = train(spec, training_in(*world_and_log), folder, log_file=said)
+    trained = train(spec, replace(training_in(*world_and_log), shown_again=True), folder, log_file=said)
     assert [steps for steps, _ in trained.curve] == [6]
     assert isinstance(trained.agent, UserAgent)
     rng = np.random.default_rng(0)
@@ -155,7 +156,7 @@ def test_an_own_agent_learns_in_the_train_world_reports_prints_and_travels(
     assert np.array_equal(chance.argmax(axis=1), slates[:, 0])
     trained.agent.close()
     travelled.close()
-    assert "fitted by hand" in said.read_text()
+    assert "fitted by hand, shown again: True" in said.read_text()
 
 
 @pytest.mark.parametrize(

@@ -201,14 +201,16 @@ def test_a_search_that_was_killed_goes_on_after_the_trials_that_it_had_made(
 def test_what_is_valued_in_the_validation_world_has_no_row_of_its_users() -> None:
     world, log = taught_world()
     split = split_users(log, np.random.SeedSequence(3))
-    worlds: Any = SimpleNamespace(a_without_tuning=world, validation=replace(world, name="validation"))
+    again = replace(world, shown_again=True)
+    worlds: Any = SimpleNamespace(a_without_tuning=again, validation=replace(world, name="validation"))
     spec = resolve_kind(AgentSettings(name="a", kind="linucb"), Path())
     training, _ = _apart(spec, Data(log, split, "digest"), worlds, np.random.SeedSequence(1), "train", "a", 0)
     taught = set(training.log.user.tolist())
     assert taught == set(split.users(WORLD_A, tuning=False).tolist()) & set(log.user.tolist())
     assert taught.isdisjoint(split.users(WORLD_A, tuning=True).tolist())
     assert training.validation.world.name == "validation"  # type: ignore[union-attr]
-    assert training.make_env.world is world  # type: ignore[attr-defined]
+    assert training.make_env.world is again  # type: ignore[attr-defined]
+    assert training.shown_again
 
 
 def test_a_training_task_that_was_killed_goes_on_from_its_checkpoint(
