@@ -27,6 +27,7 @@ _DAY = 86_400.0
 FEWEST_LEAVINGS, FEWEST_SLATES = 50, 20
 """Slates of either kind, last of a session or not, for a regression; slates for how often users leave at all."""
 _PLACEBOS = 100
+_PARAMETERS = ("base_rate", "satisfaction", "repetition", "step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,10 @@ def fit_leaving(
         raise ValueError(f"{len(whole.left)} slates that tell whether a user left, {FEWEST_SLATES} are needed")
     if min(leavings, n - leavings) < FEWEST_LEAVINGS:
         why = f"{leavings} of {n} slates end a session: what makes users leave needs {FEWEST_LEAVINGS} of either kind"
-        return _base_rate_alone(whole, assumed, why)
+        rate = _under_jeffreys(whole, _effects(whole, {}, assumed))
+        value, error = dict.fromkeys(_PARAMETERS, 0.0) | rate.value, dict.fromkeys(_PARAMETERS, np.inf) | rate.se
+        of_whole = len(whole.left), int(whole.left.sum())
+        return LeavingFit(value, error, np.zeros(1), 0.0, False, why, *of_whole, rate.sweep)  # noqa: FBT003
     columns = {
         "satisfaction": steps.satisfaction - 0.5,
         "repetition": steps.repetition,
@@ -144,17 +148,12 @@ def fit_leaving(
     limit = max(1.96, float(np.quantile(placebo, 0.95)))
     identified = bool(z > limit)
     taken = {"satisfaction": identified, "repetition": value["repetition"] > 2 * error["repetition"]}
-    sweep: tuple[float, ...] = ()
     effects = {name: value[name] for name in taken if taken[name]}
-    if min(whole.left.sum(), len(whole.left) - whole.left.sum()) < FEWEST_LEAVINGS:
-        alone = _base_rate_alone(whole, assumed, "", effects)
-        sweep = alone.sweep
-        value |= {name: alone.value[name] for name in ("base_rate", "step")}
-        error |= {name: alone.se[name] for name in ("base_rate", "step")}
-    elif whole is not steps or len(effects) < len(taken):
-        found = _beside(whole, effects, assumed)
-        for at, name in enumerate(["base_rate", *(["step"] if np.ptp(whole.step) > 0 else [])]):
-            value[name], error[name] = found[0][at], found[1][at]
+    sweep: tuple[float, ...] = ()
+    if whole is not steps or len(effects) < len(taken):
+        few = min(whole.left.sum(), len(whole.left) - whole.left.sum()) < FEWEST_LEAVINGS
+        rate = (_under_jeffreys if few else _regressed)(whole, _effects(whole, effects, assumed))
+        value, error, sweep = value | rate.value, error | rate.se, rate.sweep
     side = "with" if z > 0 else "against"
     why = f"satisfaction has z = {abs(z):.2f} {side} the model's sign, placebos within users up to {limit:.2f}"
     return LeavingFit(value, error, placebo, float(z), identified, why, len(y), leavings, sweep)
@@ -168,22 +167,33 @@ def _effects(steps: LoggedSteps, fitted: Mapping[str, float], assumed: tuple[flo
     return of_repetition * steps.repetition - of_satisfaction * (steps.satisfaction - 0.5)
 
 
-def _beside(
-    steps: LoggedSteps, fitted: Mapping[str, float], assumed: tuple[float, float]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Base rate and step, and their standard errors, beside given effects of slates."""
-    design = np.column_stack([np.ones(len(steps.left)), steps.step.astype(np.float64)])
-    design = design[:, : 1 + (np.ptp(steps.step) > 0)]
-    given = _effects(steps, fitted, assumed)
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """How often users leave beside given effects of slates.
+
+    Attributes:
+        value, se: base rate and step -> estimate and standard error.
+        sweep: as in `LeavingFit`.
+    """
+
+    value: dict[str, float]
+    se: dict[str, float]
+    sweep: tuple[float, ...] = ()
+
+
+def _regressed(steps: LoggedSteps, given: Floats) -> _Rate:
+    """Base rate and step, if it varies, by logistic regression; `given` [m] logits are added."""
+    step = steps.step.astype(np.float64)
+    design = np.column_stack([np.ones(len(step)), step])[:, : 1 + (np.ptp(step) > 0)]
     coefficient, covariance = clustered_logistic(design, steps.left.astype(np.float64), steps.user, given)
-    se = np.sqrt(np.diag(covariance))
-    base = float(expit(coefficient[0]))
-    return (base, float(coefficient[-1])), (float(se[0] * base * (1 - base)), float(se[-1]))
+    se, base = np.sqrt(np.diag(covariance)), float(expit(coefficient[0]))
+    value, error = {"base_rate": base}, {"base_rate": float(se[0] * base * (1 - base))}
+    if len(se) > 1:
+        value["step"], error["step"] = float(coefficient[1]), float(se[1])
+    return _Rate(value, error)
 
 
-def _base_rate_alone(
-    steps: LoggedSteps, assumed: tuple[float, float], why: str, fitted: Mapping[str, float] | None = None
-) -> LeavingFit:
+def _under_jeffreys(steps: LoggedSteps, given: Floats) -> _Rate:
     """What makes as many slates end a session as Jeffreys' prior says after these: neither 0 nor 1 is ever certain."""
     from scipy.optimize import brentq
 
@@ -191,15 +201,12 @@ def _base_rate_alone(
     rate = (leavings + 0.5) / (n + 1)
     residuals = np.bincount(np.unique(steps.user, return_inverse=True)[1], steps.left - leavings / n)
     se = max(np.sqrt(rate * (1 - rate) / (n + 2)), np.sqrt(np.sum(residuals**2)) / n)
-    given = _effects(steps, fitted or {}, assumed)
     reach = 40.0 + float(np.abs(given).max())
     logit = float(brentq(lambda c0: float(expit(c0 + given).mean()) - rate, -reach, reach))
     chance, base = expit(logit + given), float(expit(logit))
-    error_of_logit = float(se / np.mean(chance * (1 - chance)))
-    value = {"base_rate": base, "satisfaction": 0.0, "repetition": 0.0, "step": 0.0}
-    error = dict.fromkeys(value, np.inf) | {"base_rate": error_of_logit * base * (1 - base)}
-    between = (float(expit(logit - 2 * error_of_logit)), float(expit(logit + 2 * error_of_logit)))
-    return LeavingFit(value, error, np.zeros(1), 0.0, False, why, n, leavings, between)  # noqa: FBT003
+    of_logit = float(se / np.mean(chance * (1 - chance)))
+    between = (float(expit(logit - 2 * of_logit)), float(expit(logit + 2 * of_logit)))
+    return _Rate({"base_rate": base, "step": 0.0}, {"base_rate": of_logit * base * (1 - base), "step": np.inf}, between)
 
 
 def clustered_logistic(design: Floats, y: Floats, user: Ints, given: Floats | None = None) -> tuple[Floats, Floats]:
