@@ -18,7 +18,7 @@ from evaluators.flights import Flight, Flights, gather
 from evaluators.for_whom import ForWhom, Population, crossed_groups
 from evaluators.gates import GateResult, GateSettings, decide_gates, overall_verdict
 from evaluators.judging import Judged, Sweep
-from evaluators.known import Simulated, agreement_with_known, order_on_log
+from evaluators.known import Simulated, Swept, agreement_with_known, order_on_log
 from evaluators.logged_check import LoggedCheck
 from evaluators.logged_rounds import OffPolicyEvidence
 from evaluators.metrics import METRICS
@@ -201,7 +201,7 @@ def find(
         # A policy that may have seen the log's rows has not seen the truth, so that its true value is given.
         failed = {one.name: one.failed for one in facts if one.failed is not None}
         truth = Truth(table(lambda one: one.truth, failed), flights, {one.name for one in facts if one.bound})
-        true_checks = truth.checks(said.of, stream(root, "fidelity", "truth"))
+        true_checks = truth.checks(said.moved, stream(root, "fidelity", "truth"))
     fidelity = fidelity.with_checks([*true_checks, *known, *logged])
     gate_evidence = SimulatedEvidence(
         flights=flights,
@@ -329,13 +329,18 @@ class _Said:
         if METRICS[metric].behaviour and evidence.given not in UNLOGGED_CHOICE and name in evidence.picks:
             corrected = self.corrections.corrected(flights, name, metric, 0.95)
             value = corrected if corrected.value is not None else value
-        now = float(flights.values[metric][name].by_world[0])
-        moved = [
+        return Simulated(value, self.moved(name, metric))
+
+    def moved(self, name: str, metric: str) -> Swept:
+        """How swept assumptions move it, in the first judge world."""
+        if self.flights.why_not(metric, name) is not None:
+            return ()
+        now = float(self.flights.values[metric][name].by_world[0])
+        return tuple(
             (f"{part}.{parameter}", setting, float(of.values[metric][name].by_world[0]) / now)
             for (part, parameter, setting), of in self.swept
             if now > 0 and of.why_not(metric, name) is None
-        ]
-        return Simulated(value, tuple(moved))
+        )
 
     def per_user(self, name: str, metric: str) -> Floats | None:
         """[U] mean over training seeds and worlds, or None."""

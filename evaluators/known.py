@@ -33,17 +33,21 @@ ONLINE = "measured on-line"
 """Where a known value comes from, in words."""
 
 
+Swept = tuple[tuple[str, float, float], ...]
+"""(assumed parameter, its other value, factor by which it moves the simulated value)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Simulated:
     """What the simulator says of one policy and metric.
 
     Attributes:
         estimate: the value that is compared: corrected by the picks check where that may be, else over judge worlds.
-        swept: (assumed parameter, its other value, factor by which it moves the simulated value).
+        swept: how assumptions that are swept move it.
     """
 
     estimate: Estimate
-    swept: tuple[tuple[str, float, float], ...] = ()
+    swept: Swept = ()
 
 
 def known_check(known: KnownValue, simulated: Simulated, measured: str = ONLINE) -> Check:

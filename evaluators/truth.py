@@ -16,7 +16,7 @@ from evaluators.estimate import Estimate
 from evaluators.fidelity import Check, UserValues, not_made
 from evaluators.fidelity.agreement import RANKING, ranking_agreement
 from evaluators.flights import Flights
-from evaluators.known import FEWEST_POLICIES, Simulated, known_check
+from evaluators.known import FEWEST_POLICIES, Simulated, Swept, known_check
 from evaluators.report import EstimateModel, TruthDifference, TruthSection, TruthValue
 from evaluators.settings import KnownValue
 
@@ -43,11 +43,11 @@ class Truth:
         found = self.true.simulated(agent, metric)
         return replace(found, method=f"{found.method}, {TRUE_WORLD}")
 
-    def checks(self, said: Callable[[str, str], Simulated], rng: np.random.Generator) -> tuple[Check, ...]:
+    def checks(self, moved: Callable[[str, str], Swept], rng: np.random.Generator) -> tuple[Check, ...]:
         """The primary metric of every policy, simulated over true, and the order of the policies.
 
         Args:
-            said: (agent, metric) -> what the simulator says; its swept values are read.
+            moved: (agent, metric) -> how swept assumptions move what the judge worlds say.
             rng: draws the resamples of the order.
         """
         metric = self.true.metrics[0]
@@ -58,7 +58,7 @@ class Truth:
             if true.value is not None:
                 known = KnownValue(policy=name, metric=metric, value=true.value, low=true.low, high=true.high)
                 # Of the users who flew in both; a value corrected by the picks is of others, whom nobody flew.
-                simulated = replace(said(name, metric), estimate=self.judged.simulated(name, metric))
+                simulated = Simulated(self.judged.simulated(name, metric), moved(name, metric))
                 found = known_check(known, simulated, TRUE_WORLD)
                 checks.append(replace(found, name=f"truth: {metric} of {name}"))
         return (*checks, replace(self._order(metric, policies, rng), name=ORDER))
