@@ -337,6 +337,46 @@ def paired_ratio(
     return Paired(estimate, moved.p_value, worlds, scaled, scope)
 
 
+def ratio_between_worlds(
+    agent: AgentValues,
+    elsewhere: AgentValues,
+    everyone: Iterable[tuple[AgentValues, AgentValues]],
+    *,
+    level: float = 0.95,
+    rules: Rules | None = None,
+) -> Estimate:
+    """An agent's value in these worlds over its value in others: delta method on the log, same users and luck.
+
+    The same trainings fly in both, so what they differ by counts only as far as it moves the ratio.
+
+    Args:
+        agent: numerator.
+        elsewhere: the same agent's users and trainings in the other worlds.
+        everyone: both sides of all agents, from which the variance of trainings is pooled.
+        level: coverage.
+        rules: how the metric may be published.
+    """
+    scope = f"these {agent.n_worlds} worlds" if agent.n_worlds > 1 else "this world"
+    method = f"ratio of one policy's values, paired by user and training; scope: {scope}{_one_training(agent)}"
+    lowest = min(agent.value, elsewhere.value)
+    if agent.n_users < 2 or not lowest > 0:
+        why = f"ratio: a mean of {lowest:.4g} (or {agent.n_users} users), needs means above 0"
+        return Estimate.withhold(method, why, n=agent.n_users, level=level)
+
+    def gap(here: AgentValues, there: AgentValues) -> AgentValues:
+        of = here.by_seed / here.value - there.by_seed / there.value
+        return replace(here, per_user=of[:, None, :])
+
+    pool = SeedPool.of(gap(here, there) for here, there in everyone if min(here.value, there.value) > 0)
+    crossed = cross(gap(agent, elsewhere), None, pool)
+    ratio = agent.value / elsewhere.value
+    found = _publish(crossed, level, method, {}, rewarded=(rules or Rules()).rewarded)
+    if found.value is None or found.low is None or found.high is None:
+        return found
+    # The linearised difference has mean 0 by construction: its limits are the log's half-widths.
+    return replace(found, value=ratio, low=ratio * math.exp(found.low), high=ratio * math.exp(found.high))
+
+
 def optimism(in_training_world: AgentValues, judged: AgentValues, *, level: float = 0.95) -> Estimate:
     """What the agent's own training world claims beyond the judge worlds, A - B, on the same users and luck.
 

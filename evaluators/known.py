@@ -63,24 +63,37 @@ def known_check(known: KnownValue, simulated: Simulated, measured: str = ONLINE)
     """
     name = f"known: {known.metric} of {known.policy}"
     found = ratio_of_estimates(simulated.estimate, known, measured)
-    check = judged(name, found, BAND, above=LOW, below=HIGH)
-    if check.passed is None:
-        return check
     low, high = (known.value if limit is None else limit for limit in (known.low, known.high))
-    if check.verdict == "fail":
-        said = f"simulated {_interval(simulated.estimate)}, {measured} {known.value:.4g} [{low:.4g}, {high:.4g}]"
-        return replace(check, reason=f"contradicted: {said}{_what_would_agree(found, simulated)}")
-    if low < LOW * known.value or high > HIGH * known.value:
+    said = f"{measured} {known.value:.4g} [{low:.4g}, {high:.4g}]"
+    check = confirmed(name, found, simulated, said)
+    if check.passed is not None and check.verdict != "fail" and (low < LOW * known.value or high > HIGH * known.value):
         weak = f"{measured}, limits [{low:.4g}, {high:.4g}] are wider than the band around {known.value:.4g}"
         return replace(check, verdict="not made", reason=f"weak evidence, printed, not counted: {weak}")
-    if check.verdict == "undecided":
-        return replace(check, reason=f"{check.reason}{_what_would_agree(found, simulated)}")
     return check
 
 
-def _interval(estimate: Estimate) -> str:
-    low, high = (math.nan if limit is None else limit for limit in (estimate.low, estimate.high))
-    return f"{estimate.value:.4g} [{low:.4g}, {high:.4g}]"
+def confirmed(name: str, ratio: Estimate, simulated: Simulated, said: str) -> Check:
+    """A simulated value over one from elsewhere: inside the band confirmed, outside it contradicted.
+
+    Args:
+        name: of the check.
+        ratio: with its interval.
+        simulated: what the simulator says.
+        said: the value from elsewhere, in words.
+    """
+    check = judged(name, ratio, BAND, above=LOW, below=HIGH)
+    if check.verdict == "fail":
+        why = f"contradicted: simulated {with_limits(simulated.estimate)}, {said}"
+        return replace(check, reason=f"{why}{_what_would_agree(ratio, simulated)}")
+    if check.verdict == "undecided" and ratio.value is not None:
+        return replace(check, reason=f"{check.reason}{_what_would_agree(ratio, simulated)}")
+    return check
+
+
+def with_limits(estimate: Estimate) -> str:
+    """A value with its interval, in words."""
+    value, low, high = (math.nan if x is None else x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.4g} [{low:.4g}, {high:.4g}]"
 
 
 def _what_would_agree(found: Estimate, simulated: Simulated) -> str:

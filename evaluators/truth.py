@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evaluators.comparison import ratio_between_worlds
 from evaluators.estimate import Estimate
 from evaluators.fidelity import Check, UserValues, not_made
 from evaluators.fidelity.agreement import RANKING, ranking_agreement
 from evaluators.flights import Flights
-from evaluators.known import FEWEST_POLICIES, Simulated, Swept, known_check
+from evaluators.known import FEWEST_POLICIES, Simulated, Swept, confirmed, with_limits
 from evaluators.report import EstimateModel, TruthDifference, TruthSection, TruthValue
-from evaluators.settings import KnownValue
 
 TRUE_WORLD = "in the true world"
 ORDER = f"{RANKING}, truth"
@@ -51,25 +51,33 @@ class Truth:
             rng: draws the resamples of the order.
         """
         metric = self.true.metrics[0]
-        policies = [name for name in self.true.usable(metric) if name not in self.bounds]
-        checks = []
-        for name in policies:
-            true = self.value(name, metric)
-            if true.value is not None:
-                known = KnownValue(policy=name, metric=metric, value=true.value, low=true.low, high=true.high)
-                # Of the users who flew in both; a value corrected by the picks is of others, whom nobody flew.
-                simulated = Simulated(self.judged.simulated(name, metric), moved(name, metric))
-                found = known_check(known, simulated, TRUE_WORLD)
-                checks.append(replace(found, name=f"truth: {metric} of {name}"))
-        return (*checks, replace(self._order(metric, policies, rng), name=ORDER))
+        both = {
+            name: (self.judged.values[metric][name], true)
+            for name, true in self.true.usable(metric).items()
+            if name not in self.bounds and self.judged.why_not(metric, name) is None
+        }
+        checks = [
+            self._check(name, metric, ratio_between_worlds(*pair, both.values(), rules=self.true.rules(metric)), moved)
+            for name, pair in both.items()
+        ]
+        return (*checks, replace(self._order(metric, list(both), rng), name=ORDER))
+
+    def _check(self, name: str, metric: str, ratio: Estimate, moved: Callable[[str, str], Swept]) -> Check:
+        # Of the users who flew in both; a value corrected by the picks is of others, whom nobody flew.
+        simulated = Simulated(self.judged.simulated(name, metric), moved(name, metric))
+        true = self.value(name, metric)
+        for one in (simulated.estimate, true):
+            if one.value is None:
+                ratio = Estimate.withhold(ratio.method, one.withheld or "", n=one.n, level=ratio.level)
+        found = replace(ratio, method=f"simulated / {TRUE_WORLD}: {ratio.method}")
+        return confirmed(f"truth: {metric} of {name}", found, simulated, f"{TRUE_WORLD} {with_limits(true)}")
 
     def _order(self, metric: str, policies: Sequence[str], rng: np.random.Generator) -> Check:
-        """The same trained agents fly in both, so that users alone are resampled."""
-        both = [name for name in policies if self.judged.why_not(metric, name) is None]
-        if len(both) < FEWEST_POLICIES:
-            return not_made(RANKING, "lower > 0", f"{len(both)} policies, needs {FEWEST_POLICIES}")
-        true, judged = (np.stack([of.per_user(metric, name) for name in both]) for of in (self.true, self.judged))
-        return ranking_agreement(judged, UserValues(true, np.ones_like(true)), rng)
+        """The same trained agents fly in both, so that users alone are resampled, those of both sides together."""
+        if len(policies) < FEWEST_POLICIES:
+            return not_made(RANKING, "lower > 0", f"{len(policies)} policies, needs {FEWEST_POLICIES}")
+        true, judged = (np.stack([of.per_user(metric, name) for name in policies]) for of in (self.true, self.judged))
+        return ranking_agreement(judged, UserValues(true, np.ones_like(true)), rng, same_users=True)
 
     def section(self, source: str, baselines: Sequence[str], checks: Sequence[Check]) -> TruthSection:
         """What the report says of it.

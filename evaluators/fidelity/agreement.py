@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from evaluators.estimate import Estimate
-from evaluators.fidelity.checks import Check, Floats, judged, not_made
+from evaluators.fidelity.checks import Check, Floats, Ints, judged, not_made
 from evaluators.intervals import t_quantile
 
 RANKING = "ranking agreement"
@@ -62,9 +62,16 @@ class UserValues:
 
     def draws(self, rng: np.random.Generator, n: int) -> Floats:
         """Bootstrap of users, normalisers recomputed."""
-        users = self.numerator.shape[1]
-        counts = rng.multinomial(users, np.full(users, 1 / users), size=n).T
+        return self.resampled(resampled_users(self.numerator.shape[1], n, rng))
+
+    def resampled(self, counts: Ints) -> Floats:
+        """[n, P] values where each user comes as often as a column of counts [V, n] says."""
         return (self.numerator @ counts / np.maximum(self.weight @ counts, 1e-300)).T
+
+
+def resampled_users(users: int, n: int, rng: np.random.Generator) -> Ints:
+    """[users, n] how often each user comes in n bootstrap samples."""
+    return np.asarray(rng.multinomial(users, np.full(users, 1 / users), size=n).T)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,13 @@ class MeasuredValues:
 
 
 def ranking_agreement(
-    simulated: Floats, reference: Reference, rng: np.random.Generator, *, resamples: int = 1000, level: float = 0.95
+    simulated: Floats,
+    reference: Reference,
+    rng: np.random.Generator,
+    *,
+    same_users: bool = False,
+    resamples: int = 1000,
+    level: float = 0.95,
 ) -> Check:
     """Kendall's tau-b of policies' values between simulator and an off-policy or on-line reference; lower > 0.
 
@@ -111,6 +124,7 @@ def ranking_agreement(
         simulated: [P, U] value of each policy for each simulated user.
         reference: what is known of the same policies elsewhere.
         rng: draws resamples of both sides.
+        same_users: the reference is of the same users in the same order, so that both sides are resampled together.
         resamples: bootstrap resamples.
         level: of the interval.
     """
@@ -129,10 +143,16 @@ def ranking_agreement(
         scale = np.sqrt((a != 0).sum(1) * (b != 0).sum(1))
         return np.asarray((a * b).sum(1) / np.maximum(scale, 1))
 
-    counts = rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples).T
-    replicates = tau((simulated @ counts / n_users).T, reference.draws(rng, resamples))
+    counts = resampled_users(n_users, resamples, rng)
+    if same_users:
+        assert isinstance(reference, UserValues)
+        drawn = reference.resampled(counts)
+    else:
+        drawn = reference.draws(rng, resamples)
+    replicates = tau((simulated @ counts / n_users).T, drawn)
     observed = float(tau(simulated.mean(1)[None], value[None])[0])
     low, high = np.quantile(replicates, [0.5 - level / 2, 0.5 + level / 2])
+    sides = "users of both sides resampled together" if same_users else "both sides resampled"
     needed = 1.0 if n_policies <= 4 else 0.8 if n_policies == 5 else -1.0
     estimate = Estimate(
         observed,
@@ -140,7 +160,7 @@ def ranking_agreement(
         max(float(high), observed),
         level,
         n_users,
-        f"Kendall tau-b over {len(pairs)} separated pairs of {n_policies} policies, both sides resampled",
+        f"Kendall tau-b over {len(pairs)} separated pairs of {n_policies} policies, {sides}",
     )
     check = judged(RANKING, estimate, threshold, above=0.0, strict=True)
     if check.passed and observed < needed - 1e-9:

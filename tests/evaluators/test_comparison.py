@@ -22,6 +22,7 @@ from evaluators.comparison import (
     paired_difference,
     paired_ratio,
     pairing_gain,
+    ratio_between_worlds,
     simulated_mean,
 )
 from evaluators.power import Components, seeds_needed, smallest_difference, users_needed
@@ -263,6 +264,34 @@ def test_ratio_covers_the_ratio_of_the_means() -> None:
         assert found.high is not None
         covered += found.low <= 1.5 <= found.high
     assert covered / 500 >= 0.93
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_a_ratio_between_worlds_covers_and_gains_by_what_users_and_trainings_share(n_seeds: int) -> None:
+    """Users and trainings move both values alike, so limits of the two values joined as if apart are far too wide."""
+    rng = np.random.default_rng(12)
+    true_ratio, covered, widths, apart = 1.1, [], [], []
+    for _ in range(400):
+        user, seed = rng.gamma(2.0, 2.0, 150), 0.05 * rng.standard_normal((3, n_seeds, 1))
+        shown = user * (1 + seed) + 0.5 * rng.standard_normal((2, 3, n_seeds, 150))
+        here, there = shown[0] * true_ratio, shown[1]
+        sides = [
+            (AgentValues(a[:, None], trains=n_seeds > 1), AgentValues(b[:, None], trains=n_seeds > 1))
+            for a, b in zip(here, there, strict=True)
+        ]
+        found = ratio_between_worlds(*sides[0], sides)
+        assert found.low is not None
+        assert found.high is not None
+        covered.append(found.low <= true_ratio <= found.high)
+        widths.append(found.high - found.low)
+        apart.append(paired_ratio(*sides[0], sides[0]).estimate)
+    assert 0.92 <= np.mean(covered) <= 0.995
+    value = simulated_mean(sides[0][0], SeedPool())
+    assert value.low is not None
+    assert value.high is not None
+    assert np.mean(widths) < 0.3 * (value.high - value.low) / value.value * true_ratio
+    if n_seeds > 1:  # of two policies' trainings nothing is shared
+        assert np.mean(widths) < 0.5 * np.mean([one.high - one.low for one in apart])
 
 
 def test_a_ratio_to_nothing_is_withheld(rng: np.random.Generator) -> None:

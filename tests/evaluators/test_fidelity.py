@@ -496,6 +496,17 @@ def test_ranking_agreement_needs_six_pairs_that_the_reference_separates(rng: np.
     assert not ranking_agreement(one_swap, four, rng).passed  # four policies need all six pairs right
 
 
+def test_the_order_of_one_crowd_of_users_in_two_worlds_shares_their_luck(rng: np.random.Generator) -> None:
+    """Policies that these users hardly tell apart are in one order in every resample of both sides together."""
+    values = np.array([0.0, 0.2, 0.4, 0.6, 0.8])[:, None] + rng.standard_normal((5, 300))
+    reference = UserValues(values, np.ones_like(values))
+    together = ranking_agreement(values, reference, rng, same_users=True).estimate
+    apart = ranking_agreement(values, reference, rng).estimate
+    assert (together.low, together.high) == (1.0, 1.0)
+    assert apart.low is not None
+    assert apart.low < 1.0
+
+
 def evidence(rng: np.random.Generator, number: int, rows: ScoredRows | None = None) -> WorldEvidence:
     rows = replace(scored(rng), p_bias=np.full(12000, 0.4)) if rows is None else rows
     fine = [Check(name, estimate(1, 1, 1), "", "pass") for name in ("responsiveness", "determinism")]
