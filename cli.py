@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 
-INPUT_ERROR, UNDECIDED, INTERRUPTED = 2, 3, 130
+INPUT_ERROR, UNDECIDED, FAULT, INTERRUPTED = 2, 3, 70, 130
 
 app = typer.Typer(
     name="windtunnel",
@@ -590,11 +592,13 @@ def _refuse_no_folder(option: str, folder: Path) -> None:
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    try:
+        TemporaryDirectory(dir=there).cleanup()  # some folders that one may write to hold no files, such as /proc
+    except OSError as error:
         from simulator.errors import InputError
 
         what = "cannot be written to" if there.is_dir() else "is no folder"
-        raise InputError(f"{option}: '{there}' {what}; give a folder that can be written to")
+        raise InputError(f"{option}: '{there}' {what}; give a folder that can be written to") from error
 
 
 def _reward_range(text: str | None) -> tuple[float, float] | None:
@@ -639,7 +643,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except typer.Abort:
         code = INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  told apart below
         # The package registers environments on import, so not for `--help`.
         from simulator.errors import InputError, full_disk
 
@@ -654,7 +658,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INPUT_ERROR
         show = getattr(error, "show", None)  # a usage error of the command line itself
         if show is None:
-            raise
+            traceback.print_exception(error)
+            typer.echo("this is a fault of Windtunnel's own; the same command goes on where it stopped", err=True)
+            return FAULT
+        # pydantic's words for a choice that there is not
+        error.message = error.message.removeprefix("Value error, ")  # type: ignore[attr-defined]
         show()
         return INPUT_ERROR
     if code == INTERRUPTED:  # typer's own code for Ctrl-C

@@ -338,9 +338,10 @@ def _keep_output(output: IO[bytes], log_file: Path | None) -> None:
     while block := output.read1(65_536):  # type: ignore[attr-defined]
         if log_file is None or room <= 0:
             continue
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        with log_file.open("ab") as file:
-            file.write(block[:room])
+        with contextlib.suppress(OSError):  # a full disk costs what it prints, never the agent that waits to be read
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            with log_file.open("ab") as file:
+                file.write(block[:room])
         room -= len(block)
 
 

@@ -41,12 +41,17 @@ class SeenRowsError(InputError):
 
 
 def full_disk(error: BaseException) -> OSError | None:
-    """What the system said of a full disk or a used-up quota, where an error is that or was raised from it."""
+    """What the system said of a full disk or a used-up quota, where an error is that or was raised over it.
+
+    torch writes its files itself and says so as a RuntimeError.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return cause
-        cause = cause.__cause__
+        if isinstance(cause, RuntimeError) and "PytorchStreamWriter failed writing" in str(cause):
+            return OSError(errno.ENOSPC, "torch could not write a file to its end")
+        cause = cause.__cause__ or cause.__context__
     return None
 
 

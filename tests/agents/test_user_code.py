@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import time
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from agents.base import AgentError, Observation
 from agents.contract import check_slate
 from agents.loading import AgentSettings, LimitSettings, build_agent, resolve_kind, train
-from agents.user_code import UserAgent, _Patience, locate
+from agents.user_code import UserAgent, _keep_output, _Patience, locate
 from evaluators.rollout import fly
 from simulator.errors import InputError
 from simulator.log import InteractionLog
@@ -264,3 +265,14 @@ def test_an_own_agent_with_observe_learns_in_each_flight_anew(
     slates = [np.unique(first.slate[first.length > step, step]) for step in range(2)]
     assert slates[0].min() < slates[1].min()
     agent.close()  # type: ignore[attr-defined]
+
+
+def test_what_a_process_prints_is_read_on_where_it_cannot_be_kept(tmp_path: Path) -> None:
+    """A full disk or a file in the folder's place costs the output: a process that nobody reads would wait for ever."""
+    (tmp_path / "logs").write_text("no folder", encoding="utf-8")
+    output = BytesIO(b"x" * 200_000)
+    _keep_output(output, tmp_path / "logs" / "agent.log")
+    assert output.read() == b""
+    output.seek(0)
+    _keep_output(output, tmp_path / "agent.log")
+    assert (tmp_path / "agent.log").stat().st_size == 200_000
