@@ -34,7 +34,7 @@ class SimulatedEvidence:
 
     Attributes:
         flights: the judge worlds.
-        swept: (assumed part, value of its parameter, the same agents flown with it).
+        swept: (part with its source, such as `assumed leave.satisfaction`, value, the same agents flown with it).
         mistrust: None where the simulator is trusted, else the checks that failed.
         given: under what condition the log's rows speak (`picks.said_of`). Where exposure was not logged picks are
             printed and correct nothing.

@@ -203,9 +203,10 @@ def find(
         truth = Truth(table(lambda one: one.truth, failed), flights, {one.name for one in facts if one.bound})
         true_checks = truth.checks(said.moved, stream(root, "fidelity", "truth"))
     fidelity = fidelity.with_checks([*true_checks, *known, *logged])
+    source = {(a.part, a.parameter): a.source for a in assumptions}
     gate_evidence = SimulatedEvidence(
         flights=flights,
-        swept=[(f"{part}.{parameter}", value, of) for (part, parameter, value), of in swept],
+        swept=[(f"{source[part, parameter]} {part}.{parameter}", value, of) for (part, parameter, value), of in swept],
         mistrust=fidelity.mistrust,
         given=evidence.given,
         corrected=corrections.corrected,

@@ -393,7 +393,7 @@ class GateEvidence(Protocol):
         ...
 
     def sweeps(self) -> Iterable[tuple[str, float, GateEvidence]]:
-        """Assumed part, value of its parameter, and the evidence with that value in place of the assumed one.
+        """Part with its source (`assumed leave.satisfaction`), value, and the evidence with that in place of its own.
 
         It may come from one judge world alone: the number of worlds and whether they agree is asked of the run
         itself, the sweep only asks whether the assumption turns the verdict.
@@ -544,7 +544,7 @@ def _worlds_disagree(worlds: tuple[float, ...], comparison: Comparison, verdict:
 
 
 def _over_sweeps(rule: Rule, agent: str, level: float, evidence: GateEvidence, decided: _Part) -> _Part:
-    """The verdict again for every value of each assumed part; undecided where they are not all the same."""
+    """The verdict again for every value of each swept part; undecided where they are not all the same."""
     if not any(evidence.look_up(comparison.term, agent, level).simulated for comparison in comparisons_of(rule)):
         return decided
     verdicts: dict[str, list[tuple[str, Verdict]]] = {}
@@ -553,7 +553,7 @@ def _over_sweeps(rule: Rule, agent: str, level: float, evidence: GateEvidence, d
             (f"{value:g}", _decide_rule(rule, agent, level, swept, swept=True).verdict)
         )
     depends = [
-        f"depends on assumed {part}: {decided.verdict.upper()} as assumed, "
+        f"depends on {part}: {decided.verdict.upper()} as it stands, "
         + ", ".join(f"{verdict.upper()} at {value}" for value, verdict in found)
         for part, found in verdicts.items()
         if any(verdict != decided.verdict for _, verdict in found)

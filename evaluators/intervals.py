@@ -157,6 +157,14 @@ def n_pos(weighted: Array) -> float:
     return float(size.sum() ** 2 / (size @ size))
 
 
+def below(x: float) -> str:
+    """Three digits that are never more than x, so that a number under a threshold never reads as the threshold."""
+    if not math.isfinite(x) or x <= 0:
+        return f"{x:.3g}"
+    step = 10.0 ** (math.floor(math.log10(x)) - 2)
+    return f"{math.floor(x / step + 1e-9) * step:.3g}"
+
+
 def skewness(scores: Array) -> float:
     """Third standardised moment of the user scores (centred already)."""
     spread = math.sqrt(float(np.mean(scores * scores))) if len(scores) else 0.0
@@ -297,12 +305,12 @@ def find_door(
         number = 3
     else:
         reasons.append(
-            f"W1: n_inf {rests_on:.3g} users carry the standard error, needs {MIN_N_INF_HULL:g} "
+            f"W1: n_inf {below(rests_on)} users carry the standard error, needs {MIN_N_INF_HULL:g} "
             f"(or weights up to {MAX_WEIGHT_RATIO:g} times their mean and skew up to {MAX_SKEW:g}, here "
             f"{weight_ratio:.3g} and {skew:.2g}); {more}"
         )
     if rewarded is not None and rewarded < MIN_N_POS:
-        reasons.append(f"W2: n_pos {rewarded:.3g} effective rewarded units, needs {MIN_N_POS:g}; {more}")
+        reasons.append(f"W2: n_pos {below(rewarded)} effective rewarded units, needs {MIN_N_POS:g}; {more}")
     if n < MIN_USERS:
         reasons.append(f"W3: {n} users, needs {MIN_USERS}; log more users")
     return Door(

@@ -176,13 +176,13 @@ def test_the_same_question_is_answered_once() -> None:
 
 def test_a_sweep_answers_from_its_own_flights() -> None:
     swept = flights_of({"mine": 0.5, "base": 1.0}, worlds=1)
-    evidence = evidence_of(answers=Answers(), swept=(("leave.satisfaction", 5.0, swept),))
+    evidence = evidence_of(answers=Answers(), swept=(("assumed leave.satisfaction", 5.0, swept),))
     said, reason = verdict(evidence, "difference(reward, vs=base) > 0")
     assert said == "undecided"
-    assert "depends on assumed leave.satisfaction: PASS as assumed, FAIL at 5" in reason
+    assert "depends on assumed leave.satisfaction: PASS as it stands, FAIL at 5" in reason
     # The sweep comes from one world, and that alone holds nothing up.
     agrees = flights_of({"mine": 2.0, "base": 1.0}, worlds=1)
-    evidence = evidence_of(answers=Answers(), swept=(("leave.satisfaction", 5.0, agrees),))
+    evidence = evidence_of(answers=Answers(), swept=(("assumed leave.satisfaction", 5.0, agrees),))
     assert verdict(evidence, "difference(reward, vs=base) > 0")[0] == "pass"
 
 

@@ -308,14 +308,14 @@ def test_one_world_on_the_other_side_of_the_threshold_leaves_a_gate_undecided() 
 
 
 def test_a_verdict_that_turns_over_an_assumed_part_depends_on_it() -> None:
-    swept = [("examination", 0.7, Known({"a": FAILS})), ("leave", 0.0, Known({"a": PASSES}))]
+    swept = [("assumed examination", 0.7, Known({"a": FAILS})), ("leave", 0.0, Known({"a": PASSES}))]
     verdict, reason = decide_by("mean(a) > 0", Known({"a": PASSES}, swept=swept))
     assert verdict == "undecided"
-    assert reason.startswith("depends on assumed examination: PASS as assumed, FAIL at 0.7")
+    assert reason.startswith("depends on assumed examination: PASS as it stands, FAIL at 0.7")
 
 
 def test_a_verdict_that_only_fades_over_an_assumed_part_depends_on_it_too() -> None:
-    evidence = Known({"a": PASSES}, swept=[("examination", 0.7, Known({"a": STRADDLES}))])
+    evidence = Known({"a": PASSES}, swept=[("assumed examination", 0.7, Known({"a": STRADDLES}))])
     verdict, reason = decide_by("mean(a) > 0", evidence)
     assert verdict == "undecided"
     assert "UNDECIDED at 0.7" in reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators import intervals, off_policy
-from evaluators.intervals import Ratios
+from evaluators.intervals import Ratios, below
 from evaluators.off_policy.command import run_ope
 from evaluators.off_policy.diagnostics import sensitivity_range
 from simulator.errors import InputError, LogError
@@ -432,3 +433,9 @@ def test_the_page_names_every_estimator() -> None:
     for name in off_policy.ESTIMATORS:
         family = name.split("_")[0] if name.startswith(("sm_", "sam_")) else name.removeprefix("sn_")
         assert f"`{family}" in page or f"`{family.removeprefix('sn')}" in page, name
+
+
+def test_a_number_just_under_a_threshold_does_not_read_as_the_threshold() -> None:
+    assert [below(x) for x in (29.97, 30.0, 0.29999, 123.46, 7.0, 0.0, math.inf)] == [
+        "29.9", "30", "0.299", "123", "7", "0", "inf",
+    ]  # fmt: skip
