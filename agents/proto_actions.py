@@ -20,7 +20,7 @@ from agents.features import ITEM_NAMES, PAIR_NAMES, Features, UserBlocks, fit_fe
 from agents.slates import certain
 
 if TYPE_CHECKING:
-    from simulator.users import ItemScorer
+    from simulator.top_items import ItemScorer
 
 F32 = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ class Proto:
     _scorer: ItemScorer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        from simulator.users import ItemScorer  # numba is slow to import, and who lists agents ranks nothing
+        from simulator.top_items import ItemScorer  # numba is slow to import, and who lists agents ranks nothing
 
         f = self.features
         own = f.item_features()[:, : len(ITEM_NAMES)]
@@ -61,7 +61,7 @@ class Proto:
     ) -> NDArray[np.int64]:
         """[n, K] items nearest to the proto-actions [n, size], nearest first; -1 where there are no more.
 
-        `blocked` has the bits of the items that are left out, as `simulator.users.pack_mask` sets them; None: none.
+        `blocked` has the bits of the items that are left out, as `simulator.top_items.pack_mask` sets them; None: none.
         """
         from agents.folding import aim
 
@@ -75,7 +75,7 @@ class Proto:
 
     def slates(self, users: UserBlocks, action: F32, observation: Observation) -> NDArray[np.int64]:
         """[n, K] candidates nearest to the proto-actions [n, size]."""
-        from simulator.users import pack_mask
+        from simulator.top_items import pack_mask
 
         blocked = None if observation.candidates is None else pack_mask(~observation.candidates)
         return self.nearest(users, action, observation.slate_size, blocked)

@@ -27,7 +27,8 @@ from simulator import kernel
 from simulator.behaviour import SimulatorSettings, assumptions_of
 from simulator.env import WindtunnelVectorEnv
 from simulator.log import Histories
-from simulator.users import ItemScorer, SimulatedUsers
+from simulator.top_items import ItemScorer
+from simulator.users import SimulatedUsers
 from simulator.world import Starts, World
 
 WIDTH, SLATE, CATEGORIES, HISTORY, STARTS = 64, 10, 19, 50, 400

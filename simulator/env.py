@@ -15,7 +15,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from simulator.errors import InputError, did_you_mean
-from simulator.users import Advance, ItemScorer, LastArrays, RawObservation, SimulatedUsers
+from simulator.top_items import ItemScorer
+from simulator.users import Advance, LastArrays, RawObservation, SimulatedUsers
 from simulator.world import World
 
 Action = Literal["slate", "item", "proto"]

@@ -1,6 +1,7 @@
 """Scoring all items for many users and taking the best K: numba over arrays, tiles of users and items in registers.
 
 No array is allocated but by `tiles_of`; callers pass all outputs and scratch. The functions release the GIL.
+`ItemScorer` keeps the items' tiles and the scratch for them.
 """
 
 from __future__ import annotations
@@ -185,3 +186,49 @@ def best_of_scores(scores: NDArray[np.floating], candidates: Flags, best: NDArra
             best[user, place] = score
             out[user, place] = item
             limit = best[user, k - 1]
+
+
+class ItemScorer:
+    """Scores items as <user, item> + bias and picks the best K; for one thread at a time.
+
+    A user's result does not depend on which other users are asked for.
+    """
+
+    def __init__(self, item_vectors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None) -> None:
+        self.n_items, self.width = item_vectors.shape
+        self._table, self._bias = tiles_of(item_vectors, item_bias)
+        self._scores = np.zeros((5, 1024), np.float32)
+        self._nothing = np.zeros((1, self.n_items // 64 + 1), np.uint64)
+
+    def scores(self, users: NDArray[np.float32], offset: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """[n, I] float32 scores of users [n, d], plus offset [n]."""
+        out = np.empty((len(users), self.n_items), np.float32)
+        offset = np.zeros(len(users), np.float32) if offset is None else offset
+        score_items(np.ascontiguousarray(users, np.float32), offset, self._table, self._bias, self._scores, out)
+        return out
+
+    def top_k(
+        self, users: NDArray[np.float32], k: int, *, blocked: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.int64]:
+        """[n, k] items of highest score for users [n, d], best first, ties to the smaller number.
+
+        Args:
+            users: [n, d] float32.
+            k: how many.
+            blocked: [n, ceil(I / 64)] uint64, bit i set where item i is left out (`pack_mask`); None blocks nothing.
+                Where fewer than k items are left, the rest of the row is -1.
+        """
+        out = np.empty((len(users), k), np.int64)
+        blocked = self._nothing if blocked is None else blocked
+        best = np.empty((len(users), k), np.float32)
+        top_items(np.ascontiguousarray(users, np.float32), self._table, self._bias, blocked, self._scores, best, out)
+        return out
+
+
+def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """[n, ceil(I / 64)] uint64 with bit i of a row set where mask [n, I] is true."""
+    n, n_items = mask.shape
+    words = -(-n_items // 64)
+    packed = np.zeros((n, words * 8), np.uint8)
+    packed[:, : -(-n_items // 8)] = np.packbits(mask, axis=1, bitorder="little")
+    return packed.view("<u8").astype(np.uint64, copy=False)

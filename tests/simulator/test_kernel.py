@@ -17,7 +17,8 @@ from simulator import kernel
 from simulator import users as users_module
 from simulator.behaviour import Assumption
 from simulator.behaviour.heads import Head
-from simulator.users import ItemScorer, SimulatedUsers, pack_mask
+from simulator.top_items import ItemScorer, pack_mask
+from simulator.users import SimulatedUsers
 from simulator.world import Friends, World
 from tests.simulator.plain_users import PlainUser
 from tests.simulator.plain_users import sigma as exact_sigma
