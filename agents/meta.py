@@ -40,7 +40,7 @@ class MetaSettings(BaseModel):
     hidden_size: int = Field(default=48, ge=1, description="width of the hidden layer of the item tower")
     layer_size: int = Field(default=12, ge=1, description="width between the two decision layers")
     inner_steps: int = Field(default=3, ge=1, le=100, description="gradient steps in which a user is adapted to")
-    inner_rate: float = Field(default=1.0, gt=0, description="step of those; where rates are learned, their start")
+    inner_rate: float = Field(default=0.3, gt=0, description="step of those; where rates are learned, their start")
     prior_rows: float = Field(
         default=10.0, ge=0, description="rows by which a user's loss is divided beyond his own: few move him less"
     )
