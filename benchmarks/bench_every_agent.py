@@ -40,7 +40,11 @@ NO_ROW = {
 }
 """Kinds that need something of the user's own, or are only flown beside others."""
 
-BESIDE = ("recbole:EASE", "recbole:BPR", "recbole:ItemKNN", "recbole:LightGCN", "rerank:linucb")
+BESIDE = (
+    *(f"recbole:{model}" for model in ("Pop", "ItemKNN", "EASE", "BPR", "LightGCN", "NeuMF", "MultiVAE", "DeepFM")),
+    *(f"recbole:{model}" for model in ("SASRec", "GRU4Rec", "BERT4Rec")),
+    "rerank:linucb",
+)
 """Kinds that are written with a model or an agent behind the prefix."""
 
 PARAMS: dict[str, dict[str, Any]] = {
