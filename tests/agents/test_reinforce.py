@@ -7,6 +7,7 @@ sign of the advantage.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,12 +50,18 @@ def test_a_row_is_decided_from_what_stood_before_it(mixed: tuple[World, Interact
         assert (seen.history_items[number, :kept] == -1).all()
 
 
-def test_reinforce_from_a_mixed_log_alone_beats_imitating_the_log(mixed: tuple[World, InteractionLog]) -> None:
-    """Imitation shows what was shown most; the correction learns which of it was good. Paired 95 % interval."""
-    kinds = {
-        "reinforce": ("reinforce", {"log_share": 1.0}),
-        "imitation": ("popularity", {"by": "interactions"}),
-    }
+@pytest.mark.parametrize(
+    "imitation",
+    [
+        ("popularity", {"by": "interactions"}),  # what was shown most
+        pytest.param(("behaviour_cloning", {}), marks=pytest.mark.slow),  # what was shown next
+    ],
+)
+def test_reinforce_from_a_mixed_log_alone_beats_imitating_the_log(
+    mixed: tuple[World, InteractionLog], imitation: tuple[str, dict[str, Any]]
+) -> None:
+    """The correction learns which of what was shown was good. Paired 95 % interval."""
+    kinds = {"reinforce": ("reinforce", {"log_share": 1.0}), "imitation": imitation}
     lanes = Lanes(training_in(*mixed), 256, seed=99)
     values = {}
     for name, (kind, params) in kinds.items():
