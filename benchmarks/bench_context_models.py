@@ -1,6 +1,6 @@
 """MovieLens 100k, default split: the preference model against RecBole's context models, and an ensemble against one.
 
-RecBole's FM and DeepFM read user, item and genres. They cannot fold a user in, so they are given more rows than the
+RecBole's context models read user, item and genres. They cannot fold a user in, so they are given more rows than the
 preference model: the early rows of tuning and held-out users, too. Pass and calibration are chosen on the tuning users'
 late rows, as for every other model. Log-loss a row on rows that no model saw, 95 % intervals by user. After the last
 seed the seeds are taken together: a user's rows of all of them are one cluster. About five minutes of processor time a
@@ -35,6 +35,7 @@ from simulator.preference import PreferenceSettings, TextTower, fine_tune, fit_p
 from simulator.preference.calibration import calibrate
 
 DATA = DataSettings(source="ml-100k", positive="rating >= 4", item_text=["movie_title", "release_year", "class"])
+CONTEXT_MODELS = ("FM", "DeepFM", "WideDeep", "AutoInt", "DCNV2", "xDeepFM")
 PASSES, PATIENCE = 30, 3
 PLACES = ("future", "held out")
 Probabilities = np.ndarray[Any, np.dtype[np.float64]]
@@ -115,7 +116,7 @@ def scores(log: InteractionLog, split: Split, root: np.random.SeedSequence, seed
         "held out": split.rows(log, split.users(HELD_OUT), late=True),
     }
     predicted: dict[str, dict[str, Probabilities]] = {}
-    for name in ("FM", "DeepFM"):
+    for name in CONTEXT_MODELS:
         raw = context_model(name, log, {k.replace(" ", "_"): v for k, v in parts.items()}, seed)
         tuned = parts["valid"]
         fit = calibrate(logit(inside(raw["valid"])), log.primary[tuned], log.user[tuned])

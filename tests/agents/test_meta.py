@@ -283,20 +283,21 @@ def learned_abroad(kind: type[MetaLearner], tasks: tuple[World, InteractionLog, 
 
 
 @pytest.mark.slow
-def test_maml_beats_fine_tuning_and_training_from_scratch_after_one_to_five_interactions(
-    tasks: tuple[World, InteractionLog, Split],
+@pytest.mark.parametrize("meta_learner", [meta.MAML, meta.ANIL, meta.MetaSGD, meta.Reptile])
+def test_meta_learned_beats_fine_tuning_and_training_from_scratch_after_one_to_five_interactions(
+    meta_learner: type[MetaLearner], tasks: tuple[World, InteractionLog, Split]
 ) -> None:
     """On held-out users; the two others choose steps and their size on train users left out."""
     world, log, split = tasks
-    agents = {}
-    for kind in (meta.MAML, meta.FineTuned, meta.FromScratch):
+    agents: dict[str, list[MetaLearner]] = {}
+    for kind in (meta_learner, meta.FineTuned, meta.FromScratch):
         agent = kind(MetaSettings())
         agent.fit(training_in(world, taught(log, split), budget=2_400))
         agents[kind.__name__] = [agent]
     measured = later_rows_ordered(agents, log, split, held_out(split), feature_names=(), history_length=50)
     for other in ("FineTuned", "FromScratch"):
         for k in (1, 2, 5):
-            gain = measured.difference("MAML", other, k)
+            gain = measured.difference(meta_learner.__name__, other, k)
             assert gain.low is not None
             assert gain.low > 0, (other, k, gain)
     assert measured.estimate("FineTuned", 20).value > 0.6  # the others are no straw men: they adapt
