@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scenarios.loading import CANDIDATE, Candidate, digest, load_scenario
 from scenarios.schema import Scenario
 from scenarios.stages.adapting import measure_adaptation, references
-from scenarios.stages.believing import check_fidelity, scored_users
+from scenarios.stages.believing import check_fidelity, check_known, scored_users
 from scenarios.stages.curves import Trackers
 from scenarios.stages.domains import open_domains
 from scenarios.stages.flying import check_flights, fly_users
@@ -130,7 +130,10 @@ def fidelity(
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
-    """Data, preference model and fidelity only, no agent; fidelity.json and its page go to `out/<name>/<digest12>/`."""
+    """Data, preference model and fidelity only; fidelity.json and its page go to `out/<name>/<digest12>/`.
+
+    No agent flies but those of `evaluate.known` that need no training.
+    """
     from evaluators.run_folder import write_fidelity
     from scenarios.checking import prepare_scenario
 
@@ -140,7 +143,8 @@ def fidelity(
     ) as setting:
         data = load(setting)
         worlds = fit_worlds(setting, data)
-        report = assemble(setting, data, worlds, check_fidelity(setting, data, worlds))
+        believed = check_known(setting, data, worlds, prepared.specs, check_fidelity(setting, data, worlds))
+        report = assemble(setting, data, worlds, believed)
         with setting.progress.stage("report"):
             write_fidelity(out / report.name / report.digest[:12], report)
     return report

@@ -142,6 +142,29 @@ class Findings:
         return {name: getattr(self, name) for name in own}
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the flights say of the simulator, and the tables that it rests on.
+
+    Attributes:
+        flights: in the judge worlds.
+        claimed: in world A.
+        swept: in B_1 under each other value of an assumed parameter.
+        corrections: flights with the appeal shifted by the picks.
+        fidelity: with the checks that need flown policies.
+        truth: flights in the true world, or None where that is not known.
+        true_checks: the checks that `truth` gave.
+    """
+
+    flights: Flights
+    claimed: Flights
+    swept: Sequence[tuple[Sweep, Flights]]
+    corrections: Corrections
+    fidelity: Fidelity
+    truth: Truth | None
+    true_checks: tuple[Check, ...]
+
+
 Served = Callable[[ForWhom, Sequence[str]], Mapping[str, Mapping[str, Any]]]
 """From the agents' names to the fields of their sections that say for whom they were better."""
 
@@ -174,35 +197,10 @@ def find(
         root: root of the scenario's streams.
         served: works out for whom each of the agents was better; a caller may keep what it finds.
     """
-    learners = {one.name for one in facts if one.learns}
-    oracle = next((one.name for one in facts if one.bound), None)
-    barred = {one.name: why for one in facts if (why := one.failed or one.barred) is not None}
-
-    def table(pick: Any, without: Mapping[str, str] = barred) -> Flights:
-        flown = [flight for name in evidence.judged for one in evidence.judged[name] for flight in pick(one)]
-        return gather(
-            flown, evaluate.metrics, learners=learners, oracle=oracle, barred=without, planned=planned_users(evaluate)
-        )
-
-    flights = table(lambda one: one.flights)
-    claimed = table(lambda one: one.claimed)
-    swept_keys: list[Sweep] = list(next((one.swept for many in evidence.judged.values() for one in many), {}))
-    swept = [(key, table(lambda one, key=key: one.swept[key])) for key in swept_keys]  # type: ignore[misc]
-
     groups = crossed_groups(evidence.population.groups, evaluate.fairness.crossed)
     gaps = GroupGaps(groups)
-    corrections = _corrections(flights, evidence, evaluate, learners)
-    said = _Said(flights, swept, corrections, evidence)
-    known = agreement_with_known(evaluate.known, said.of, said.per_user, stream(root, "fidelity", "known"))
-    logged = _order_on_log(flights, evidence, evaluate, stream(root, "fidelity", "off-policy order"))
-    truth: Truth | None = None
-    true_checks: tuple[Check, ...] = ()
-    if any(one.truth for many in evidence.judged.values() for one in many):
-        # A policy that may have seen the log's rows has not seen the truth, so that its true value is given.
-        failed = {one.name: one.failed for one in facts if one.failed is not None}
-        truth = Truth(table(lambda one: one.truth, failed), flights, {one.name for one in facts if one.bound})
-        true_checks = truth.checks(said.moved, stream(root, "fidelity", "truth"))
-    fidelity = fidelity.with_checks([*true_checks, *known, *logged])
+    told = hold_against_flights(facts, evidence, evaluate=evaluate, fidelity=fidelity, root=root)
+    flights, swept, corrections, fidelity = told.flights, told.swept, told.corrections, told.fidelity
     source = {(a.part, a.parameter): a.source for a in assumptions}
     gate_evidence = SimulatedEvidence(
         flights=flights,
@@ -227,7 +225,8 @@ def find(
     sections = served(whom, [one.name for one in facts if one.failed is None and one.barred is None])
     return Findings(
         agents=[
-            _agent(one, flights, claimed, evidence, evaluate, corrections, sections.get(one.name, {})) for one in facts
+            _agent(one, flights, told.claimed, evidence, evaluate, corrections, sections.get(one.name, {}))
+            for one in facts
         ],
         assumptions=[_assumption(a, swept, flights, evaluate.metrics) for a in assumptions],
         comparisons=[
@@ -251,14 +250,66 @@ def find(
         ],
         sweeps=_sweep_effects(swept, flights, evaluate.metrics[0], first),
         portfolios=_portfolios(
-            {f.name for f in facts if not f.bound and f.name not in barred}, evidence, evaluate, root
+            {f.name for f in facts if not f.bound and f.name not in flights.barred}, evidence, evaluate, root
         ),
         profiles=[
             ProfileSection(agent=one.agent, points=list(one.points)) for one in profiles(flights, evaluate.metrics[0])
         ],
         fidelity=fidelity,
-        truth=None if truth is None else truth.section(evidence.source, baselines, true_checks),
+        truth=None if told.truth is None else told.truth.section(evidence.source, baselines, told.true_checks),
         flights=flights,
+    )
+
+
+def hold_against_flights(
+    facts: Sequence[AgentFacts],
+    evidence: Evidences,
+    *,
+    evaluate: EvaluateSettings,
+    fidelity: Fidelity,
+    root: np.random.SeedSequence,
+) -> Told:
+    """The checks that need flown policies: values known from elsewhere, the order on the log's own rounds, the truth.
+
+    Args:
+        facts: agents, those without a number among them.
+        evidence: what was measured of them.
+        evaluate: the scenario's `evaluate:`.
+        fidelity: what was checked of the simulator before any agent flew.
+        root: root of the scenario's streams.
+    """
+    learners = {one.name for one in facts if one.learns}
+    oracle = next((one.name for one in facts if one.bound), None)
+    barred = {one.name: why for one in facts if (why := one.failed or one.barred) is not None}
+
+    def table(pick: Any, without: Mapping[str, str] = barred) -> Flights:
+        flown = [flight for name in evidence.judged for one in evidence.judged[name] for flight in pick(one)]
+        return gather(
+            flown, evaluate.metrics, learners=learners, oracle=oracle, barred=without, planned=planned_users(evaluate)
+        )
+
+    flights = table(lambda one: one.flights)
+    swept_keys: list[Sweep] = list(next((one.swept for many in evidence.judged.values() for one in many), {}))
+    swept = [(key, table(lambda one, key=key: one.swept[key])) for key in swept_keys]  # type: ignore[misc]
+    corrections = _corrections(flights, evidence, evaluate, learners)
+    said = _Said(flights, swept, corrections, evidence)
+    known = agreement_with_known(evaluate.known, said.of, said.per_user, stream(root, "fidelity", "known"))
+    logged = _order_on_log(flights, evidence, evaluate, stream(root, "fidelity", "off-policy order"))
+    truth: Truth | None = None
+    true_checks: tuple[Check, ...] = ()
+    if any(one.truth for many in evidence.judged.values() for one in many):
+        # A policy that may have seen the log's rows has not seen the truth, so that its true value is given.
+        failed = {one.name: one.failed for one in facts if one.failed is not None}
+        truth = Truth(table(lambda one: one.truth, failed), flights, {one.name for one in facts if one.bound})
+        true_checks = truth.checks(said.moved, stream(root, "fidelity", "truth"))
+    return Told(
+        flights,
+        table(lambda one: one.claimed),
+        swept,
+        corrections,
+        fidelity.with_checks([*true_checks, *known, *logged]),
+        truth,
+        true_checks,
     )
 
 
@@ -487,4 +538,4 @@ def _sweep_effects(
     return out
 
 
-__all__ = ["AgentFacts", "Evidences", "Findings", "find"]
+__all__ = ["AgentFacts", "Evidences", "Findings", "find", "hold_against_flights"]

@@ -208,6 +208,31 @@ def test_a_changed_gate_or_a_value_known_from_elsewhere_runs_nothing_again(
     assert not any("known" in reason for reason in again.fidelity.reasons)
 
 
+def test_fidelity_holds_known_policies_against_their_values_as_a_run_does_and_says_which_it_did_not_train(
+    flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulator that a run calls contradicted is not trusted here either, on the same flights."""
+    import pipeline
+    from simulator.progress import Progress
+
+    cache = Path(shutil.copytree(flown.cache, tmp_path / "cache"))
+    values = "".join(f"{{policy: {name}, metric: reward, value: 100}}, " for name in ("popularity", "linucb", "tuned"))
+    options: dict[str, Any] = {"workers": 1, "overrides": [f"evaluate.known=[{values}]"]}
+    told = fly(flown.scenario, cache, monkeypatch, **options)
+    before = files_of(cache)
+    asked = pipeline.fidelity(flown.scenario, out=tmp_path, progress=Progress(None), **options)
+    assert files_of(cache) == before
+    of_run, here = ({check.name: check for check in one.fidelity.checks} for one in (told, asked))
+    name = "known: reward of popularity"
+    assert here[name] == of_run[name]
+    assert any(reason.startswith(f"{name}: contradicted") for reason in asked.fidelity.reasons)
+    for learner in ("linucb", "tuned"):
+        name = f"known: reward of {learner}"
+        assert of_run[name].outcome == "fail"
+        assert here[name].outcome == "not made"
+        assert any(name in reason and "no confirmation" in reason for reason in asked.fidelity.reasons)
+
+
 def test_fidelity_alone_is_written_beside_a_run_and_read_from_the_cache_the_second_time(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from scenarios.stages.flying import Flown, correct_by_picks, fly_everywhere
+from scenarios.stages.reporting import evidences_of, facts_of
 from scenarios.stages.setting import Setting
+from scenarios.stages.training import Failure, keys_of, train_agents
 from scenarios.stages.worlds import OTHER_CLASS, Data, Worlds
 from simulator.engine import Task
 from simulator.log import HELD_OUT, JUDGE, Histories, InteractionLog, Split
 from simulator.streams import stream, stream_word
 
 if TYPE_CHECKING:
+    from agents.loading import AgentSpec
     from evaluators.fidelity import Check, CheckedWorld, Fidelity
     from simulator.preference.graded import GradedModel
     from simulator.preference.model import PreferenceModel
@@ -208,3 +212,53 @@ def check_fidelity(setting: Setting, data: Data, worlds: Worlds) -> Fidelity:
     checked = setting.map("fidelity", [*tasks, *graded, *others])
     further = [check for checks in checked[len(tasks) :] for check in checks]
     return conclude(checked[: len(tasks)], further)
+
+
+UNTRAINED = (
+    "it would have to be trained, and nothing is trained here: this answer is no confirmation of its value; "
+    "`windtunnel run` checks it"
+)
+"""Why `fidelity` says nothing of a known policy."""
+
+
+def check_known(
+    setting: Setting, data: Data, worlds: Worlds, specs: Sequence[AgentSpec], believed: Fidelity
+) -> Fidelity:
+    """Fly the policies whose value is known (`evaluate.known`) and that need no training, and hold them against it.
+
+    As in a run, and what is flown is what a run reads from the cache; all users fly, `evaluate.precision` or not. Of
+    a policy that learns the check is not made, and says so.
+
+    Args:
+        setting: of the scenario.
+        data: its log.
+        worlds: fitted on it.
+        specs: its agents.
+        believed: the checks that need no flown policy.
+    """
+    from evaluators.findings import hold_against_flights
+    from evaluators.logged_rounds import OffPolicyEvidence
+
+    named = {known.policy for known in setting.scenario.evaluate.known}
+    asked = [spec for spec in specs if spec.settings.name in named]
+    if not asked:
+        return believed
+    untrained = {spec.settings.name: UNTRAINED for spec in asked if spec.learns or spec.settings.tune is not None}
+    ready = [spec for spec in asked if spec.settings.name not in untrained]
+    trained = train_agents(setting, data, worlds, ready)
+    keys = keys_of(data, worlds, ready)
+    judged, failed = fly_everywhere(setting, data, worlds, trained, keys)
+    picks, shifted = correct_by_picks(setting, data, worlds, trained, keys, judged)
+    flown = Flown(
+        judged=judged,
+        failed={**failed, **untrained},
+        notes={},
+        picks=picks,
+        shifted={name: one for name, one in shifted.items() if not isinstance(one, Failure)},
+        logged={},
+        on_log=OffPolicyEvidence("off-policy: asked of a run's agents alone", {}),
+    )
+    facts, evidence = facts_of(data, asked, trained, flown), evidences_of(data, worlds, flown)
+    with setting.progress.stage("known values"):
+        evaluate = setting.scenario.evaluate
+        return hold_against_flights(facts, evidence, evaluate=evaluate, fidelity=believed, root=setting.root).fidelity

@@ -151,14 +151,14 @@ def fly_users(
             flown = replace(worlds, **judged_on(setting, data, worlds.model_a, worlds.judge_models, some))
         else:
             flown = worlds
-        judged, failed = _fly(setting, data, flown, trained, keys)
+        judged, failed = fly_everywhere(setting, data, flown, trained, keys)
         flights = [flight for all_ in judged.values() for one in all_ for flight in one.flights]
         if precise_enough(flights, setting.scenario.evaluate, learners=learners, bounds=bounds):
             break
     return flown, judged, failed
 
 
-def _fly(
+def fly_everywhere(
     setting: Setting,
     data: Data,
     worlds: Worlds,
@@ -187,20 +187,18 @@ def _fly(
     return {name: results for name, results in judged.items() if name not in failed}, failed
 
 
-def check_flights(
+def correct_by_picks(
     setting: Setting,
     data: Data,
     worlds: Worlds,
     trained: Mapping[str, list[Any]],
     keys: Mapping[str, Any],
-    judged: dict[str, list[Judged]],
-    failed: dict[str, str],
-) -> Flown:
-    """Score each agent's picks, fly it corrected by them, and estimate it from rounds logged in a judge world."""
-    from evaluators.logged_check import ItemFacts, log_rounds
+    judged: Mapping[str, list[Judged]],
+) -> tuple[dict[str, Picks], dict[str, Any]]:
+    """Each agent's picks scored on rows that no model has seen, and its flights corrected by them, or the `Failure`."""
     from evaluators.picks import picks_of
 
-    scenario, log, split, root = setting.scenario, data.log, data.split, setting.root
+    log, split = data.log, data.split
     course, where = plan_course(setting, data, worlds, flips=False), where_of(setting, data, worlds)
     with setting.progress.stage("picks"):
         users = split.users(HELD_OUT)
@@ -219,7 +217,24 @@ def check_flights(
         for name in correctable
         for found in [picks[name]]
     ]  # fmt: skip
-    shifted = dict(zip(correctable, setting.map("correct", corrections), strict=True))
+    return picks, dict(zip(correctable, setting.map("correct", corrections), strict=True))
+
+
+def check_flights(
+    setting: Setting,
+    data: Data,
+    worlds: Worlds,
+    trained: Mapping[str, list[Any]],
+    keys: Mapping[str, Any],
+    judged: dict[str, list[Judged]],
+    failed: dict[str, str],
+) -> Flown:
+    """Score each agent's picks, fly it corrected by them, and estimate it from rounds logged in a judge world."""
+    from evaluators.logged_check import ItemFacts, log_rounds
+
+    scenario, log, split, root = setting.scenario, data.log, data.split, setting.root
+    where = where_of(setting, data, worlds)
+    picks, shifted = correct_by_picks(setting, data, worlds, trained, keys, judged)
 
     judge_log = log_rounds(
         worlds.judges[0], ItemFacts.of(log, np.flatnonzero(np.isin(log.user, split.users(WORLD_A)))), root

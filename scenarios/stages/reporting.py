@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from agents.loading import AgentSpec, Trained
     from agents.tuning import Tuned
     from evaluators.fidelity import Fidelity
+    from evaluators.findings import AgentFacts, Evidences
     from evaluators.for_whom import ForWhom
     from evaluators.report import AdaptationSection, Report
 
@@ -38,16 +40,48 @@ def evaluate(
     tuned: Mapping[str, Tuned | str],
 ) -> Any:
     """Compare, rank, correct, check for fairness and effect, and decide the gates."""
-    from evaluators.findings import AgentFacts, Evidences, find
-    from evaluators.for_whom import Population
-    from evaluators.picks import said_of
+    from evaluators.findings import find
 
-    log, scenario = data.log, setting.scenario
-    users = worlds.judges[0].starts.user
+    scenario = setting.scenario
+    facts = facts_of(data, specs, trained, flown, tuned)
+    code = ("simulator", "agents", "evaluators")
+    depends = (where_of(setting, data, worlds), keys, [(one.name, one.failed, one.barred, one.learns) for one in facts])
+
+    def served(whom: ForWhom, names: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        # In this process: what they share, every agent's flights, is too large to be handed to others.
+        tasks = [Task("for whom", name, _section, (whom, name), (depends, name), code) for name in names]
+        done = Engine(setting.engine.cache, 1).map(tasks, show)
+        new = [(task, one) for task, one in zip(tasks, done, strict=True) if not one.cached]
+        setting.cpu.update({f"evaluate/{task.name} (cpu)": one.cpu_seconds for task, one in new})
+        return dict(zip(names, (one.result for one in done), strict=True))
+
+    with setting.progress.stage("evaluate") as show:
+        return find(
+            facts,
+            evidences_of(data, worlds, flown),
+            evaluate=scenario.evaluate,
+            gates=scenario.gates,
+            assumptions=worlds.judges[0].assumptions,
+            served=served,
+            fidelity=fidelity_found,
+            root=setting.root,
+        )
+
+
+def facts_of(
+    data: Data,
+    specs: Sequence[AgentSpec],
+    trained: Mapping[str, Sequence[Trained | Failure]],
+    flown: Flown,
+    tuned: Mapping[str, Tuned | str] = MappingProxyType({}),
+) -> list[AgentFacts]:
+    """What findings need to know of agents beside their flights; of one that was not trained, why (`flown.failed`)."""
+    from evaluators.findings import AgentFacts
+
     facts = []
     for spec in specs:
         name = spec.settings.name
-        ready = [one for one in trained[name] if not isinstance(one, Failure)]
+        ready = [one for one in trained.get(name, ()) if not isinstance(one, Failure)]
         curves = tuple((k, one.curve, one.prior_value) for k, one in enumerate(ready) if one.curve)
         facts.append(
             AgentFacts(
@@ -63,54 +97,44 @@ def evaluate(
                 failed=flown.failed.get(name),
                 notes=flown.notes.get(name, ()),
                 tuned=tuned.get(name),
-                barred=None if name in flown.failed else _may_have_seen(spec, log, data.split),
+                barred=None if name in flown.failed else _may_have_seen(spec, data.log, data.split),
             )
         )
+    return facts
+
+
+def evidences_of(data: Data, worlds: Worlds, flown: Flown) -> Evidences:
+    """What was measured of the agents, and of whom they served."""
+    from evaluators.findings import Evidences
+    from evaluators.for_whom import Population
+    from evaluators.picks import said_of
+
+    log = data.log
+    users = worlds.judges[0].starts.user
     starts = worlds.judges[0].starts
     train_rows = np.isin(log.user, data.split.users(WORLD_A))
     rows = np.diff(starts.seen.start)
     liked = np.add.reduceat(np.append(starts.seen.primary, 0.0), starts.seen.start[:-1]) * (rows > 0)
     features = np.column_stack([log.catalogue.user_features[users], np.log1p(rows), liked / np.maximum(rows, 1)])
-    code = ("simulator", "agents", "evaluators")
-    depends = (where_of(setting, data, worlds), keys, [(one.name, one.failed, one.barred, one.learns) for one in facts])
-
-    def served(whom: ForWhom, names: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        # In this process: what they share, every agent's flights, is too large to be handed to others.
-        tasks = [Task("for whom", name, _section, (whom, name), (depends, name), code) for name in names]
-        done = Engine(setting.engine.cache, 1).map(tasks, show)
-        new = [(task, one) for task, one in zip(tasks, done, strict=True) if not one.cached]
-        setting.cpu.update({f"evaluate/{task.name} (cpu)": one.cpu_seconds for task, one in new})
-        return dict(zip(names, (one.result for one in done), strict=True))
-
-    with setting.progress.stage("evaluate") as show:
-        return find(
-            facts,
-            Evidences(
-                judged=flown.judged,
-                picks=flown.picks,
-                shifted=flown.shifted,
-                logged=flown.logged,
-                population=Population(
-                    features=features.astype(np.float64),
-                    feature_names=(*log.catalogue.user_feature_names, "history_length", "like_share"),
-                    groups=dict(log.catalogue.user_attributes),
-                    world=worlds.judges[0],
-                    likes=np.bincount(
-                        log.item[train_rows], log.primary[train_rows], minlength=log.catalogue.n_items
-                    ).astype(np.float64),
-                    categories=log.catalogue.item_categories,
-                ),
-                given=said_of(log),
-                on_log=flown.on_log,
-                source=log.source,
+    return Evidences(
+        judged=flown.judged,
+        picks=flown.picks,
+        shifted=flown.shifted,
+        logged=flown.logged,
+        population=Population(
+            features=features.astype(np.float64),
+            feature_names=(*log.catalogue.user_feature_names, "history_length", "like_share"),
+            groups=dict(log.catalogue.user_attributes),
+            world=worlds.judges[0],
+            likes=np.bincount(log.item[train_rows], log.primary[train_rows], minlength=log.catalogue.n_items).astype(
+                np.float64
             ),
-            evaluate=scenario.evaluate,
-            gates=scenario.gates,
-            assumptions=worlds.judges[0].assumptions,
-            served=served,
-            fidelity=fidelity_found,
-            root=setting.root,
-        )
+            categories=log.catalogue.item_categories,
+        ),
+        given=said_of(log),
+        on_log=flown.on_log,
+        source=log.source,
+    )
 
 
 def _section(whom: ForWhom, name: str, *, report: Callable[[float, str], None]) -> dict[str, Any]:
