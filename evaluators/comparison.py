@@ -281,7 +281,7 @@ def paired_difference(
         further = crossed.plus(float(worlds.var(ddof=1)) * (1 + 1 / len(worlds)), len(worlds) - 1)
         half = further.half_width(level)
         diagnostics["further_world"] = [crossed.value - half, crossed.value + half]
-    if np.array_equal(agent.per_user, other.per_user):
+    if _never_apart(agent, other):
         estimate = _never_differ(0.0, crossed, level, method, diagnostics)
     else:
         estimate = _publish(crossed, level, method, diagnostics, rewarded=(rules or Rules()).rewarded)
@@ -318,7 +318,7 @@ def paired_ratio(
     crossed = cross(agent.times(1 / agent.value), other.times(1 / other.value), pool)
     ratio = agent.value / other.value
     worlds = tuple((agent.by_world / other.by_world).tolist())
-    if np.array_equal(agent.per_user, other.per_user):
+    if _never_apart(agent, other):
         same = _never_differ(1.0, crossed, level, method, {"worlds": list(worlds)})
         return Paired(same, 1.0, worlds, crossed.components, scope)
     log = _publish(crossed, level, method, {"worlds": list(worlds)}, rewarded=(rules or Rules()).rewarded)
@@ -415,6 +415,12 @@ def pairing_gain(agent: AgentValues, other: AgentValues) -> float | None:
     a, b = agent.by_seed.mean(axis=0), other.by_seed.mean(axis=0)
     paired = float((a - b).var(ddof=1))
     return float(a.var(ddof=1) + b.var(ddof=1)) / paired if paired > 0 else None
+
+
+def _never_apart(agent: AgentValues, other: AgentValues) -> bool:
+    """Whether every training of both gave every user the same in every world."""
+    first = agent.per_user[:1]
+    return bool((agent.per_user == first).all() and (other.per_user == first).all())
 
 
 def _never_differ(

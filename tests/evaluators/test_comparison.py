@@ -238,6 +238,18 @@ def test_twins_have_no_difference_and_a_ratio_of_one(rng: np.random.Generator) -
     assert (ratio.value, ratio.low, ratio.high) == (1.0, 1.0, 1.0)
 
 
+def test_a_learner_that_never_differs_from_what_does_not_learn_has_no_difference(rng: np.random.Generator) -> None:
+    """Where nothing that is shown moves a metric, every training has the one value of the baseline."""
+    values = rng.integers(0, 5, (1, 2, 80)).astype(float)
+    learned = AgentValues(np.repeat(values, 3, axis=0), trains=True)
+    found = paired_difference(learned, AgentValues(values), SeedPool.of([learned])).estimate
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    moved = np.repeat(values, 3, axis=0)
+    moved[2, 0, 7] += 1.0
+    apart = paired_difference(AgentValues(moved, trains=True), AgentValues(values), SeedPool()).estimate
+    assert (apart.low, apart.high) != (0.0, 0.0)
+
+
 def test_users_who_only_cancel_out_are_no_proof_of_equality(rng: np.random.Generator) -> None:
     """Two trainings that move every user by +1 and -1: the mean is 0, the agents are not the same."""
     base = rng.standard_normal(60)
