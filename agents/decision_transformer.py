@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from agents.base import Observation, Training
+from agents.bert_items import by_bert
 from agents.deep_rl import ItemQ, StateScale
 from agents.features import fit_features
 from agents.offline import OfflineAgent, OfflineSettings, rows_to_learn
@@ -177,6 +178,7 @@ class DecisionTransformer(OfflineAgent):
         """Learn for `budget` rows (default four passes); the train world is flown for the learning curve only."""
         from agents.decision_transformer_trainer import train_sequences
 
+        training = by_bert(training, self.settings)
         features = fit_features(training)
         train_sequences(self, training, features, StateScale.of(features, training), budget=rows_to_learn(training))
 

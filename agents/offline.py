@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from agents.base import Observation, Training
+from agents.bert_items import BertItems, by_bert
 from agents.deep_rl import ItemQ, StateScale
 from agents.features import fit_features
 from agents.slates import greedy_probabilities, top_slates
@@ -20,7 +21,7 @@ PASSES, LEAST_ROWS = 4, 30_000
 """Passes over the log where a scenario names no budget (with more they learn its rows by heart), and rows at least."""
 
 
-class OfflineSettings(BaseModel):
+class OfflineSettings(BertItems):
     """Parameters of what learns from the log alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -84,6 +85,7 @@ class OfflineAgent:
         """Learn for `budget` rows (default four passes); the train world is flown for the learning curve only."""
         from agents.offline_trainer import train_offline
 
+        training = by_bert(training, self.settings)
         features = fit_features(training)
         scale = StateScale.of(features, training)
         self.policy = train_offline(training, self.settings, features, scale, budget=rows_to_learn(training))

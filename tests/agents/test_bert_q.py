@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.bert_q import BertQ, BertQSettings, everyone_teaches, item_vectors
+from agents.bert_items import everyone_teaches, item_vectors
+from agents.bert_q import BertQ, BertQSettings
 from agents.deep_rl import StateScale
 from agents.features import fit_features
 from agents.loading import AgentSettings, resolve_kind, train
@@ -80,7 +81,7 @@ def test_vectors_come_from_the_text_and_are_fitted_to_the_rows(told: tuple[World
 def test_the_transformer_is_not_run_once_the_vectors_are_made(
     told: tuple[World, InteractionLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import agents.bert_q as module
+    import agents.bert_items as module
 
     vectors = np.random.default_rng(0).standard_normal((told[1].catalogue.n_items, 8)).astype(np.float32)
     monkeypatch.setattr(module, "item_vectors", lambda log, settings, seed: vectors)
@@ -129,3 +130,24 @@ def test_an_encoder_that_is_not_there_is_said_of_the_agent_before_anything_is_fi
     params = resolve_kind(AgentSettings.model_validate(entry), tmp_path).params
     assert isinstance(params, BertQSettings)
     assert params.encoder == "minilm"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["cql", "iql", "behaviour_cloning", "decision_transformer"])
+def test_who_learns_from_the_log_alone_may_know_items_by_the_same_bert(
+    kind: str, told: tuple[World, InteractionLog]
+) -> None:
+    """Conservative deep Q-learning over BERT: items are the fine-tuned vectors, and other texts are another agent."""
+    world, log = told
+
+    def scores(log: InteractionLog) -> np.ndarray:
+        entry = {"name": "one", "kind": kind, "params": {"encoder": "minilm", "adaptation": "frozen"}}
+        training = training_in(world, log, budget=512)
+        agent = train(AgentSettings.model_validate(entry), training, Path()).agent
+        return np.asarray(agent.scores(observed(world)))  # type: ignore[attr-defined]
+
+    turned = replace(log, catalogue=replace(log.catalogue, item_text=log.catalogue.item_text[::-1]))
+    assert np.abs(scores(log) - scores(turned)).max() > 1e-3
+    blank = replace(log, catalogue=replace(log.catalogue, item_text=("",) * log.catalogue.n_items))
+    with pytest.raises(InputError, match="encoder: 'minilm' has no text of items to read"):
+        scores(blank)
