@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -213,6 +213,7 @@ def find(
         fairness=gaps if groups else None,
         off_policy=evidence.on_log,
     )
+    bounds = {one.name for one in facts if one.bound}
     baselines = list(dict.fromkeys([*evaluate.baseline, *(n for n in BASELINES if any(f.name == n for f in facts))]))
     default_agents = [f.name for f in facts if f.name not in baselines and not f.bound]
     decided = decide_gates(gates, default_agents, gate_evidence)
@@ -228,7 +229,7 @@ def find(
             _agent(one, flights, told.claimed, evidence, evaluate, corrections, sections.get(one.name, {}))
             for one in facts
         ],
-        assumptions=[_assumption(a, swept, flights, evaluate.metrics) for a in assumptions],
+        assumptions=[assumption_section(a, swept, flights, evaluate.metrics, bounds) for a in assumptions],
         comparisons=[
             ComparisonSection(
                 metric=c.metric,
@@ -492,24 +493,40 @@ def _training(one: AgentFacts) -> TrainingSection | None:
                            not_reproducible=why, search=search)  # fmt: skip
 
 
-def _assumption(
-    a: Assumption, swept: Sequence[tuple[Sweep, Flights]], flights: Flights, metrics: Sequence[str]
+def assumption_section(
+    a: Assumption,
+    swept: Sequence[tuple[Sweep, Flights]],
+    flights: Flights,
+    metrics: Sequence[str],
+    bounds: Collection[str],
 ) -> AssumptionSection:
-    mine = [of for (part, parameter, _), of in swept if (part, parameter) == (a.part, a.parameter)]
-    effect = {}
-    for metric in metrics if mine else ():
-        means = [
-            # The sweep is flown in B_1 alone, so its unswept value is that of B_1 too.
-            float(of.values[metric][name].by_world[0])
-            for of in (flights, *mine)
-            for name in of.agents
-            if of.why_not(metric, name) is None
-        ]
-        if means:
-            effect[metric] = (min(means), max(means))
+    """An assumption, and how far its sweep moves the policy that it moves most, in each metric.
+
+    Args:
+        a: the assumption.
+        swept: flights in B_1 under each other value of every swept parameter.
+        flights: in the judge worlds, B_1 first.
+        metrics: names.
+        bounds: agents that are no policies.
+    """
+    # The sweep is flown in B_1 alone, so its unswept value is that of B_1 too.
+    flown = [flights, *(of for (part, parameter, _), of in swept if (part, parameter) == (a.part, a.parameter))]
+    effect: dict[str, tuple[float, float]] = {}
+    moved: dict[str, str] = {}
+    for metric in metrics if len(flown) > 1 else ():
+        ranges = {
+            name: (min(values), max(values))
+            for name in flights.agents
+            if name not in bounds
+            and (values := [float(of.values[metric][name].by_world[0]) for of in flown if not of.why_not(metric, name)])
+        }
+        if ranges:
+            moved[metric] = max(ranges, key=lambda name: ranges[name][1] - ranges[name][0])
+            effect[metric] = ranges[moved[metric]]
     return AssumptionSection(
-        part=a.part, parameter=a.parameter, value=a.value, source=a.source, se=a.se, sweep=list(a.sweep), effect=effect
-    )
+        part=a.part, parameter=a.parameter, value=a.value, source=a.source, se=a.se, sweep=list(a.sweep),
+        effect=effect, moved=moved,
+    )  # fmt: skip
 
 
 def _sweep_effects(
@@ -538,4 +555,4 @@ def _sweep_effects(
     return out
 
 
-__all__ = ["AgentFacts", "Evidences", "Findings", "find", "hold_against_flights"]
+__all__ = ["AgentFacts", "Evidences", "Findings", "assumption_section", "find", "hold_against_flights"]

@@ -398,8 +398,10 @@ class AssumptionSection(_Part):
     se: float | None = None
     sweep: list[float] = Field(default_factory=list)
     effect: dict[str, tuple[float, float]] = Field(
-        default_factory=dict, description="metric -> (lowest, highest) value over the sweep"
+        default_factory=dict,
+        description="metric -> (lowest, highest) value of the policy moved most, over the sweep and the value itself",
     )
+    moved: dict[str, str] = Field(default_factory=dict, description="metric -> the policy whose range `effect` gives")
     note: str | None = None
 
 

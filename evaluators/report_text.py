@@ -11,7 +11,17 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evaluators.wording import SCOPE, VERDICT_WORDS, column_decimals, gate_summary, threshold_in_words, with_interval
+from evaluators.wording import (
+    SCOPE,
+    VERDICT_WORDS,
+    column_decimals,
+    counted,
+    decimals,
+    gate_summary,
+    number,
+    threshold_in_words,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from evaluators.leaderboard import Board, Leaderboard
@@ -53,7 +63,7 @@ def summary(report: Report, *, html: str | None = None) -> Group:
     lines += [(Text("withheld"), Text(note)) for note in _withheld(report)]
     if lines:
         parts += [_hanging(lines), Text("")]
-    parts += [_hanging([_fidelity(report), _verdict(report)]), _gates(report)]
+    parts += [_hanging([_fidelity(report), *_swept(report), _verdict(report)]), _gates(report)]
     if html is not None:
         parts.append(_hanging([(Text("Report", "bold"), Text(html, overflow="fold"))]))
     return Group(*parts)
@@ -209,6 +219,24 @@ def _fidelity(report: Report, shown: int = REASONS_SHOWN) -> tuple[Text, Text]:
     return Text("Simulator", "bold"), line.append(
         (("; " if trusted else ": ") + reasons) if reasons else "", "default not bold"
     )
+
+
+def _swept(report: Report) -> list[tuple[Text, Text]]:
+    """Which sweep moves a policy's primary metric furthest, and how far; nothing where nothing was swept."""
+    metric = report.primary_metric or ""
+    swept = [one for one in report.assumptions if metric in one.effect]
+    if not swept:
+        return []
+    widest = max(swept, key=lambda one: one.effect[metric][1] - one.effect[metric][0])
+    low, high = widest.effect[metric]
+    places = decimals(low, high)
+    moved = f" of {widest.moved[metric]}" if metric in widest.moved else ""
+    values = ", ".join(f"{value:g}" for value in sorted({*widest.sweep, float(widest.value or 0)}))
+    words = (
+        f"{widest.part}.{widest.parameter} at {values}: {metric}{moved} {number(low, places)} to "
+        f"{number(high, places)}, the widest of {counted(len(swept), 'sweep')}"
+    )
+    return [(Text("Assumed", "bold"), Text(words))]
 
 
 def _verdict(report: Report) -> tuple[Text, Text]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -90,24 +90,22 @@ def assumptions_of(
         ("friends", "strength"): settings.friends.sweep,
         ("popularity", "strength"): settings.popularity.sweep,
     }
-    places = {("examination", f"place_{k}") for k in range(settings.slate_size)}
-    all_fitted = settings.examination.model == "position" and places <= set(known)
     found = []
     for part, parameter in _LIMITS:
-        if all_fitted and (part, parameter) == ("examination", "decay"):
-            continue  # it would serve no place, and a sweep of it would fly for nothing
         if (part, parameter) in known:
             found.append(known.pop((part, parameter)))
-        elif _in_use(settings, part, parameter):
+        elif _in_use(settings, part, parameter, known):
             value = float(getattr(getattr(settings, part), parameter))
             found.append(Assumption(part, parameter, value, "assumed", None, sweeps.get((part, parameter), ())))
     return (*found, *known.values())
 
 
-def _in_use(settings: SimulatorSettings, part: str, parameter: str) -> bool:
+def _in_use(
+    settings: SimulatorSettings, part: str, parameter: str, fitted: Container[tuple[str, str]] = frozenset()
+) -> bool:
     """Whether a world of these settings has the parameter at all."""
     if part == "examination":
-        return parameter != "continuation" or settings.examination.model != "position"
+        return parameter in _of_places(settings, fitted)
     if part == "choice":
         models = {"no_choice": ("logit", "nested"), "dissimilarity": ("nested",)}
         return settings.choice.model in models[parameter]
@@ -118,6 +116,23 @@ def _in_use(settings: SimulatorSettings, part: str, parameter: str) -> bool:
     if part in ("friends", "popularity"):
         return bool(getattr(settings, part).strength)
     return True
+
+
+def _of_places(settings: SimulatorSettings, fitted: Container[tuple[str, str]]) -> set[str]:
+    """Which of decay and continuation serve a place that was not fitted: a sweep of others would fly for nothing."""
+    model, size = settings.examination.model, settings.slate_size
+
+    def missing(name: str) -> bool:
+        return ("examination", name) not in fitted
+
+    used = {"decay"} if any(missing(f"place_{k}") for k in range(size)) else set()
+    if model == "cascade":
+        used |= {"decay", "continuation"}
+    elif model == "user_browsing":
+        since = [k - j for k in range(size) for j in range(k) if missing(f"place_{k}_after_{j}")]
+        used |= {"continuation"} if since else set()
+        used |= {"decay"} if max(since, default=0) > 1 else set()  # right below a click continuation stands alone
+    return used
 
 
 def replace_parameter(

@@ -328,6 +328,7 @@ def example_report(**changes: object) -> Report:
                 source="assumed",
                 sweep=[0.7, 1.0],
                 effect={"reward": (31.2, 58.8), "session_length": (13.9, 15.6)},
+                moved={"reward": "linucb", "session_length": "popularity"},
             ),
             AssumptionSection(
                 part="leave",
@@ -336,6 +337,7 @@ def example_report(**changes: object) -> Report:
                 source="assumed",
                 sweep=[0.0, 5.0],
                 effect={"reward": (43.0, 46.1), "session_length": (14.2, 15.1)},
+                moved={"reward": "linucb", "session_length": "linucb"},
             ),
         ],
         "sweeps": [

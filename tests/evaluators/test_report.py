@@ -204,6 +204,8 @@ def test_the_summary_fits_80_columns_without_control_sequences_and_has_what_a_pe
     assert "\x1b" not in text
     assert "ease 52.9 [51.2, 54.6] +8.1 [4.7, 11.5] 1-2" in [" ".join(line.split()) for line in lines]
     assert any(line.startswith("Simulator  trusted;") for line in lines)
+    swept = "Assumed examination.decay at 0.7, 0.85, 1: reward of linucb 31 to 59, the widest of 2 sweeps"
+    assert swept in " ".join(text.split())
     assert "Verdict    FAIL: 2 of 5 gates pass, 1 fails, 2 are undecided" in lines
     assert sum(line.startswith(("pass  ", "fail  ", "undecided  ")) for line in lines) == 5
     assert "failed     mine: act: a slate of shape [64, 9], needs [64, 10]" in lines

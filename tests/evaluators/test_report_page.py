@@ -147,6 +147,11 @@ def test_a_withheld_number_stands_with_its_reason() -> None:
         assert reason in text, reason
 
 
+def test_the_range_over_a_sweep_names_the_policy_that_it_is_of() -> None:
+    text = " ".join(" ".join(read(render_page(example_report())).text).split())
+    assert "reward 31 to 59 linucb session_length 13.90 to 15.60 popularity" in text
+
+
 def test_reasons_too_long_for_a_cell_are_numbered_and_listed_under_the_table() -> None:
     reader = read(render_page(example_report()))
     notes = [attrs["id"] for tag, attrs in reader.tags if tag == "li" and "id" in attrs]

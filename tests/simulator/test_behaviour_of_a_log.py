@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluators.fidelity.sessions import gaps_within_users
-from simulator.behaviour import SimulatorSettings
+from simulator.behaviour import Assumption, SimulatorSettings, assumptions_of
 from simulator.behaviour.fitting import fitted_table, logged_steps
 from simulator.behaviour.leaving import in_slates
 from simulator.datasets import DataSettings, load_dataset
@@ -64,6 +64,23 @@ def test_a_log_with_positions_gives_a_fitted_examination(positions: InteractionL
     assert any("examination: fitted on" in note for note in world.notes)
     with pytest.raises(InputError, match=r"place_1: 1.2 is outside \[0, 1\]"):
         world.with_parameter("examination", "place_1", 1.2)
+
+
+def test_what_serves_no_place_that_was_not_fitted_is_no_parameter_of_a_user_browsing_world() -> None:
+    """With every place fitted a sweep of decay or continuation would fly for nothing."""
+    settings = SimulatorSettings.model_validate({"slate_size": 3, "examination": {"model": "user_browsing"}})
+    places = ["place_0", "place_1", "place_1_after_0", "place_2", "place_2_after_0", "place_2_after_1"]
+
+    def assumed(*left_out: str) -> set[str]:
+        fitted = [Assumption("examination", name, 0.5, "fitted", 0.1) for name in places if name not in left_out]
+        rows = assumptions_of(settings, 0.1, 0.01, fitted)
+        return {a.parameter for a in rows if a.part == "examination" and a.source == "assumed"}
+
+    assert assumed() == set()
+    assert assumed("place_2") == {"decay"}
+    assert assumed("place_2_after_1") == {"continuation"}  # right below the click nothing has decayed
+    assert assumed("place_2_after_0") == {"decay", "continuation"}
+    assert assumed(*places) == {"decay", "continuation"}
 
 
 def test_without_the_fit_the_declared_values_hold_and_are_swept(positions: InteractionLog) -> None:
