@@ -124,14 +124,17 @@ def _run_and_store(cache: StageCache, task: Task, key: str, progress: Path | Non
 
     _limit_threads()
     _keep_this_worker()
+    report = _report_to(progress)
+    report(0.0, "")
     # What this process had loaded before the variables were set goes by this alone: a program that calls `run`.
     with cache.claim(task.stage, key), threadpool_limits(1):
         if not cache.has(task.stage, key):  # another run may have stored it while this one waited
             before = _children_cpu()
-            result = task.run(*task.inputs, report=_report_to(progress))
+            result = task.run(*task.inputs, report=report)
             cache.store(task.stage, key, (result, _children_cpu() - before))
         for stage in task.scratch:
             cache.drop(stage, key)
+    report(1.0, "")  # not every task says how far it is
 
 
 @dataclass(slots=True)

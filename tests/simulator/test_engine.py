@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_what_a_task_needs_while_it_is_under_way_goes_when_its_own_result_is_sto
     cache.store("halves", tasks[0].key, "half")  # of a process that was killed between the two
     Engine(cache, workers=1).map(tasks[:1])
     assert not cache.has("halves", tasks[0].key)
+
+
+def silent(number: int, *, report: Callable[[float, str], None]) -> int:
+    time.sleep(0.6)
+    return number
+
+
+def test_a_task_that_says_nothing_of_how_far_it_is_counts_once_it_is_done(tmp_path: Path) -> None:
+    shown: list[tuple[float, str]] = []
+    Engine(StageCache(tmp_path), workers=1).map(tasks_of(silent, range(3)), lambda *what: shown.append(what))
+    assert any(0 < fraction < 1 for fraction, _ in shown)
+    assert {words for _, words in shown} & {task.name for task in tasks_of(silent, range(3))}
 
 
 def test_an_unknown_engine_is_named() -> None:
