@@ -137,19 +137,6 @@ def test_a_full_disk_is_one_line(
     assert line.startswith("disk: No space left on device; free some where runs (--out)")
 
 
-def test_a_fault_of_our_own_is_not_taken_for_a_gate_that_failed(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("by us")
-
-    monkeypatch.setattr("pipeline.run", broken)
-    assert cli.main(["run", str(lay_out(tmp_path, Wrong("", "", "")))]) == 70
-    said = capfd.readouterr().err
-    assert "Traceback" in said
-    assert "ZeroDivisionError: by us" in said
-
-
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that exists and takes no files")
 def test_a_folder_that_takes_no_files_is_refused_before_the_work(
     tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
