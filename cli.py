@@ -229,6 +229,36 @@ def ablation(
         _print_result(found, as_json, result)
 
 
+@app.command(epilog="Example: windtunnel explain scenarios/movielens.yaml --user 196 --item 242")
+def explain(
+    scenario: Scenario,
+    user: Annotated[
+        list[str], typer.Option("--user", metavar="ID", help="A user's id in the log; may be given often.")
+    ],
+    item: Annotated[list[str], typer.Option("--item", metavar="ID", help="An item; may be given often.")],
+    seed: Seed = None,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which items of a user's history, and which words of an item, moved its score? Models come from a run's cache."""
+    with _stdout_is_for_the_result() as result:
+        import pipeline
+
+        found = pipeline.explain(
+            scenario,
+            users=user,
+            items=item,
+            seed=seed,
+            workers=workers,
+            engine=engine,
+            overrides=overrides or (),
+            progress=_progress(),
+        )
+        _print_result(found, as_json, result)
+
+
 @app.command(epilog="Example: windtunnel validate scenarios/*.yaml")
 def validate(
     scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files.", show_default=False)],

@@ -27,7 +27,15 @@ from scenarios.stages.flying import check_flights, fly_users
 from scenarios.stages.reporting import assemble, evaluate, write
 from scenarios.stages.setting import open_setting
 from scenarios.stages.training import keys_of, train_agents, tune_agents
-from scenarios.stages.worlds import FITTING, fit_train_world, fit_worlds, load, preference_files
+from scenarios.stages.worlds import (
+    FITTING,
+    explain_scores,
+    fit_train_world,
+    fit_worlds,
+    load,
+    preference_files,
+    read_log,
+)
 from simulator.cache import PROJECT
 from simulator.engine import Task
 from simulator.errors import InputError, did_you_mean
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
     from evaluators.ablation import Ablation
     from evaluators.report import Report
     from evaluators.speed import Speed
+    from simulator.preference.explaining import Explanations
     from simulator.world import World
 
 
@@ -200,6 +209,31 @@ def ablation(
         ]  # fmt: skip
         fitted = dict(zip(chosen, setting.map("ablation", tasks), strict=True))
         return tabulate(setting.scenario.name, log, rows, fitted, setting.root)
+
+
+def explain(
+    scenario: Path,
+    *,
+    users: Sequence[str],
+    items: Sequence[str],
+    seed: int | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Explanations:
+    """Which of a user's history and which words of an item moved its score: every user with every item, by ids.
+
+    Raises:
+        InputError: the scenario or an id is wrong.
+    """
+    from scenarios.checking import prepare_scenario
+
+    prepared = prepare_scenario(scenario, overrides=overrides, seed=seed)
+    with open_setting(
+        prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine
+    ) as setting:
+        return explain_scores(setting, read_log(setting), users, items)
 
 
 def report_again(folder: Path) -> Path:

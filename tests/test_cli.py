@@ -296,7 +296,7 @@ def test_help_imports_nothing_heavy_and_every_command_shows_an_example() -> None
 @pytest.mark.parametrize(
     "command",
     ["run", "vet", "fidelity", "validate", "schema", "list", "ope", "effect", "leaderboard", "report", "bench",
-     "ablation", "data list", "data check", "data fetch", "cache list", "cache prune"],
+     "ablation", "explain", "data list", "data check", "data fetch", "cache list", "cache prune"],
 )  # fmt: skip
 def test_the_help_of_every_command_has_an_example_and_json(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command.split(), "--help"]) == 0

@@ -14,12 +14,13 @@ from scenarios.schema import Scenario
 from scenarios.stages.setting import Setting
 from simulator.cache import digest_of
 from simulator.engine import Task
-from simulator.errors import ScenarioError
+from simulator.errors import ScenarioError, did_you_mean
 from simulator.log import JUDGE, WORLD_A, InteractionLog, Split, split_users
 from simulator.streams import stream
 
 if TYPE_CHECKING:
     from simulator.preference.continual import Forgetting, SavedModel
+    from simulator.preference.explaining import Explanations
     from simulator.preference.fitting import TextTower
     from simulator.preference.graded import GradedModel
     from simulator.preference.model import PreferenceModel
@@ -353,6 +354,46 @@ def fit_train_world(setting: Setting, data: Data, *, beside: str = "") -> World:
     task = fitting.fit("world A", WORLD_A, tower, setting.scenario.preference.architecture)
     [model] = setting.map("fit worlds", [task])
     return _world_a(setting, data, model)
+
+
+def explain_scores(setting: Setting, data: Data, users: Sequence[str], items: Sequence[str]) -> Explanations:
+    """Why judge world 1 scores each of the items for each of the users as it does; models come from a run's cache.
+
+    Args:
+        setting: of the scenario.
+        data: of the scenario.
+        users: ids in the log.
+        items: likewise.
+
+    Raises:
+        ScenarioError: the log has no such user or item, one line each.
+    """
+    from simulator.preference.explaining import Explanations, explain_pairs, names_of
+
+    catalogue, settings = data.log.catalogue, setting.scenario.preference
+    source, mistakes = data.log.source, []
+    places = []
+    for what, known, asked in (("user", catalogue.user_ids, users), ("item", catalogue.item_ids, items)):
+        place = {name: k for k, name in enumerate(known)}
+        mistakes += [
+            f"--{what}: '{name}' is not among the {len(known):,} {what}s of '{source}'"
+            f"{did_you_mean(name, known) or f'; the first is {known[0]!r}'}"
+            for name in asked
+            if name not in place
+        ]
+        places.append([place[name] for name in dict.fromkeys(asked) if name in place])
+    if mistakes:
+        raise ScenarioError(mistakes)
+    fitting = _Fitting(setting, data, load_saved(setting))
+    [tower] = setting.map("fine-tune", [fitting.tune(JUDGE)])
+    [model] = setting.map("fit worlds", [fitting.fit("judge world 1", JUDGE, tower, settings.architecture)])
+    pairs = [(user, item) for user in places[0] for item in places[1]]
+    with setting.progress.stage("explain") as show:
+        found = explain_pairs(
+            model, fitting.bare, data.split, tower, settings, setting.root, pairs,
+            cache=fitting.vectors, folder=setting.folder, progress=show,
+        )  # fmt: skip
+    return Explanations(setting.scenario.name, found, names_of(catalogue))
 
 
 def _world_a(setting: Setting, data: Data, model: PreferenceModel) -> World:

@@ -150,6 +150,13 @@ class PairEncoder:
         frozen = settings.adaptation == "frozen"
         tuning = settings.tuning.model_copy(update={"learning_rate": pairs.learning_rate})
         batches = -(-len(self.rows) // pairs.batch_pairs)
+        self._tokenizer = tokenizer
+        words, place = None, 0
+        if settings.architecture == "prompt":  # read now: training all of it cuts the table to the pieces in use
+            table = model.get_input_embeddings().weight.detach()
+            words = torch.stack([table[self._word(word)] for word in pairs.words])
+            marked = tokenize([self.texts.question], tokenizer, pairs.max_tokens)[0]
+            place = marked.index(tokenizer.mask_token_id)
         self.encoder = TunableEncoder(
             self.texts.of(self.past, problem.features, self.who, item),
             tokenizer,
@@ -163,13 +170,6 @@ class PairEncoder:
         )
         if frozen:
             self.encoder.adapted.trained.requires_grad_(requires_grad=False)
-        self._tokenizer = tokenizer
-        words, place = None, 0
-        if settings.architecture == "prompt":
-            table = model.get_input_embeddings().weight.detach()
-            words = torch.stack([table[self._word(word)] for word in pairs.words])
-            marked = tokenize([self.texts.question], tokenizer, pairs.max_tokens)[0]
-            place = marked.index(tokenizer.mask_token_id)
         self.readout = Readout(int(model.config.hidden_size), words, place)
         self.training = EncoderTraining(self.encoder, tuning, batches, pairs.passes, settings.robustness, self.readout)
         chosen = rng.permutation(len(problem.target))[: pairs.tuning_rows]

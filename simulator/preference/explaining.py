@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 HISTORY_STEPS, WORD_STEPS = 32, 64
 """Points of the Gauss-Legendre rule along the path: the head's logit is smooth in a row's weight, words are less so."""
+WORLD = "judge world 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,12 @@ class Explanation:
     word: NDArray[np.float64] | None = None
     without_words: float | None = None
 
-    def as_text(self, names: dict[str, str] | None = None, most: int = 3) -> str:
+    @property
+    def probability(self) -> float:
+        """That the user likes the item, given that it is examined."""
+        return float(1 / (1 + np.exp(-self.logit)))
+
+    def as_text(self, names: Mapping[str, str] | None = None, most: int = 3) -> str:
         """One paragraph: what moved the score most, in either direction.
 
         Args:
@@ -63,8 +70,7 @@ class Explanation:
             most: rows of the history, and words, that are named.
         """
         called = names or {}
-        p = 1 / (1 + np.exp(-self.logit))
-        lines = [f"user {self.user}, {called.get(self.item, self.item)}: probability {p:.2f}"]
+        lines = [f"user {self.user}, {called.get(self.item, self.item)}: probability {self.probability:.2f}"]
         order = np.argsort(-np.abs(self.history), kind="stable")[:most]
         told = [
             f"{'liked' if self.history_liked[k] else 'did not like'} "
@@ -77,6 +83,80 @@ class Explanation:
             order = np.argsort(-np.abs(self.word), kind="stable")[:most]
             lines.append(f"words: {', '.join(f'{self.words[k]} ({self.word[k]:+.2f})' for k in order)}")
         return "; ".join(lines)
+
+    def as_lines(self, names: Mapping[str, str], most: int) -> list[str]:
+        """A line for the score, and one for each of the rows of the history and words that moved it most.
+
+        Args:
+            names: item id -> what to call it.
+            most: rows of the history, and words, that are named; the rest is summed in one line.
+        """
+        met = ", which stands in the history" if self.item in self.history_item else ""
+        lines = [
+            f"user {self.user}, {_called(self.item, names)}{met}: probability {self.probability:.2f}, "
+            f"logit {self.logit:+.2f}"
+        ]
+        rows = [
+            f"{'liked' if liked else 'did not like'} {_called(item, names)}"
+            for item, liked in zip(self.history_item, self.history_liked, strict=True)
+        ]
+        lines.append(f"  history of {len(rows)}: {self.history.sum():+.2f} to {self.without_history:+.2f} without it")
+        lines += _largest(rows, self.history, most)
+        if self.word is None or self.without_words is None:
+            return [*lines, "  words: play no part in this score"]
+        lines.append(f"  words: {self.word.sum():+.2f} to {self.without_words:+.2f} with a text of padding")
+        return [*lines, *_largest(self.words, self.word, most)]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dictionary; rows of the history stand oldest first, words as in the text."""
+        rows = zip(self.history_item, self.history_liked, self.history, strict=True)
+        words = () if self.word is None else zip(self.words, self.word, strict=True)
+        return {
+            "user": self.user,
+            "item": self.item,
+            "in_history": self.item in self.history_item,
+            "probability": self.probability,
+            "logit": self.logit,
+            "without_history": self.without_history,
+            "history": [{"item": item, "liked": bool(liked), "added": float(added)} for item, liked, added in rows],
+            "without_words": self.without_words,
+            "words": [{"word": word, "added": float(added)} for word, added in words],
+        }
+
+
+def _called(item: str, names: Mapping[str, str]) -> str:
+    return f"{names[item]} ({item})" if item in names else item
+
+
+def _largest(what: Sequence[str], added: NDArray[np.float64], most: int) -> list[str]:
+    order = np.argsort(-np.abs(added), kind="stable")
+    lines = [f"    {added[k]:+.2f}  {what[k]}" for k in order[:most]]
+    rest = order[most:]
+    return [*lines, f"    {added[rest].sum():+.2f}  {len(rest)} more"] if len(rest) else lines
+
+
+@dataclass(frozen=True, slots=True)
+class Explanations:
+    """Why a scenario's first judge world scores pairs of a user and an item as it does.
+
+    Attributes:
+        name: of the scenario.
+        pairs: one explanation each.
+        names: item id -> what to call it, for items that have a text.
+    """
+
+    name: str
+    pairs: tuple[Explanation, ...]
+    names: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dictionary."""
+        return {"name": self.name, "world": WORLD, "pairs": [one.to_json() for one in self.pairs]}
+
+    def as_text(self, most: int = 10) -> str:
+        """For people: of each history and text the `most` parts that moved the score most, in either direction."""
+        about = f"{self.name}: what moved the log-odds of liking an item, by {WORLD}; each list sums to its difference"
+        return "\n".join([about, *("\n".join(["", *one.as_lines(self.names, most)]) for one in self.pairs)])
 
 
 def examples(
@@ -104,24 +184,12 @@ def examples(
         cache: folder for encoders made here, or None.
         folder: of the scenario.
     """
-    from simulator.encoders.text import encoder_for
-
     rng = stream(root, "preference", "examples")
     rows = split.rows(log, split.users(role, tuning=False), late=True)
     users = np.unique(log.user[rows])
     catalogue = log.catalogue
-    text = None
-    if tower.chosen != "ids only" and model.members[0].item_map is not None:
-        texts, asked = encoder_texts(log, settings), queries_of(log, settings)
-        made = encoder_for(settings.encoder, texts, folder, cache=cache, own=settings.own, root=root)
-        both = settings.categories and catalogue.item_categories.shape[1] > 0
-        encoder = kept_encoder(tower, catalogue.item_text, made, settings, folder, queries=asked)
-        text = TextScore(encoder, tower.vectors, np.sqrt(0.5) if both else 1.0, settings.max_tokens)
-    names = {
-        name: f"'{words.strip()[:60]}'"
-        for name, words in zip(catalogue.item_ids, catalogue.item_text, strict=True)
-        if words.strip()
-    }
+    text = text_score(model, log, tower, settings, root, cache=cache, folder=folder)
+    names = names_of(catalogue)
     told = []
     for user in np.sort(rng.choice(users, min(settings.examples, len(users)), replace=False)):
         mine = rows[log.user[rows] == user]
@@ -129,6 +197,73 @@ def examples(
         history = split.histories(log, np.array([user]))
         told.append(explain(model, catalogue, history, int(user), int(log.item[best]), text=text).as_text(names))
     return tuple(told)
+
+
+def explain_pairs(
+    model: PreferenceModel,
+    log: InteractionLog,
+    split: Split,
+    tower: TextTower,
+    settings: PreferenceSettings,
+    root: np.random.SeedSequence,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    cache: Path | None = None,
+    folder: Path = Path(),
+    progress: Callable[[float, str], None] = lambda done, words: None,
+) -> tuple[Explanation, ...]:
+    """Any users' scores of any items, explained; a user's early rows are the history, as in a world.
+
+    Args:
+        model: the model of a role.
+        log: the log.
+        split: tells early rows from late ones.
+        tower: the role's text vectors.
+        settings: those that both were fitted with.
+        root: root of the scenario's streams.
+        pairs: indices of a user and an item, each.
+        cache: folder for encoders made here, or None.
+        folder: of the scenario.
+        progress: told the fraction done and a few words.
+    """
+    text = text_score(model, log, tower, settings, root, cache=cache, folder=folder)
+    found = []
+    for k, (user, item) in enumerate(pairs):
+        progress(k / len(pairs), f"user {log.catalogue.user_ids[user]}, item {log.catalogue.item_ids[item]}")
+        history = split.histories(log, np.array([user]))
+        found.append(explain(model, log.catalogue, history, user, item, text=text))
+    return tuple(found)
+
+
+def names_of(catalogue: Catalogue) -> dict[str, str]:
+    """What to call each item that has a text: its beginning."""
+    return {
+        name: f"'{words.strip()[:60]}'"
+        for name, words in zip(catalogue.item_ids, catalogue.item_text, strict=True)
+        if words.strip()
+    }
+
+
+def text_score(
+    model: PreferenceModel,
+    log: InteractionLog,
+    tower: TextTower,
+    settings: PreferenceSettings,
+    root: np.random.SeedSequence,
+    *,
+    cache: Path | None,
+    folder: Path,
+) -> TextScore | None:
+    """The encoder as a role's features were made with it; None where the model reads no text."""
+    from simulator.encoders.text import encoder_for
+
+    if tower.chosen == "ids only" or model.members[0].item_map is None:
+        return None
+    texts, asked = encoder_texts(log, settings), queries_of(log, settings)
+    made = encoder_for(settings.encoder, texts, folder, cache=cache, own=settings.own, root=root)
+    both = settings.categories and log.catalogue.item_categories.shape[1] > 0
+    encoder = kept_encoder(tower, log.catalogue.item_text, made, settings, folder, queries=asked)
+    return TextScore(encoder, tower.vectors, np.sqrt(0.5) if both else 1.0, settings.max_tokens)
 
 
 def explain(
@@ -297,14 +432,17 @@ class TextScore:
     ) -> tuple[tuple[str, ...], NDArray[np.float64], float]:
         """Words, what each adds to <direction, features of the text>, and the score minus that of a padded text.
 
-        Word pieces are joined to words, and the encoder's own marks at the ends are left in, so that the sum is whole.
+        Word pieces are joined to words. What falls on punctuation and on the encoder's own marks, which are left in, is
+        shared by all words, so that the sum is whole.
         """
         import torch
         from captum.attr import LayerIntegratedGradients
 
         from simulator.encoders.text import mean_pool
 
-        encoded = self._tokenizer(text, truncation=True, max_length=self._max_tokens, return_tensors="pt")
+        encoded = self._tokenizer(
+            text, truncation=True, max_length=self._max_tokens, return_tensors="pt", return_offsets_mapping=True
+        )
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
         towards = torch.from_numpy((direction * self._factor).astype(np.float32))
         special = self._tokenizer.get_special_tokens_mask(ids[0].tolist(), already_has_special_tokens=True)
@@ -327,28 +465,48 @@ class TextScore:
             internal_batch_size=32,
         )
         piece = found.sum(dim=2)[0].detach().numpy().astype(np.float64)
-        pieces = self._tokenizer.convert_ids_to_tokens(ids[0].tolist())
-        words, value = _joined(pieces, piece, special, encoded.word_ids(0))
-        return words, value, moved
+        words, of = words_of(text, encoded["offset_mapping"][0].tolist(), encoded.word_ids(0))
+        sums = np.bincount(of[of >= 0], piece[of >= 0], len(words))
+        return words, sums + piece[of < 0].sum() / len(words), moved
 
 
-def _joined(
-    pieces: Sequence[str], value: NDArray[np.float64], special: Sequence[int], word_of: Sequence[int | None]
-) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Word pieces joined to words, their values summed; what falls on the encoder's marks is shared by all words."""
-    words: list[str] = []
-    sums: list[float] = []
-    last: int | None = None
-    rest = 0.0
-    for piece, one, mark, number in zip(pieces, value, special, word_of, strict=True):
-        if mark or number is None:
-            rest += float(one)
+def words_of(
+    text: str, spans: Sequence[Sequence[int]], number: Sequence[int | None]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Words of a text as they stand there, and to which of them each word piece belongs [T], -1: to none.
+
+    Punctuation belongs to none, nor do marks of the encoder, nor what the tokenizer writes before the text, whose
+    pieces are said to stand where the first word stands. Chinese characters are joined no further than the pieces do.
+    A text of nothing but punctuation is one word.
+
+    Args:
+        text: the text.
+        spans: [T] characters of the text, from and to, that a piece stands for.
+        number: [T] the tokenizer's number of the word that a piece is part of; None for a mark.
+    """
+    first = {w: spans[k][0] for k, w in reversed(list(enumerate(number))) if w is not None}
+    of = np.full(len(spans), -1)
+    found: list[list[int]] = []
+    for k, (w, (low, high)) in enumerate(zip(number, spans, strict=True)):
+        if w is None or first.get(w + 1, high) < high or all(map(_is_between_words, text[low:high])):
             continue
-        if number == last:
-            words[-1] += piece.removeprefix("##")
-            sums[-1] += float(one)
+        joins = k > 0 and of[k - 1] >= 0 and number[k - 1] == w
+        if joins and (low < found[-1][1] or not (_stands_alone(text[low]) or _stands_alone(text[low - 1]))):
+            found[-1][1] = high
         else:
-            words.append(piece)
-            sums.append(float(one))
-        last = number
-    return tuple(words), np.array(sums) + (rest / len(sums) if sums else 0.0)
+            found.append([low, high])
+        of[k] = len(found) - 1
+    if not found:
+        return (text.strip(),), np.zeros(len(spans), np.int64)
+    return tuple(text[low:high].strip() for low, high in found), of
+
+
+def _is_between_words(character: str) -> bool:
+    """Whether it is a blank or punctuation; ASCII's signs are (as BERT has it), other symbols say something."""
+    kind = unicodedata.category(character)
+    return kind[0] in "PZ" or kind in ("Cc", "Cf") or (character.isascii() and not character.isalnum())
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether it is written without blanks around words: Chinese characters and kana."""
+    return unicodedata.name(character, "").startswith(("CJK", "HIRAGANA", "KATAKANA"))

@@ -13,6 +13,7 @@ from simulator.errors import InputError
 from simulator.log import HELD_OUT, WORLD_A, Catalogue, InteractionLog, split_users
 from simulator.preference import PreferenceSettings
 from simulator.preference.settings import PairSettings
+from tests.simulator.tiny_bert import tiny_bert
 
 BASE = PreferenceSettings(
     members=1, dims=(4,), epochs=3, adaptation="frozen", max_tokens=16,
@@ -20,7 +21,7 @@ BASE = PreferenceSettings(
 )  # fmt: skip
 
 
-def small_log() -> InteractionLog:
+def small_log(text: str = "film") -> InteractionLog:
     rng = np.random.default_rng(2)
     n_users, n_items, rows = 90, 20, 12
     user = np.repeat(np.arange(n_users), rows)
@@ -28,7 +29,7 @@ def small_log() -> InteractionLog:
     quality = rng.normal(0, 1.5, n_items)
     liked = (rng.random(len(user)) < 1 / (1 + np.exp(-quality[item]))).astype(np.float32)
     catalogue = Catalogue(
-        tuple(f"i{k}" for k in range(n_items)), tuple(f"film {k}" for k in range(n_items)),
+        tuple(f"i{k}" for k in range(n_items)), tuple(f"{text} {k}" for k in range(n_items)),
         np.zeros((n_items, 0), np.float32), (), tuple(f"u{k}" for k in range(n_users)),
         np.zeros((n_users, 0), np.float32), (),
     )  # fmt: skip
@@ -84,3 +85,31 @@ def test_every_variant_is_scored_on_the_same_unseen_rows(monkeypatch: pytest.Mon
     assert text.count("\n") == 6
     assert "that no variant saw" in text
     assert len(table.to_json()["rows"]) == 4
+
+
+@pytest.mark.parametrize("adaptation", ["frozen", "full"])
+def test_a_prompt_is_decoded_by_words_that_no_text_holds(adaptation: str, tmp_path: Path) -> None:
+    """Training all of an encoder cuts its embeddings to the pieces of the texts; the two words' are of the whole."""
+    pytest.importorskip("torch")
+    from simulator.encoders.text import load_encoder
+    from simulator.preference._pair_encoder import PairEncoder
+    from simulator.preference.problem import build_problem
+    from simulator.preference.references import fit_bias
+
+    log, folder = small_log("quiet"), tiny_bert(tmp_path / "tiny")
+    problem = build_problem(log, split_users(log, np.random.SeedSequence(4)), WORLD_A)
+    settings = BASE.model_copy(
+        update={
+            "architecture": "prompt",
+            "adaptation": adaptation,
+            "pairs": BASE.pairs.model_copy(update={"words": ("love", "account")}),
+        }
+    )
+    offset = fit_bias(problem, np.random.default_rng(0)).member
+    pair = PairEncoder(problem, log.catalogue, offset, str(folder), settings, np.random.default_rng(0))
+    tokenizer, model = load_encoder(str(folder))
+    places = tokenizer.convert_tokens_to_ids(["love", "account"])
+    embedding = model.get_input_embeddings().weight.detach().numpy()[places]
+    along = pair.readout.direction.detach().numpy() / 0.1
+    apart = embedding[0] - embedding[1]
+    assert along == pytest.approx(apart / np.linalg.norm(apart), abs=1e-5)

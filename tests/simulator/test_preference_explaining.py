@@ -21,7 +21,7 @@ from simulator.preference import (
     fine_tune,
     fit_preference,
 )
-from simulator.preference.explaining import TextScore, WordEncoder, examples, explain, kept_encoder
+from simulator.preference.explaining import TextScore, WordEncoder, examples, explain, kept_encoder, words_of
 from simulator.preference.model import ItemMap
 from simulator.preference.searching import queries_of
 from simulator.preference.settings import SearchSettings
@@ -30,7 +30,7 @@ from tests.simulator.tiny_bert import tiny_bert
 pytest.importorskip("captum")
 
 N_ITEMS, WIDTH, DIM = 8, 384, 3
-TEXTS = ("a quiet love story", "", *(f"film {k}: murder and detectives" for k in range(N_ITEMS - 2)))
+TEXTS = ("A quiet, love-story!", "", *(f"film {k}: murder and detectives" for k in range(N_ITEMS - 2)))
 
 
 def catalogue(features: int) -> Catalogue:
@@ -91,16 +91,49 @@ def test_words_sum_to_the_score_without_them_and_are_named_in_the_text(rng: np.r
     past = Histories(np.array([0, 2]), np.array([2, 3]), np.array([1, 0], np.float32))
     some = model(rng)
     found = explain(some, catalogue(1), past, 0, 0, text=text)
-    assert found.words == ("a", "quiet", "love", "story")
+    assert found.words == ("A", "quiet", "love", "story")
     assert found.word is not None
     assert found.without_words is not None
     assert found.word.sum() == pytest.approx(found.logit - found.without_words, abs=2e-3)
     assert abs(found.logit - found.without_words) > 0.05
-    told = found.as_text({"i0": "'a quiet love story'"}, most=2)
-    assert told.startswith("user u0, 'a quiet love story': probability 0.")
+    told = found.as_text({"i0": "'A quiet, love-story!'"}, most=2)
+    assert told.startswith("user u0, 'A quiet, love-story!': probability 0.")
     assert "history (" in told
     assert "words: " in told
     assert explain(some, catalogue(1), past, 0, 1, text=text).word is None  # an item without text
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces", "words"),
+    [
+        (
+            "Murder, he wrote; a film",  # as BERT cuts it, with marks at the ends
+            [(None, 0, 0), (0, 0, 4), (0, 4, 6), (1, 6, 7), (2, 8, 10), (3, 11, 16), (4, 16, 17), (5, 18, 19),
+             (6, 20, 24), (None, 0, 0)],
+            ("Murder", "he", "wrote", "a", "film"),
+        ),
+        (
+            "quiet loves, x",  # as e5's tokenizer does: "query:" stands before the text, a blank before each word
+            [(None, 0, 0), (0, 0, 1), (0, 0, 1), (1, 0, 5), (2, 5, 6), (2, 6, 10), (2, 10, 11), (2, 11, 12),
+             (3, 12, 14)],
+            ("quiet", "loves", "x"),
+        ),
+        (
+            "我爱你\uff0c love",  # one word to e5's tokenizer, and a blank that stands where the first character does
+            [(0, 0, 1), (1, 0, 1), (1, 0, 1), (1, 1, 3), (1, 3, 4), (2, 4, 5), (2, 5, 9)],
+            ("我", "爱你", "love"),
+        ),
+        ("?!", [(None, 0, 0), (0, 0, 1), (1, 1, 2), (None, 0, 0)], ("?!",)),
+    ],
+)  # fmt: skip
+def test_words_are_the_text_s_own_without_punctuation_and_marks(
+    text: str, pieces: list[tuple[int | None, int, int]], words: tuple[str, ...]
+) -> None:
+    found, of = words_of(text, [piece[1:] for piece in pieces], [piece[0] for piece in pieces])
+    assert found == words
+    of_a_word = [text[low:high] for (_, low, high), one in zip(pieces, of, strict=True) if one >= 0]
+    assert set("".join(words)) <= set("".join(of_a_word))
+    assert not {",", "\uff0c", ";"} & set("".join(of_a_word))
 
 
 @pytest.mark.parametrize(
