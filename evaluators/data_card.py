@@ -408,12 +408,14 @@ def _examination(log: InteractionLog) -> tuple[str, str]:
 
 
 def _order(log: InteractionLog) -> tuple[str, str]:
+    unfitted = "drift, satiation and boredom are never fitted: those that are on are assumed and swept"
     if not log.has_time:
-        return "no", "no times are logged: the order within a user is drawn at random"
+        return "no", f"no times are logged: the order within a user is drawn at random; {unfitted}"
     why = why_no_sessions(log)
     if why is not None and log.impression is None:
-        return "in part", f"order between days; within one it is {why.removeprefix('not identifiable: ')}"
-    return "yes", "times are logged"
+        within = why.removeprefix("not identifiable: ")
+        return "in part", f"order between days; within one it is {within}; {unfitted}"
+    return "in part", f"times tell the order, and might tell the rest; {unfitted}"
 
 
 def _leaving(log: InteractionLog) -> tuple[str, str]:

@@ -377,6 +377,8 @@ def mistakes_of(error: ValidationError, wanted: Any, where: str, field: Any = No
         place, asked = f"{where}{path}", inner if path else field
         if mistake["type"] == "finite_number" and isinstance(mistake["input"], float):
             continue  # `_not_finite` names them all
+        if mistake["type"] == "default_factory_not_called":
+            continue  # a default that hangs on what is wrong, and is named for itself
         if mistake["type"] == "extra_forbidden":
             key = str(mistake["loc"][-1])
             known = list(model.model_fields) if model is not None else []
@@ -427,6 +429,8 @@ def _said(place: str, mistake: Mapping[str, Any], field: Any) -> str:
 
 
 def _mend(field: Any) -> str:
+    if field is not None and field.default_factory_takes_validated_data:
+        return "leave it out, or " + _described(field.description)
     if field is not None and not field.is_required():
         default = field.get_default(call_default_factory=True)
         if default is None:

@@ -104,6 +104,8 @@ def _type(kind: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**needed**"
+    if field.default_factory_takes_validated_data:
+        return "by the keys above"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "below"

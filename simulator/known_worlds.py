@@ -340,7 +340,7 @@ def _position_bias(rng: np.random.Generator) -> tuple[World, LoggedRows]:
 def _boredom(rng: np.random.Generator) -> tuple[World, LoggedRows]:
     taste = rng.normal(-1.0, 0.3, (USERS, CATEGORIES))
     taste[np.arange(USERS), rng.integers(0, CATEGORIES, USERS)] += 1.0
-    boredom = {"depth": 3.0, "threshold": 1.5, "memory": 0.8}
+    boredom = {"depth": 3.0, "threshold": 1.5, "memory": 0.8, "sweep": ()}
     world = _world(taste, rng.normal(0, 0.3, ITEMS), boredom=boredom)
     return world, _flown(world, _uniformly, rng)
 
@@ -381,7 +381,7 @@ def _feedback_loop(rng: np.random.Generator) -> tuple[World, LoggedRows]:
     world = _world(
         np.zeros((USERS, CATEGORIES)),
         rng.normal(-1.0, 0.5, ITEMS),
-        popularity={"strength": 0.3},
+        popularity={"strength": 0.3, "sweep": ()},
         leave={"base_rate": 0.4},
     )
     assert world.item_clicks is not None

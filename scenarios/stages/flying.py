@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evaluators.logged_check import JudgeLog, LoggedCheck
     from evaluators.logged_rounds import LogRounds, OffPolicyEvidence, PolicyOnLog
     from evaluators.picks import Picks
+    from simulator.behaviour import Assumption
     from simulator.world import World
 
 FLYING = ("simulator", "agents", "evaluators/judging.py", "evaluators/rollout.py", "evaluators/metrics.py",
@@ -31,6 +32,8 @@ FLYING = ("simulator", "agents", "evaluators/judging.py", "evaluators/rollout.py
           "evaluators/sessions.py")  # fmt: skip
 MOST_PICKS = 10
 """Items at the top of an agent's list that the picks check scores; its slate if that is longer."""
+BETWEEN_SESSIONS = ("returning", "popularity")
+"""Parts that do nothing before a user's second session."""
 LEARNS_ON = "learns while it is judged: its users share what it learned, and its intervals take them as independent"
 """Note beside an agent that learns online."""
 
@@ -67,14 +70,11 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds, *, flips: bool) ->
         shown_again=first.shown_again,
     )
     n_items = log.catalogue.n_items
-    sweeps: tuple[Sweep, ...] = tuple(
-        (a.part, a.parameter, float(value)) for a in first.assumptions for value in a.sweep
-    )
     return Course(
         worlds=worlds.judges,
         claimed=worlds.a_on_judge_users,
         truth=worlds.truth,
-        sweeps=sweeps,
+        sweeps=sweeps_of(first.assumptions, scenario.evaluate.sessions_per_user),
         seeds=tuple(stream_word(setting.root, "fly", number, bits=63) for number in range(scenario.evaluate.seeds)),
         sessions=scenario.evaluate.sessions_per_user,
         metrics=scenario.evaluate.metrics,
@@ -85,6 +85,16 @@ def plan_course(setting: Setting, data: Data, worlds: Worlds, *, flips: bool) ->
         ),
         held_out=held_out,
         flips=_flips(setting, data, worlds) if flips else {},
+    )
+
+
+def sweeps_of(assumptions: Sequence[Assumption], sessions: int) -> tuple[Sweep, ...]:
+    """Under which other values agents fly again: none of what does nothing where users have one session each."""
+    return tuple(
+        (a.part, a.parameter, float(value))
+        for a in assumptions
+        if sessions > 1 or a.part not in BETWEEN_SESSIONS
+        for value in a.sweep
     )
 
 

@@ -79,17 +79,24 @@ def assumptions_of(
     known["leave", "usual_rate"] = Assumption("leave", "usual_rate", usual_rate, "fitted", usual_rate_se)
     sweeps = {
         ("examination", "decay"): settings.examination.sweep,
+        ("examination", "continuation"): settings.examination.continuation_sweep,
         ("choice", "no_choice"): settings.choice.sweep,
+        ("choice", "dissimilarity"): settings.choice.dissimilarity_sweep,
         ("satiation", "strength"): settings.satiation.sweep,
         ("boredom", "depth"): settings.boredom.sweep,
         ("drift", "rate"): settings.drift.sweep,
         ("leave", "satisfaction"): settings.leave.sweep,
         ("leave", "base_rate"): settings.leave.base_rate_sweep,
         ("leave", "repetition"): settings.leave.repetition_sweep,
-        ("returning", "satisfaction"): settings.returning.sweep if settings.returning else (),
         ("friends", "strength"): settings.friends.sweep,
         ("popularity", "strength"): settings.popularity.sweep,
     }
+    if settings.returning is not None:
+        sweeps |= {
+            ("returning", "satisfaction"): settings.returning.sweep,
+            ("returning", "median_gap"): settings.returning.median_gap_sweep,
+            ("returning", "spread"): settings.returning.spread_sweep,
+        }
     found = []
     for part, parameter in _LIMITS:
         if (part, parameter) in known:

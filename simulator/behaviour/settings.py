@@ -6,6 +6,7 @@ a value here, is marked so, and is swept in the sensitivity analysis.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +19,35 @@ Positive = Annotated[float, Field(gt=0)]
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Given = dict[str, Any]
+"""Fields of a settings model that stand before one, as they were read."""
+
+
+def _around(
+    of: str, values: Callable[[float], Iterable[float]], *, on: Callable[[Given], bool] = lambda given: True
+) -> Callable[[Given], tuple[float, ...]]:
+    """Default of a sweep: values around the one that is assumed, none where its part is off.
+
+    Args:
+        of: field with the assumed value.
+        values: of the sweep, from the assumed one, which is left out if it is among them.
+        on: whether the part is on.
+    """
+
+    def default(given: Given) -> tuple[float, ...]:
+        return tuple(value for value in values(given[of]) if value != given[of]) if on(given) else ()
+
+    return default
+
+
+def _off_and_double(own: float) -> tuple[float, ...]:
+    return 0.0, 2 * own
+
+
+def _half_way_to_both_ends(own: float) -> tuple[float, ...]:
+    return own / 2, (1 + own) / 2
 
 
 class ExaminationSettings(_Settings):
@@ -41,6 +71,10 @@ class ExaminationSettings(_Settings):
     sweep: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(0.7, 1.0), description="Other values of decay under which the agents are flown again."
     )
+    continuation_sweep: tuple[Share, ...] = Field(
+        default_factory=_around("continuation", _half_way_to_both_ends, on=lambda given: given["model"] != "position"),
+        description="Other values of continuation to fly again. Left out: half way to 0 and to 1; none for position.",
+    )
     fit: bool = Field(
         default=True,
         description="Fit the model by EM where the log has positions; the values above then serve only the positions "
@@ -62,7 +96,20 @@ class ChoiceSettings(_Settings):
     dissimilarity: float = Field(
         default=0.5, gt=0, le=1, description="nested only: 1 is logit, near 0 a category acts as one item."
     )
-    sweep: tuple[float, ...] = Field(default=(), description="Other values of no_choice to fly again.")
+    sweep: tuple[float, ...] = Field(
+        default_factory=_around(
+            "no_choice", lambda own: (own - 1, own + 1), on=lambda given: given["model"] != "independent"
+        ),
+        description="Other values of no_choice to fly again. Left out: one logit to either side; none for independent.",
+    )
+    dissimilarity_sweep: tuple[Annotated[float, Field(ge=1e-3, le=1)], ...] = Field(
+        default_factory=_around(
+            "dissimilarity",
+            lambda own: (max(own / 2, min(own, 1e-3)), (1 + own) / 2),
+            on=lambda given: given["model"] == "nested",
+        ),
+        description="Other values of dissimilarity to fly again. Left out: half way to 0 and to 1; nested only.",
+    )
 
 
 class SatiationSettings(_Settings):
@@ -81,7 +128,10 @@ class BoredomSettings(_Settings):
     depth: NotNegative = Field(default=0.0, description="Logits lost by an item of a category that bores; 0: off.")
     threshold: Positive = Field(default=2.0, description="Clicks in running memory above which a category bores.")
     memory: Share = Field(default=0.7, description="Weight of the past in the running clicks by category, per slate.")
-    sweep: tuple[NotNegative, ...] = Field(default=(), description="Other values of depth to fly again.")
+    sweep: tuple[NotNegative, ...] = Field(
+        default_factory=_around("depth", _off_and_double, on=lambda given: given["depth"] > 0),
+        description="Other values of depth to fly again. Left out: 0 and the double; none where it is off.",
+    )
 
 
 class DriftSettings(_Settings):
@@ -136,6 +186,14 @@ class ReturningSettings(_Settings):
         default=7.0, description="Days in which satiation and boredom fall to 1/e between sessions."
     )
     sweep: tuple[NotNegative, ...] = Field(default=(0.0, 2.0), description="Other values of satisfaction to fly again.")
+    median_gap_sweep: tuple[Positive, ...] = Field(
+        default_factory=_around("median_gap", lambda own: (own / 2, own * 2)),
+        description="Other values of median_gap to fly again where it is assumed. Left out: half and double.",
+    )
+    spread_sweep: tuple[Positive, ...] = Field(
+        default_factory=_around("spread", lambda own: (own * 2 / 3, own * 4 / 3)),
+        description="Other values of spread to fly again where it is assumed. Left out: a third less and a third more.",
+    )
     fit: bool = Field(
         default=True, description="Fit median_gap and spread where the log has times, with its end as censoring."
     )
@@ -173,7 +231,10 @@ class FriendsSettings(_Settings):
         description="File of friendships (.csv, .tsv, .parquet): two columns of user ids, both ways. Left out: the "
         "dataset's own (lastfm-2k).",
     )
-    sweep: tuple[float, ...] = Field(default=(), description="Other values of strength to fly again.")
+    sweep: tuple[float, ...] = Field(
+        default_factory=_around("strength", _off_and_double, on=lambda given: given["strength"] != 0),
+        description="Other values of strength to fly again. Left out: 0 and the double; none where it is off.",
+    )
     fit: bool = Field(
         default=True,
         description="Fit the strength where it predicts users left out of the fit and stands out from strangers in "
@@ -189,7 +250,10 @@ class PopularitySettings(_Settings):
         description="Logits gained by an item with e times the average item's clicks, in the log and the sessions "
         "before; 0: off. Counted over all users of a flight, between sessions.",
     )
-    sweep: tuple[float, ...] = Field(default=(), description="Other values of strength to fly again.")
+    sweep: tuple[float, ...] = Field(
+        default_factory=_around("strength", _off_and_double, on=lambda given: given["strength"] != 0),
+        description="Other values of strength to fly again. Left out: 0 and the double; none where it is off.",
+    )
 
 
 Reward = Literal["clicks", "likes", "dwell", "purchases", "ratings"]

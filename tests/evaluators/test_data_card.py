@@ -181,7 +181,7 @@ def test_ratings_without_times_identify_nothing_but_liking_what_was_chosen() -> 
         ({"session": np.repeat(np.arange(20), 5)}, "leaving and returning", "in part"),
         ({"time": np.arange(100.0) * 3_600}, "leaving and returning", "in part"),
         ({"time": np.zeros(100)}, "leaving and returning", "no"),
-        ({"time": np.arange(100.0) * 3_600}, "order, drift and satiation", "yes"),
+        ({"time": np.arange(100.0) * 3_600}, "order, drift and satiation", "in part"),
         ({"time": np.zeros(100)}, "order, drift and satiation", "in part"),
         ({"propensity": np.full(100, 0.2), "self_selected": False},
          "value of another policy from the log's own rows", "yes"),
@@ -199,6 +199,15 @@ def test_what_is_logged_decides_what_is_identified(more: dict[str, Any], about: 
 
 
 # ------------------------------------------------------------------------------------------------- in the report
+
+
+@pytest.mark.parametrize("time", [np.zeros(0), np.arange(100.0) * 3_600, np.zeros(100)])
+def test_no_log_identifies_drift_or_satiation_for_nothing_fits_them(time: np.ndarray) -> None:
+    user, item = np.repeat(np.arange(10), 10), np.tile(np.arange(10), 10)
+    questions = data_card(log_of(user, item, item % 2, **({"time": time} if len(time) else {}))).questions
+    (found,) = [one for one in questions if one.about == "order, drift and satiation"]
+    assert found.answer == ("in part" if len(time) else "no")
+    assert "drift, satiation and boredom are never fitted" in found.why
 
 
 def test_the_card_is_json_the_report_takes_it_and_the_page_and_the_text_show_it() -> None:

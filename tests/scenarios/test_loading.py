@@ -133,6 +133,8 @@ def test_plain_words_mean_what_people_expect(text: str, value: Any) -> None:
         ("name: small", "name: small\ntask: serach", "task: 'serach' is not one of recommend"),
         ("name: small", "name: small\nstress: {a: 1}", "stress: a mapping is not built yet"),
         ("name: small", "name: small\nsimulator: {leave: {sweep: [-1]}}", "simulator.leave.sweep[0]: '-1' should be"),
+        ("name: small", "name: small\nsimulator: {boredom: {depth: x}}", "boredom.depth: 'x' is no number; the def"),
+        ("name: small", "name: small\nsimulator: {boredom: {sweep: x}}", "sweep: 'x' is no list; leave it out, or"),
         ("name: small", "name: small\nsimulator: {slate_siez: 3}", "simulator.slate_siez: unknown key; did you mean"),
         ("name: small", "name: small\nsimulator: 3", "simulator: '3' is no mapping"),
         ("sensitive: [gender]", "sensitive: gender", "data.sensitive: 'gender' is no list"),

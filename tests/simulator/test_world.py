@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from simulator.behaviour import SimulatorSettings, examination_table, expected_choices, expected_clicks
+from simulator.behaviour import (
+    SimulatorSettings,
+    assumptions_of,
+    examination_table,
+    expected_choices,
+    expected_clicks,
+    replace_parameter,
+)
 from simulator.errors import InputError
 from simulator.log import split_users
 from simulator.users import SimulatedUsers
@@ -69,6 +76,38 @@ def test_every_behaviour_parameter_says_where_it_comes_from() -> None:
     left_out = (sums.sum() - sums) / (rows.sum() - rows)
     jackknife = np.sqrt((len(rows) - 1) * np.mean((left_out - left_out.mean()) ** 2))
     assert usual.se == pytest.approx(jackknife, rel=0.1)
+
+
+def test_a_part_that_is_switched_on_is_swept_around_its_value_unless_the_scenario_says_how() -> None:
+    """Of everything that is assumed, only how fast memories and gaps fade, a threshold and a slope are held fixed."""
+    on = {
+        "examination": {"model": "cascade"},
+        "choice": {"model": "nested"},
+        "boredom": {"depth": 3.0},
+        "returning": {},
+        "friends": {"strength": 0.4},
+        "popularity": {"strength": -1.0},
+    }
+    rows = assumptions_of(SimulatorSettings.model_validate(on), 0.1, 0.01)
+    found = {f"{a.part}.{a.parameter}": a.sweep for a in rows if a.source == "assumed"}
+    assert found["friends.strength"] == (0.0, 0.8)
+    assert found["popularity.strength"] == (0.0, -2.0)
+    assert found["boredom.depth"] == (0.0, 6.0)
+    assert found["choice.no_choice"] == (-1.0, 1.0)
+    assert found["choice.dissimilarity"] == found["examination.continuation"] == (0.25, 0.75)
+    assert found["returning.median_gap"] == (1.5, 6.0)
+    assert found["returning.spread"] == (1.0, 2.0)
+    held = {name for name, sweep in found.items() if not sweep}
+    memories = {f"{part}.memory" for part in ("satiation", "boredom", "leave")}
+    assert held == {*memories, "boredom.threshold", "leave.step", "returning.window", "returning.forgetting"}
+    for a in rows:  # each is a value that the parameter may have
+        for value in a.sweep:
+            assert any(b.value == value for b in replace_parameter(rows, a.part, a.parameter, value))
+    own = {part: {**settings, "sweep": []} for part, settings in on.items()}
+    kept = assumptions_of(SimulatorSettings.model_validate(own), 0.1, 0.01)
+    assert not [a for a in kept if a.part in ("boredom", "friends", "popularity") and a.sweep]
+    off = SimulatorSettings()
+    assert off.choice.sweep == off.boredom.sweep == off.friends.sweep == off.popularity.sweep == ()
 
 
 def test_one_parameter_changes_and_the_rest_stays() -> None:
