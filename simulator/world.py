@@ -22,6 +22,7 @@ from simulator.behaviour import (
     assumptions_of,
     expected_choices,
     expected_clicks,
+    looks_at_all,
     replace_parameter,
     value_of,
 )
@@ -33,7 +34,7 @@ from simulator.errors import InputError, did_you_mean
 from simulator.log import Histories, InteractionLog, Split
 from simulator.streams import stream
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 class States(Protocol):
@@ -121,6 +122,8 @@ class World:
         starts: users.
         feature_names: [f] names of `starts.user_features`.
         appeal_shift: logits added to every appeal (0, except in a corrected flight).
+        fitted_shift: logits by which `item_bias` stands above the preference model's, declared so that a check can hold
+            the two against each other: the model's rates are of places that were not all examined, for example.
         choice: "independent", "logit" or "nested".
         reward: what a step's reward is, a key of `simulator.behaviour.REWARDS`.
         heads: behaviours after a click.
@@ -147,6 +150,7 @@ class World:
     starts: Starts
     feature_names: tuple[str, ...] = ()
     appeal_shift: float = 0.0
+    fitted_shift: float = 0.0
     choice: str = "independent"
     reward: str = "clicks"
     heads: tuple[Head, ...] = ()
@@ -254,6 +258,7 @@ class World:
             assumptions=assumptions_of(settings, rate, rate_se, rows),
             starts=starts.as_strangers(strangers) if strangers.any() else starts,
             feature_names=tuple(chosen),
+            fitted_shift=float(shift),
             choice=settings.choice.model,
             reward=settings.reward,
             heads=heads,
@@ -307,6 +312,7 @@ class World:
             self,
             assumptions=assumptions,
             item_bias=self.item_bias + np.float32(shift),
+            fitted_shift=self.fitted_shift + shift,
             heads=tuple(shifted(head, shift) for head in self.heads),
         )
 
@@ -328,6 +334,12 @@ class World:
         """
         decay, continuation = self.value("examination", "decay"), self.value("examination", "continuation")
         return fitted_table(self.examination, self.assumptions, decay, continuation, slate_size)
+
+    def looks_at_all(self, slate_size: int) -> bool:
+        """Whether users look at every place of such a slate, so that it does not matter where an item stands."""
+        # A user who chooses has read the whole slate before the click.
+        going_on = self.value("examination", "continuation") if self.choice == "independent" else 1.0
+        return looks_at_all(self.examination, self.examination_table(slate_size), going_on)
 
     def expected_clicks(self, slate_size: int) -> float:
         """Clicks on a slate of items with the log's usual rate: what satisfaction 0.5 stands for."""
@@ -383,6 +395,7 @@ class World:
             "assumptions": [asdict(a) for a in self.assumptions],
             "feature_names": list(self.feature_names),
             "appeal_shift": self.appeal_shift,
+            "fitted_shift": self.fitted_shift,
             "choice": self.choice,
             "reward": self.reward,
             "heads": [asdict(head) for head in self.heads],

@@ -16,6 +16,7 @@ from evaluators.fidelity.calibration import (
 )
 from evaluators.fidelity.checks import FUTURE_ROWS, HELD_OUT_USERS, Check, Floats, Ints, judged, not_made, ratio_by_user
 from evaluators.fidelity.environment import check_environment
+from evaluators.fidelity.flown_clicks import FlownClicks, flown_click_checks, fly_logged_slates, world_against_model
 from evaluators.fidelity.prediction import (
     compare_predictions,
     discrimination,
@@ -68,6 +69,7 @@ __all__ = [
     "CheckedWorld",
     "Fidelity",
     "Floats",
+    "FlownClicks",
     "GradedRows",
     "Ints",
     "MeasuredValues",
@@ -92,8 +94,10 @@ __all__ = [
     "debiased_calibration_error",
     "determinism",
     "discrimination",
+    "flown_click_checks",
     "flown_sessions",
     "fly_by_appeal",
+    "fly_logged_slates",
     "graded_checks",
     "graded_predictions",
     "judged",
@@ -122,4 +126,5 @@ __all__ = [
     "unbiased_test",
     "user_auc",
     "why_no_sessions",
+    "world_against_model",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -160,31 +160,50 @@ def popularity_strata(rows: ScoredRows, *, strata: int = 5, level: float = 0.95)
 
     A stratum with fewer than 30 expected events is not identifiable and is listed so in the diagnostics.
     """
-    name, threshold = "popularity strata", "each [0.8, 1.25]"
     order = np.argsort(rows.item_exposure, kind="stable")
-    simultaneous = 1 - (1 - level) / strata
+    parts = {
+        f"stratum {k} of {strata} by item exposure": part for k, part in enumerate(np.array_split(order, strata), 1)
+    }
+    return worst_stratum("popularity strata", parts, rows.p, rows.y, rows.user, level=level)
+
+
+def worst_stratum(
+    name: str,
+    parts: Mapping[str, NDArray[np.generic]],
+    p: Floats,
+    y: Floats,
+    user: Ints,
+    *,
+    level: float = 0.95,
+) -> Check:
+    """O/E in parts of n rows, each in [0.8, 1.25], Bonferroni; the worst part is the estimate, all are diagnostics.
+
+    Args:
+        name: of the check.
+        parts: what a part is called -> its rows, as numbers or as a mask [n].
+        p: [n] expected.
+        y: [n] observed.
+        user: [n] the cluster.
+        level: of all intervals together.
+    """
+    threshold = "each [0.8, 1.25]"
+    simultaneous = 1 - (1 - level) / len(parts)
     table: list[dict[str, Any]] = []
     checks: list[Check] = []
-    for k, part in enumerate(np.array_split(order, strata), 1):
-        expected = float(rows.p[part].sum())
+    for k, (which, part) in enumerate(parts.items(), 1):
+        expected = float(p[part].sum())
         if expected < FEWEST_EXPECTED:
             why = f"under {FEWEST_EXPECTED} expected events"
             table.append({"stratum": k, "expected": expected, "not_identifiable": why})
             continue
-        which = f"stratum {k} of {strata} by item exposure"
-        estimate = observed_over_expected(
-            rows.p[part],
-            rows.y[part],
-            rows.user[part],
-            level=simultaneous,
-            method=f"O/E, {which}, Bonferroni",
-        )
+        method = f"O/E, {which}, Bonferroni"
+        estimate = observed_over_expected(p[part], y[part], user[part], level=simultaneous, method=method)
         check = judged(name, estimate, threshold, above=0.8, below=1.25)
         checks.append(replace(check, reason=check.reason and f"{which}: {check.reason}"))
         limits = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
         table.append({"stratum": k, "expected": expected, **limits})
     if not checks:
-        return not_made(name, threshold, f"all {strata} strata hold under {FEWEST_EXPECTED} expected events")
+        return not_made(name, threshold, f"all {len(parts)} strata hold under {FEWEST_EXPECTED} expected events")
     worst = max(
         checks,
         key=lambda c: ({"fail": 2, "undecided": 1}.get(c.verdict, 0), abs(math.log(max(c.estimate.value or 0, 1e-9)))),

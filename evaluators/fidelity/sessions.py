@@ -148,7 +148,7 @@ def flown_sessions(
     _, new = np.unique(session * log.catalogue.n_items + log.item[rows], return_index=True)
     new.sort()
     logged = _LoggedSlates.of_rows(log, rows[new], session[new])
-    late = _evenly(np.flatnonzero(reaches))
+    late = evenly(np.flatnonzero(reaches))
     n_users = len(np.unique(log.user[rows][np.isin(session, late)]))
     if n_users < FEWEST_USERS:
         return none(f"{len(late)} sessions of {n_users} users reach into unseen rows; needs {FEWEST_USERS} users")
@@ -209,7 +209,7 @@ class _Flight:
     users: SimulatedUsers
 
 
-def _evenly(there: Ints) -> Ints:
+def evenly(there: Ints) -> Ints:
     """`MOST_FLOWN` of these at most, evenly from all."""
     return there[np.linspace(0, len(there) - 1, min(len(there), MOST_FLOWN)).astype(np.int64)]
 
@@ -253,7 +253,7 @@ def _gaps(
     if not log.has_time:
         return "the log has no time stamps"
     found = logged_gaps(log, rows)
-    chosen = _evenly(np.flatnonzero(found.left > 0))
+    chosen = evenly(np.flatnonzero(found.left > 0))
     if len(np.unique(found.user[chosen])) < FEWEST_USERS:
         return f"the log goes on behind sessions of fewer than {FEWEST_USERS} users"
     bound = np.minimum(found.left[chosen], world.value("returning", "window"))

@@ -14,6 +14,7 @@ from evaluators.fidelity.agreement import RANKING
 from evaluators.fidelity.behaviours import GradedRows, graded_predictions
 from evaluators.fidelity.calibration import CalibrationFloor, ReliabilityBin, calibration_floor, reliability_curve
 from evaluators.fidelity.checks import FUTURE_ROWS, HELD_OUT_USERS, Check, Ints, not_made
+from evaluators.fidelity.flown_clicks import FlownClicks, flown_click_checks
 from evaluators.fidelity.prediction import (
     behaviour_predictions,
     compare_predictions,
@@ -34,10 +35,11 @@ MANDATORY = (
     "top of the list",
     "responsiveness",
     "determinism",
+    "world against model",
 )
 WEAKER = ("calibration in the large", "slope", "skill over base rate")
 """What worlds other than B_1 have to pass: they are refits on resamples and another class, weaker by design."""
-EVERYWHERE = (*WEAKER, "splits", "determinism", "terminal observation", "global random state")
+EVERYWHERE = (*WEAKER, "splits", "world against model", "determinism", "terminal observation", "global random state")
 """What is asked of every world: the weaker predictions, and what holds exactly or not at all."""
 
 
@@ -49,10 +51,11 @@ class WorldEvidence:
         number: 1 for B_1 (fitted on all judge users), 2.. for the refits.
         future: predictions for the judge users' future rows.
         held_out: predictions for the held-out users' later half, or None.
-        behaviour: responsiveness and determinism checks of the world (same behaviour in all worlds: B_1's suffice).
+        behaviour: checks of the world itself: that it is the model's, responsiveness, determinism.
         sessions: sessions of the log and of the model's answers to the same rows, where the log has them;
             B_1's suffice, of these and of flown ones.
         flown: feature -> whole sessions of the log and as the simulator flies them, or why there are none.
+        clicks: the log's slates flown again, or why they were not; B_1's suffice.
         unbiased: predictions for rows of random exposure, where the log has them.
         further: name of a further yes/no behaviour -> its predictions for rows that nothing has seen.
         graded: name of a graded behaviour (dwell, rating) -> its predicted distributions for such rows.
@@ -67,6 +70,7 @@ class WorldEvidence:
     flown: Mapping[str, Pair | str] = field(
         default_factory=lambda: dict.fromkeys(FLOWN_FEATURES, "no session was flown")
     )
+    clicks: FlownClicks | str = "no slate was flown"
     unbiased: ScoredRows | None = None
     further: Mapping[str, ScoredRows] = field(default_factory=dict)
     graded: Mapping[str, GradedRows] = field(default_factory=dict)
@@ -159,6 +163,7 @@ def check_world(
     if number == 1:
         own += [
             *unbiased_test(evidence.unbiased),
+            *flown_click_checks(evidence.clicks),
             *_session_checks(log, evidence.sessions, evidence.flown, future, draw("sessions")),
         ]
     checks = [replace(c, world=number, rows=FUTURE_ROWS) for c in [*own, *evidence.behaviour]]

@@ -65,9 +65,11 @@ def _check_world(
         check_world,
         compare_predictions,
         flown_sessions,
+        fly_logged_slates,
         replayed_sessions,
         score_random_rows,
         score_rows,
+        world_against_model,
     )
 
     future, held_out = (
@@ -88,25 +90,26 @@ def _check_world(
         rows,
         future.p,
         stream(root, "fidelity", number, "behaviours"),
-        shift=float(world.item_bias[0] - model.item_bias[0]),
+        shift=world.fitted_shift,
     )
     evidence = WorldEvidence(
         number,
         future,
         held_out,
-        behaviour_checks(world, root),
+        (world_against_model(world, log, rows, future.p), *behaviour_checks(world, root)),
         further=further,
         graded=graded,
         unbiased=score_random_rows(model, log, split, np.union1d(fitting, held)),
         comparisons=gains,
     )
-    if number == 1:  # of the other worlds nobody asks for sessions
+    if number == 1:  # of the other worlds nobody asks for sessions and slates
         draw = partial(stream, root, "fidelity", number)
         seed = stream_word(root, "fidelity", number, "flown", bits=63)
         evidence = replace(
             evidence,
             sessions=replayed_sessions(log, rows, future.p, draw("replay")),
             flown=flown_sessions(world, log, split, fitting, draw("slates"), seed=seed),
+            clicks=fly_logged_slates(world, log, split, fitting, seed=seed),
         )
     fitted_users = np.union1d(model.fitted_users, model.tuning_users)
     return check_world(evidence, log=log, split=split, fitted_users=fitted_users, root=root)

@@ -11,6 +11,7 @@ from simulator.behaviour.examination import (
     expected_choices,
     expected_clicks,
     fit_examination,
+    looks_at_all,
 )
 from simulator.behaviour.settings import KINDS, REWARD_KINDS, REWARDS, SimulatorSettings
 
@@ -27,6 +28,7 @@ __all__ = [
     "expected_choices",
     "expected_clicks",
     "fit_examination",
+    "looks_at_all",
     "replace_parameter",
     "value_of",
 ]

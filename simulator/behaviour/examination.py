@@ -46,6 +46,11 @@ def examination_table(model: str, decay: float, continuation: float, slate_size:
     return table.astype(np.float32)
 
 
+def looks_at_all(model: str, table: NDArray[np.floating], continuation: float) -> bool:
+    """Whether every place is examined for certain, whatever is clicked: then it matters not where an item stands."""
+    return float(table.min()) == 1.0 and (model != "cascade" or continuation == 1.0)
+
+
 def expected_clicks(model: str, table: NDArray[np.floating], continuation: float, rate: float) -> float:
     """Clicks on a full slate of items that are each clicked with probability `rate` once examined, independently."""
     slate_size = len(table)

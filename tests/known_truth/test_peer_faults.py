@@ -31,6 +31,7 @@ from evaluators.fidelity import (
     fly_by_appeal,
     responsiveness_of,
     score_rows,
+    world_against_model,
 )
 from evaluators.off_policy.names import parse
 from evaluators.off_policy.trajectory import Stepped, trajectory_terms
@@ -39,7 +40,7 @@ from simulator.errors import InputError, SeenRowsError
 from simulator.log import HELD_OUT, JUDGE, WORLD_A, InteractionLog, Split, split_users
 from simulator.users import SimulatedUsers
 from simulator.world import World
-from tests.simulator.small_world import small_log, small_world
+from tests.simulator.small_world import small_log, small_parts, small_world
 
 Floats = NDArray[np.float64]
 ROOT = np.random.SeedSequence(20261125)
@@ -65,7 +66,19 @@ def log_and_split() -> tuple[InteractionLog, Split]:
 
 
 LOG, SPLIT = log_and_split()
-FINE = behaviour_checks(WORLD, ROOT)
+
+
+def against_its_model(world: World) -> Check:
+    """The world of `small_parts` held against what its preference model says of late rows, users folded in anew."""
+    log, split, preference = small_parts(0, users=120, items=150)
+    rows = np.flatnonzero(split.late)
+    states = preference.user_states(split.histories(log, np.arange(120)), log.catalogue.user_features)
+    user, item = log.user[rows], log.item[rows]
+    taste = np.sum(states.vector[user].astype(np.float64) * preference.item_vectors[item], axis=1)
+    return world_against_model(world, log, rows, sigmoid(taste + states.bias[user] + preference.item_bias[item]))
+
+
+FINE = (against_its_model(WORLD), *behaviour_checks(WORLD, ROOT))
 
 
 def judge(
@@ -104,6 +117,33 @@ def test_fault_1_a_sigmoid_on_a_sigmoid_is_refused_by_calibration_where_auc_sees
     assert not found.trusted
     assert {"calibration in the large", "calibration error", "skill over base rate"} <= failed(found)
     assert next(c for c in found.checks if c.name == "discrimination").passed
+
+
+FAULTY = {
+    # The logit of a chance that was squashed already lies between 0 and 1.
+    "a sigmoid on a sigmoid": replace(
+        WORLD,
+        item_bias=sigmoid(WORLD.item_bias.astype(float)).astype(np.float32),
+        item_vectors=np.float32(0.25) * WORLD.item_vectors,
+    ),
+    "appeal - 1": WORLD.with_appeal_shift(-1.0),
+    "appeal + 2": WORLD.with_appeal_shift(2.0),
+    "other items": replace(WORLD, item_bias=WORLD.item_bias[::-1], item_vectors=WORLD.item_vectors[::-1]),
+    "other users": replace(WORLD, starts=replace(WORLD.starts, vector=WORLD.starts.vector[::-1])),
+    "one item": replace(WORLD, item_bias=WORLD.item_bias + np.float32(0.01) * (np.arange(150) == LOG.item[-1])),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_fault_1_a_world_that_does_not_click_as_its_model_says_is_refused(fault: str, rng: np.random.Generator) -> None:
+    """KuaiSim: the fault stands in the environment, where nothing that scores the model's predictions can see it."""
+    check = against_its_model(FAULTY[fault])
+    assert check.verdict == "fail"
+    assert "the largest difference is" in check.reason
+    kept = [one for one in FINE if one.name != check.name]
+    found = judge(right_rows(rng), behaviour=(*kept, check, *behaviour_checks(FAULTY[fault], ROOT)))
+    assert found.blocked_by == ("world against model",)
+    assert judge(right_rows(rng), behaviour=tuple(kept)).blocked_by == ("world against model",)
 
 
 def test_fault_2_a_session_depth_made_from_the_click_rate_is_refused(rng: np.random.Generator) -> None:

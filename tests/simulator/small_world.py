@@ -76,6 +76,18 @@ def small_log(rng: np.random.Generator, *, users: int = 40, items: int = 130, ca
     return InteractionLog(user, item, np.arange(len(user), dtype=np.float64), primary, catalogue, "small")
 
 
+def small_parts(
+    seed: int = 0, *, users: int = 40, items: int = 130, width: int = 12, categories: int = 5, item_bias: float = 0.0
+) -> tuple[InteractionLog, Split, TruePreference]:
+    """What `small_world` is made of: a `small_log`, its split, and a preference model."""
+    rng = np.random.default_rng(seed)
+    log = small_log(rng, users=users, items=items, categories=categories)
+    split: Split = split_users(log, np.random.SeedSequence(seed))
+    vectors = rng.standard_normal((items, width)).astype(np.float32) / np.float32(np.sqrt(width))
+    biases = (item_bias + 0.5 * rng.standard_normal(items)).astype(np.float32)
+    return log, split, TruePreference(vectors, biases)
+
+
 def small_world(
     seed: int = 0,
     *,
@@ -87,10 +99,8 @@ def small_world(
     **settings: object,
 ) -> World:
     """World whose sessions start from all users of a `small_log`."""
-    rng = np.random.default_rng(seed)
-    log = small_log(rng, users=users, items=items, categories=categories)
-    split: Split = split_users(log, np.random.SeedSequence(seed))
-    vectors = rng.standard_normal((items, width)).astype(np.float32) / np.float32(np.sqrt(width))
-    biases = (item_bias + 0.5 * rng.standard_normal(items)).astype(np.float32)
+    log, split, preference = small_parts(
+        seed, users=users, items=items, width=width, categories=categories, item_bias=item_bias
+    )
     behaviour = SimulatorSettings.model_validate(settings)
-    return World.build(TruePreference(vectors, biases), log, split, np.arange(users), behaviour, name="small")
+    return World.build(preference, log, split, np.arange(users), behaviour, name="small")
