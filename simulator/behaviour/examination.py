@@ -51,23 +51,35 @@ def looks_at_all(model: str, table: NDArray[np.floating], continuation: float) -
     return float(table.min()) == 1.0 and (model != "cascade" or continuation == 1.0)
 
 
-def expected_clicks(model: str, table: NDArray[np.floating], continuation: float, rate: float) -> float:
-    """Clicks on a full slate of items that are each clicked with probability `rate` once examined, independently."""
-    slate_size = len(table)
-    last = np.zeros(slate_size + 1)  # probability of each place last clicked; in a cascade of looking on, by column 0
-    last[0] = 1.0
-    clicks = 0.0
+def click_chances(model: str, table: NDArray[np.floating], continuation: float, rate: Floats) -> Floats:
+    """[n, K] chance of a click at each place of n slates, whatever is clicked above, where items do not compete.
+
+    Args:
+        model: of examination.
+        table: [K, K + 1] as `examination_table`.
+        continuation: chance of going on after a click; cascade only.
+        rate: [n, K] chance of a click once the place is examined; 0 where it is empty.
+    """
+    n, slate_size = rate.shape
+    chances = np.zeros((n, slate_size))
+    last = np.zeros((n, slate_size + 1))  # chance of each place last clicked; in a cascade of looking on, by column 0
+    last[:, 0] = 1.0
     for k in range(slate_size):
         if model == "cascade":
-            last[0] *= float(table[k, 0])
-            clicks += last[0] * rate
-            last[0] *= 1 - rate + rate * continuation
+            last[:, 0] *= float(table[k, 0])
+            chances[:, k] = last[:, 0] * rate[:, k]
+            last[:, 0] *= 1 - rate[:, k] + rate[:, k] * continuation
             continue
-        clicked = last * table[k].astype(np.float64) * rate
-        clicks += float(clicked.sum())
-        last = last - clicked
-        last[k + 1] += clicked.sum()
-    return float(clicks)
+        clicked = last * table[k].astype(np.float64) * rate[:, k, None]
+        chances[:, k] = clicked.sum(axis=1)
+        last -= clicked
+        last[:, k + 1] += chances[:, k]
+    return chances
+
+
+def expected_clicks(model: str, table: NDArray[np.floating], continuation: float, rate: float) -> float:
+    """Clicks on a full slate of items that are each clicked with probability `rate` once examined, independently."""
+    return float(click_chances(model, table, continuation, np.full((1, len(table)), rate)).sum())
 
 
 def expected_choices(model: str, table: NDArray[np.floating], no_choice: float, rate: float) -> float:

@@ -7,13 +7,14 @@ the world.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.behaviour.assumptions import Assumption
+from simulator.behaviour.calibrating import Logits, SlateBehaviour, calibrate_appeal
 from simulator.behaviour.examination import (
     ExaminationFit,
     LoggedSlates,
@@ -37,8 +38,6 @@ from simulator.errors import LogError
 from simulator.log import InteractionLog, Split
 
 Floats = NDArray[np.float64]
-Logits = Callable[[NDArray[np.int64]], Floats]
-"""Rows of the log -> logit of the primary behaviour in each, by the preference model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,8 @@ class Fitted:
 
     Attributes:
         assumptions: fitted parameters with standard errors.
-        shift: logits to add to every appeal, because the log's rate is one of places that were not all examined.
+        shift: logits to add to every appeal, because the log's rate is one of places that were not all examined and of
+            items that competed.
         notes: what could not be fitted and why, and what a fit found.
     """
 
@@ -75,20 +75,22 @@ def fit_behaviour(
         settings: which models, and what may be fitted.
         logits: the preference model on rows of the log.
         usual_rate: share of the primary behaviour among the early rows.
-        rng: permutes for the placebos of leaving.
+        rng: permutes for the placebos of leaving, and draws what is looked at where items compete.
     """
     rows = split.rows(log, users, late=False)
     found: list[Assumption] = []
     notes: list[str] = []
-    shift = 0.0
     if log.position is not None and settings.examination.fit:
         try:
             fit = examination_of(log, rows, settings.examination.model)
             found += examination_assumptions(fit, settings.slate_size)
-            shift = _appeal_shift(log, rows, fit, logits)
             notes.append(f"examination: fitted on {fit.n} slates with {fit.clicks} clicks")
         except ValueError as error:
             notes.append(f"examination: assumed; {error}")
+    calibrated = calibrate_appeal(
+        log, rows, partial(_slate_behaviour, settings, found.copy()), settings.slate_size, logits, rng.spawn(1)[0]
+    )
+    notes += [calibrated.note] * bool(calibrated.note)
     if log.impression is not None and log.has_time and settings.leave.fit:
         try:
             assumed = (settings.leave.satisfaction, settings.leave.repetition)
@@ -112,7 +114,7 @@ def fit_behaviour(
             )
         except ValueError as error:
             notes.append(f"returning: assumed; {error}")
-    return Fitted(tuple(found), shift, tuple(notes))
+    return Fitted(tuple(found), calibrated.shift, tuple(notes))
 
 
 def _whole_rows(log: InteractionLog, split: Split, users: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -177,23 +179,13 @@ def fitted_table(
     return np.clip(table, 0, 1).astype(np.float32)
 
 
-def _appeal_shift(log: InteractionLog, rows: NDArray[np.int64], fit: ExaminationFit, logits: Logits) -> float:
-    """S such that sum t sigma(z + s) is the number of clicks: z was calibrated on places that were not all examined."""
-    from scipy.optimize import brentq
-
-    assert log.position is not None
-    size = int(log.position[rows].max()) + 1
-    if fit.model == "cascade":
-        examined = fit.value["decay"] ** np.arange(size)
-    else:
-        places = np.array([fit.value.get(f"place_{k}", 1.0) for k in range(size)])
-        examined = np.where(np.isfinite(places), places, 1.0) / max(1.0, float(places.max()))
-    t, z, clicks = examined[log.position[rows]], logits(rows), float(log.primary[rows].sum())
-
-    def gap(shift: float) -> float:
-        return float(np.sum(t / (1 + np.exp(-(z + shift)))) - clicks)
-
-    return float(brentq(gap, -20, 20)) if gap(-20) < 0 < gap(20) else 0.0
+def _slate_behaviour(settings: SimulatorSettings, fitted: list[Assumption], slate_size: int) -> SlateBehaviour:
+    """How the world's users act on a slate of this size."""
+    exam, choice = settings.examination, settings.choice
+    value = {a.parameter: a.value for a in fitted if a.part == "examination"}
+    decay, continuation = value.get("decay", exam.decay), value.get("continuation", exam.continuation)
+    table = fitted_table(exam.model, tuple(fitted), decay, continuation, slate_size)
+    return SlateBehaviour(exam.model, table, continuation, choice.model, choice.no_choice, choice.dissimilarity)
 
 
 def logged_steps(

@@ -1,0 +1,184 @@
+"""How far a world's appeal stands above its preference model's, so that its users click as often as the log's.
+
+A preference model that knows no slates learns rates of what was shown: of places that were not all looked at, of items
+that competed with others for one click. The world looks at places and lets items compete by itself, so on top of these
+rates it would do so twice. One shift of all appeals takes both back together: with it the clicks that the world is
+expected to make on the logged slates are as many as the log has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from simulator.behaviour.examination import click_chances, looks_at_all
+from simulator.log import InteractionLog
+
+Floats = NDArray[np.float64]
+Logits = Callable[[NDArray[np.int64]], Floats]
+"""Rows of the log -> logit of the primary behaviour in each, by the preference model."""
+_MOST_SLATES = 100_000
+"""Slates that are replayed at most, evenly from all."""
+_FEWEST_DRAWN = 20_000
+"""Slates for which it is drawn what is looked at, where it cannot be summed over: few slates are drawn repeatedly."""
+_ROWS_AT_ONCE = 4_096
+_WIDEST = 20.0
+"""Logits of a shift at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlateBehaviour:
+    """How users look at slates and choose from them.
+
+    Attributes:
+        examination: "position", "cascade" or "user_browsing".
+        table: [K, K + 1] as `examination_table`.
+        continuation: chance of going on after a click.
+        choice: "independent", "logit" or "nested".
+        no_choice: logit of choosing none; dissimilarity: of a nest.
+    """
+
+    examination: str
+    table: NDArray[np.floating]
+    continuation: float
+    choice: str = "independent"
+    no_choice: float = 0.0
+    dissimilarity: float = 1.0
+
+    @property
+    def takes_rates_as_they_are(self) -> bool:
+        """Whether an item is clicked as often as if it alone were shown and looked at: nothing is to be shifted."""
+        return self.choice == "independent" and looks_at_all(self.examination, self.table, self.continuation)
+
+    def clicks(self, logit: Floats, nest: NDArray[np.int64], rng: np.random.Generator) -> Callable[[float], float]:
+        """Shift of all logits -> expected clicks on n slates.
+
+        Args:
+            logit: [n, K] of a click on each item once it is looked at, -inf where a place is empty.
+            nest: [n, K] nest of each item, -1 for one of its own.
+            rng: draws what is looked at, where items compete; the same for every shift.
+        """
+        if self.choice == "independent":
+            return lambda shift: float(
+                click_chances(self.examination, self.table, self.continuation, expit(logit + shift)).sum()
+            )
+        repeats = 1 if self.table.min() == 1 else -(-_FEWEST_DRAWN // len(logit))
+        logit, nest = np.tile(logit, (repeats, 1)), np.tile(nest, (repeats, 1))
+        # While nothing is chosen no click stands above any place.
+        looked_at = rng.random(logit.shape) < self.table[:, 0]
+        if self.examination == "cascade":
+            looked_at = np.logical_and.accumulate(looked_at, axis=1)
+        seen = np.where(looked_at, logit, -np.inf)
+        parts = [slice(first, first + _ROWS_AT_ONCE) for first in range(0, len(seen), _ROWS_AT_ONCE)]
+        return lambda shift: float(sum(self._chosen(seen[part] + shift, nest[part]).sum() for part in parts) / repeats)
+
+    def _chosen(self, logit: Floats, nest: NDArray[np.int64]) -> Floats:
+        """[n] chance that one of the items is chosen that are looked at, the others having the logit -inf."""
+        top = np.maximum(logit.max(axis=1, keepdims=True), self.no_choice)
+        weight = np.exp(logit - top)
+        if self.choice == "nested":
+            alike = (nest[:, :, None] == nest[:, None, :]) & (nest[:, :, None] >= 0)
+            alike |= np.eye(logit.shape[1], dtype=bool)
+            strongest = np.where(alike, logit[:, None, :], -np.inf).max(axis=2)  # of each item's nest
+            there = np.isfinite(logit)
+            gap = np.where(there, logit - np.where(there, strongest, 0), -np.inf) / self.dissimilarity
+            within = (alike * np.exp(gap)[:, None, :]).sum(axis=2)  # every item of a nest has the same strongest
+            share = np.exp(gap) / np.where(there, within, 1)
+            weight = np.exp(strongest - top) * within**self.dissimilarity * share
+        chosen = weight.sum(axis=1)
+        return np.asarray(chosen / (chosen + np.exp(self.no_choice - top[:, 0])))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A shift of all appeals.
+
+    Attributes:
+        shift: logits.
+        note: what it was found on, or why none could be found; "" where none is needed.
+    """
+
+    shift: float
+    note: str
+
+
+def calibrate_appeal(
+    log: InteractionLog,
+    rows: NDArray[np.int64],
+    behaviour_of: Callable[[int], SlateBehaviour],
+    slate_size: int,
+    logits: Logits,
+    rng: np.random.Generator,
+) -> Calibration:
+    """The shift with which the world's users are expected to click as often on logged slates as the log's did.
+
+    Only slates count of which all rows are given, but where places are looked at, and clicked, each by itself. There
+    places below the world's own slate are left out, as no click of theirs is the world's.
+
+    Args:
+        log: the log.
+        rows: [m] rows that may be read, by user, then time.
+        behaviour_of: slate size -> how the world's users act on such a slate.
+        slate_size: the world's own.
+        logits: the preference model on rows of the log.
+        rng: draws what is looked at, where items compete.
+    """
+    own = behaviour_of(slate_size)
+    if own.takes_rates_as_they_are:
+        return Calibration(0.0, "")
+    apart = own.choice == "independent" and own.examination == "position"
+    if log.impression is None and not (apart and log.position is not None):
+        return _none("the log does not say which rows were shown together (data.columns.impression)")
+    number = np.arange(len(rows)) if log.impression is None else log.impression[rows]
+    if not apart:
+        assert log.impression is not None
+        whole = np.bincount(number, minlength=int(log.impression.max()) + 1) == np.bincount(log.impression)
+        rows, number = rows[whole[number]], number[whole[number]]
+        if not len(rows):
+            return _none("no slate of the log lies whole in the rows that are fitted")
+    slates, number = np.unique(number, return_inverse=True)
+    if len(slates) > _MOST_SLATES:
+        taken = np.linspace(0, len(slates) - 1, _MOST_SLATES).astype(np.int64)
+        place_of = np.full(len(slates), -1)
+        place_of[taken] = np.arange(_MOST_SLATES)
+        kept = place_of[number] >= 0
+        rows, number = rows[kept], place_of[number[kept]]
+    place = _places(number) if log.position is None else log.position[rows]
+    size = int(place.max()) + 1
+    if log.position is None and not looks_at_all(own.examination, behaviour_of(size).table, 1.0):
+        return _none("the log does not say at which place an item stood (data.columns.position)")
+    if own.choice == "independent":
+        size = min(size, slate_size)
+        rows, number, place = rows[place < size], number[place < size], place[place < size]
+    shape = (int(number.max(initial=-1)) + 1, size)
+    logit, click, nest = np.full(shape, -np.inf), np.zeros(shape), np.full(shape, -1)
+    logit[number, place], click[number, place] = logits(rows), log.primary[rows]
+    categories = log.catalogue.item_categories
+    if categories.shape[1]:
+        item = log.item[rows]
+        nest[number, place] = np.where(categories[item].any(axis=1), np.argmax(categories[item], axis=1), -1)
+    clicks, expected = float(click.sum()), behaviour_of(size).clicks(logit, nest, rng)
+    most = expected(_WIDEST)
+    if not expected(-_WIDEST) < clicks < most:
+        return _none(f"the log has {clicks:g} clicks on {shape[0]} slates, where these users make {most:g} at most")
+    shift = float(brentq(lambda shift: expected(shift) - clicks, -_WIDEST, _WIDEST, xtol=1e-4))
+    on = f"{shape[0]} logged {'rows' if log.impression is None else 'slates'}"
+    return Calibration(shift, f"appeal: {shift:+.3f} logits, with which users click as often on {on} as in the log")
+
+
+def _none(why: str) -> Calibration:
+    return Calibration(0.0, f"appeal: examination and choice are not calibrated; {why}")
+
+
+def _places(number: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[m] place of each row within its slate, in the order of the rows."""
+    order = np.argsort(number, kind="stable")
+    ordered = number[order]
+    place = np.empty(len(number), np.int64)
+    place[order] = np.arange(len(number)) - np.searchsorted(ordered, ordered)
+    return place
