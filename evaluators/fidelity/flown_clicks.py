@@ -111,8 +111,8 @@ def fly_logged_slates(world: World, log: InteractionLog, split: Split, users: In
     At the start of a session nothing has sated, bored or moved anybody, as in the model's predictions. So what is held
     against the log is appeal, examination and choice: all that the world fits of clicks.
 
-    Slates are those whose rows are all late. Where examined items are clicked each by itself, what stands below the
-    world's own last place is left out: no world of its own shows it. An item that stands twice on a slate is left out
+    Slates are those whose rows are all late. What stands below the world's own last place is left out: how it is looked
+    at the world does not know. An item that stands twice on a slate is left out
     where it stands second, as the simulator shows it once.
 
     Args:
@@ -148,8 +148,10 @@ def fly_logged_slates(world: World, log: InteractionLog, split: Split, users: In
             "some places more than at others"
         )
     width = int(place.max()) + 1
-    if log.position is not None and world.choice == "independent" and world.own is None:
-        width = min(width, world.slate_size)
+    if world.own is None and width > world.slate_size and not world.looks_at_all(width):
+        if world.choice != "independent":
+            return f"items compete on {width} places of the log's slates, and the world knows {world.slate_size}"
+        width = world.slate_size
     kept = place < width
     slate, place, rows = slate[kept], place[kept], rows[kept]
     items, logged = np.full((len(chosen), width), -1), np.zeros((len(chosen), width))

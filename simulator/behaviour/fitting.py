@@ -80,15 +80,17 @@ def fit_behaviour(
     rows = split.rows(log, users, late=False)
     found: list[Assumption] = []
     notes: list[str] = []
+    examined: list[Assumption] = []
     if log.position is not None and settings.examination.fit:
         try:
             fit = examination_of(log, rows, settings.examination.model)
             found += examination_assumptions(fit, settings.slate_size)
+            examined = examination_assumptions(fit)
             notes.append(f"examination: fitted on {fit.n} slates with {fit.clicks} clicks")
         except ValueError as error:
             notes.append(f"examination: assumed; {error}")
     calibrated = calibrate_appeal(
-        log, rows, partial(_slate_behaviour, settings, found.copy()), settings.slate_size, logits, rng.spawn(1)[0]
+        log, rows, partial(_slate_behaviour, settings, examined), settings.slate_size, logits, rng.spawn(1)[0]
     )
     notes += [calibrated.note] * bool(calibrated.note)
     if log.impression is not None and log.has_time and settings.leave.fit:
@@ -144,15 +146,18 @@ def examination_of(log: InteractionLog, rows: NDArray[np.int64], model: str) -> 
     return fit_examination(slates_of(log, rows), model, n_items=log.catalogue.n_items)  # type: ignore[arg-type]
 
 
-def examination_assumptions(fit: ExaminationFit, slate_size: int) -> list[Assumption]:
-    """The fit as a world's parameters: as probabilities, the most examined place being examined always."""
+def examination_assumptions(fit: ExaminationFit, slate_size: int | None = None) -> list[Assumption]:
+    """The fit as a world's parameters: as probabilities, the most examined place being examined always.
+
+    Those of the first `slate_size` places, of all places of the log where that is None.
+    """
     if fit.model == "cascade":
         return [Assumption("examination", name, fit.value[name], "fitted", fit.se[name]) for name in fit.value]
     most = max(1.0, *fit.value.values()) if fit.value else 1.0
     rows = [Assumption("examination", "place_0", 1 / most, "fitted", 0.0)]
     for name, value in fit.value.items():
         place = int(name.split("_")[1])
-        if place < slate_size and np.isfinite(fit.se[name]):
+        if (slate_size is None or place < slate_size) and np.isfinite(fit.se[name]):
             rows.append(Assumption("examination", name, value / most, "fitted", fit.se[name] / most))
     return rows
 

@@ -109,10 +109,12 @@ def test_places_below_the_worlds_own_are_left_out_where_items_do_not_compete() -
     late = split.late & (log.position < 3)
     assert len(found.observed) == late.sum()
     assert found.observed.sum() == log.primary[late].sum()
-    chosen = replace(short, choice="logit")
-    competing = fly_logged_slates(chosen, log, split, np.arange(USERS), seed=9)
-    assert not isinstance(competing, str)
-    assert len(competing.observed) == split.late.sum()
+    competing = fly_logged_slates(replace(short, choice="logit"), log, split, np.arange(USERS), seed=9)
+    assert competing == "items compete on 5 places of the log's slates, and the world knows 3"
+    everywhere = replace(world_of(examination={"decay": 1.0}), slate_size=3, choice="logit")
+    whole = fly_logged_slates(everywhere, log, split, np.arange(USERS), seed=9)
+    assert not isinstance(whole, str)
+    assert len(whole.observed) == split.late.sum()
 
 
 def test_slates_of_which_a_fit_has_seen_a_row_are_not_flown() -> None:
