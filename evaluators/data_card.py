@@ -111,7 +111,7 @@ class DataCard:
         rows_per_user: of users with rows.
         rows_per_item: of items with rows.
         base_rate: share of rows with the primary behaviour, users as clusters.
-        behaviours: name -> spread of a further column.
+        behaviours: name -> spread of a further column, over the rows on which it was observed.
         exposure: who chose what was shown, in words.
         selection: evidence on whether rows are missing at random; each is 0 if they are.
         times: when rows were logged, or None.
@@ -195,7 +195,11 @@ def data_card(log: InteractionLog, *, level: float = 0.95) -> DataCard:
         rows_per_user=Spread.of(per_user[per_user > 0]),
         rows_per_item=Spread.of(per_item[per_item > 0]),
         base_rate=_rate(log, np.ones(len(log), bool), level),
-        behaviours={name: Spread.of(values) for name, values in log.behaviours.items()},
+        behaviours={
+            name: Spread.of(observed)
+            for name, values in log.behaviours.items()
+            if len(observed := values[~np.isnan(values)])
+        },
         exposure=_exposure_in_words(log),
         selection=_selection(log, per_user, per_item, level),
         times=_times(log),

@@ -293,6 +293,12 @@ def check_graded(log: InteractionLog, preference: PreferenceSettings | None) -> 
             mistakes.append(f"{where}: '{name}' is not among data.behaviours{hint}")
             continue
         value = log.behaviours[name]
+        if unobserved := int(np.isnan(value).sum()):
+            mistakes.append(
+                f"{where}: '{name}' has no value on {unobserved} rows, and thresholds are fitted on every row; "
+                "fill them in, drop the rows or leave it out"
+            )
+            continue
         for limit in limits:
             share = float((value >= limit).mean())
             if not 0 < share < 1:

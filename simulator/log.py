@@ -123,7 +123,7 @@ class InteractionLog:
         primary: [n] 1.0 where the primary behaviour occurred (e.g. rating >= 4), else 0.0.
         catalogue: items and users.
         source: name of the dataset, for the report.
-        behaviours: further columns by name, e.g. "rating" -> [n].
+        behaviours: further columns by name, e.g. "rating" -> [n]; NaN where it was not observed.
         position: [n] position on the slate from 0, or None where not logged.
         propensity: [n] logging propensity in (0, 1], or None where not logged.
         self_selected: True where users, or a policy that nobody logged, chose what has rows: exposure was not logged.

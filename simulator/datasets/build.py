@@ -22,6 +22,7 @@ from simulator.datasets.tables import Table
 from simulator.datasets.validation import (
     Mistakes,
     blanks_around,
+    check_observed,
     check_one_user_each,
     check_range,
     check_seconds,
@@ -101,6 +102,8 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int, folder: Path
     time = mistakes.of(lambda: _times(log, settings), _NOTHING)
     numbers = _numbers(log, settings, mistakes)
     primary = mistakes.of(lambda: _primary(log, settings, numbers), _NOTHING.astype(np.float32))
+    for name in settings.behaviours:
+        mistakes.of(lambda name=name: check_observed(log, name, numbers[name], primary), None)  # type: ignore[misc]
     position = mistakes.of(lambda: _positions(log, settings), None)
     propensity = mistakes.of(lambda: _propensities(log, settings), None)
     impression, session = (
@@ -150,6 +153,9 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int, folder: Path
     )
     ordered = order_rows(users.renumber[user[rows]], item[rows], time[rows], primary[rows])
     rows, notes = rows[ordered.rows], notes + ordered.notes()
+    for name in settings.behaviours:
+        if unobserved := int(np.isnan(numbers[name][rows]).sum()):
+            notes.append(f"'{name}' was not observed on {unobserved} rows without the primary behaviour")
 
     item_side = _Side(item_table, log, items, item)
     user_side = _Side(user_table, log, users, user)
@@ -235,6 +241,8 @@ def _random_rows(table: Table, settings: DataSettings, catalogue: Catalogue) -> 
     numbers = _numbers(table, settings, mistakes)
     mistakes.refuse()
     primary = _primary(table, settings, numbers)
+    for name in settings.behaviours:
+        check_observed(table, name, numbers[name], primary)
     known = (user >= 0) & (item >= 0)
     return RandomRows(
         user=user[known],
@@ -343,14 +351,14 @@ def _times(log: Table, settings: DataSettings) -> NDArray[np.float64]:
 
 
 def _numbers(log: Table, settings: DataSettings, mistakes: Mistakes) -> dict[str, NDArray[np.float64]]:
-    """Every column of the log that must hold numbers, each in its range."""
+    """Every column of the log that must hold numbers, each in its range; NaN where a behaviour was not observed."""
     condition = Condition.parse(settings.positive).columns()
     wanted = dict.fromkeys(settings.behaviours, "data.behaviours")
     wanted |= {name: "data.positive" for name, number in condition.items() if number and name not in wanted}
     wanted |= {name: f"data.ranges.{name}" for name in settings.ranges if name not in wanted}
 
     def read(name: str) -> NDArray[np.float64]:
-        values = log.numbers(name, wanted[name])
+        values = log.numbers(name, wanted[name], optional=name in settings.behaviours and name not in condition)
         if name in settings.ranges:
             check_range(log, name, values, *settings.ranges[name])
         return values

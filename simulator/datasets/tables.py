@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from simulator.errors import LogError, did_you_mean
 
-_MISSING_WORDS = ("", "na", "n/a", "nan", "null", "none", "inf", "-inf", "infinity", "-infinity", "+inf")
+_EMPTY_WORDS = ("", "na", "n/a", "nan", "null", "none")
+_MISSING_WORDS = (*_EMPTY_WORDS, "inf", "-inf", "infinity", "-infinity", "+inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +90,27 @@ class Table:
             return column  # 10^8 rows as text would take gigabytes and minutes
         return self.text(name, field, required=True)
 
-    def numbers(self, name: str, field: str, *, finite: bool = True) -> NDArray[np.float64]:
-        """A column as float64; text, empty places, NaN and infinities are errors."""
+    def numbers(self, name: str, field: str, *, optional: bool = False) -> NDArray[np.float64]:
+        """A column as float64; text, empty places, NaN and infinities are errors.
+
+        With `optional` an empty place or NaN is NaN: what it stands for was not observed.
+        """
         column = self.column(name, field)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             column = pc.utf8_trim_whitespace(column)
             lower = pc.utf8_lower(column)
-            missing = pc.is_in(pc.fill_null(lower, ""), pa.array(_MISSING_WORDS))
+            lower = pc.fill_null(lower, "")
+            if optional:
+                empty = pc.is_in(lower, pa.array(_EMPTY_WORDS))
+                column, lower = (pc.if_else(empty, pa.scalar(None, part.type), part) for part in (column, lower))
+            missing = pc.is_in(lower, pa.array(_MISSING_WORDS))
             self._refuse(missing, name, field, column, "is missing or not finite", "fill it in or drop the row")
             try:
                 column = column.cast(pa.float64())
             except pa.ArrowInvalid:
-                if pc.all(pc.is_in(lower, pa.array(["true", "false"]))).as_py():
+                if pc.all(pc.is_in(pc.drop_null(lower), pa.array(["true", "false"]))).as_py():
                     column = pc.equal(lower, "true").cast(pa.float64())
                 else:
                     raise self._not_a_number(column, name, field) from None
@@ -112,16 +120,16 @@ class Table:
             column = column.cast(pa.float64())
         else:
             raise LogError(f"{field}: column '{name}' of '{self.path.name}' holds {column.type}; numbers are wanted")
-        self._refuse(pc.is_null(column), name, field, column, "is missing", "fill it in or drop the row")
+        if not optional:
+            self._refuse(pc.is_null(column), name, field, column, "is missing", "fill it in or drop the row")
         values = column.to_numpy().astype(np.float64, copy=False)
-        if finite:
-            bad = np.flatnonzero(~np.isfinite(values))
-            if bad.size:
-                more = f" ({bad.size} such rows)" if bad.size > 1 else ""
-                raise LogError(
-                    f"{field}: {self.where(int(bad[0]))} of '{self.path.name}' has {values[bad[0]]:g} in column "
-                    f"'{name}'{more}; fill it in or drop the row"
-                )
+        bad = np.flatnonzero(np.isinf(values) if optional else ~np.isfinite(values))
+        if bad.size:
+            more = f" ({bad.size} such rows)" if bad.size > 1 else ""
+            raise LogError(
+                f"{field}: {self.where(int(bad[0]))} of '{self.path.name}' has {values[bad[0]]:g} in column "
+                f"'{name}'{more}; fill it in or drop the row"
+            )
         return values
 
     def seconds(self, name: str, field: str) -> NDArray[np.float64]:

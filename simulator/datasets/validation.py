@@ -59,6 +59,28 @@ def check_range(table: Table, name: str, values: NDArray[np.float64], low: float
         )
 
 
+def check_observed(table: Table, name: str, values: NDArray[np.float64], primary: NDArray[np.float32]) -> None:
+    """Hold a further behaviour to have a value wherever the primary one occurred: what follows it is read there.
+
+    Args:
+        table: the log.
+        name: of the column.
+        values: [n], NaN where the cell is empty; none if the column could not be read.
+        primary: [n] the primary behaviour; none if it could not be read.
+
+    Raises:
+        LogError: a value is missing there.
+    """
+    if len(values) != len(primary):
+        return
+    bad = np.flatnonzero(np.isnan(values) & (primary > 0))
+    if bad.size:
+        raise LogError(
+            f"data.behaviours: {table.where(int(bad[0]))} of '{table.path.name}' has the primary behaviour and no "
+            f"value in column '{name}'{_such(bad.size)}; fill it in or drop the row"
+        )
+
+
 def check_seconds(table: Table, name: str, seconds: NDArray[np.float64]) -> None:
     """Refuse times that cannot be seconds: sessions and gaps would be a thousand times too long.
 

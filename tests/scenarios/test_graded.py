@@ -49,6 +49,24 @@ def test_what_cannot_be_graded_is_one_line_before_anything_is_fitted(tmp_path: P
     assert mistakes[0].startswith(line)
 
 
+def test_a_behaviour_of_degree_is_needed_on_every_row(tmp_path: Path) -> None:
+    scenario = written(tmp_path, "{dwell: [2, 4]}")
+    rows = [
+        f"u{user},i{item},{item},{user % 2},{3 * item if user % 2 else ''}"
+        for user in range(30)
+        for item in range(user % 20, 20 + user % 20)
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time,clicked,dwell", *rows]) + "\n", encoding="utf-8")
+    text = scenario.read_text(encoding="utf-8").replace(
+        "ratio >= 1, behaviours: [ratio]", "clicked == 1, behaviours: [dwell]"
+    )
+    scenario.write_text(text, encoding="utf-8")
+    (line,) = check_scenario(scenario)
+    assert line.startswith("preference.graded.dwell: 'dwell' has no value on 300 rows")
+    scenario.write_text(text.replace("graded: {dwell: [2, 4]}, ", ""), encoding="utf-8")
+    assert not check_scenario(scenario)
+
+
 @pytest.mark.slow
 def test_fidelity_checks_a_behaviour_of_degree_that_a_scenario_names(tmp_path: Path) -> None:
     report = pipeline.fidelity(

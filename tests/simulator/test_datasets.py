@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from evaluators.data_card import data_card
 from simulator.cache import digest_of
 from simulator.datasets import DATASETS, DataSettings, check_dataset, load_dataset, locate_dataset
 from simulator.errors import LogError
@@ -316,6 +317,33 @@ def test_parquet_with_a_missing_number_or_a_column_twice_is_refused(tmp_path: Pa
     pq.write_table(twice, tmp_path / "log.parquet")
     with pytest.raises(LogError, match="has the column 'user_id' twice"):
         load_dataset(settings_for("log.parquet"), tmp_path)
+
+
+DWELLS = "user_id,item_id,clicked,dwell\na,x,1,3.5\na,y,0,{}\nb,x,1,{}\nb,z,0,0\n"
+
+
+@pytest.mark.parametrize("empty", ["", "NaN", "null"])
+def test_a_behaviour_that_was_not_observed_without_a_click_is_no_mistake_and_with_one_it_is(
+    empty: str, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"positive": "clicked == 1", "behaviours": ["dwell"]}
+    write(tmp_path, DWELLS.format(empty, 2))
+    log = load_dataset(settings_for(**asked, ranges={"dwell": [0, 10]}), tmp_path)
+    assert log.behaviours["dwell"].tolist() == pytest.approx([3.5, np.nan, 2, 0], nan_ok=True)
+    assert any("'dwell' was not observed on 1 rows without the primary behaviour" in note for note in log.notes)
+    assert data_card(log).behaviours["dwell"].most == 3.5
+    said = "line 4 of 'log.csv' has the primary behaviour and no value in column 'dwell'"
+    assert said in refusal(tmp_path, DWELLS.format(1, empty), **asked)
+    # What the condition names is asked of every row, and an infinity is no missing value.
+    assert "line 3" in refusal(tmp_path, DWELLS.format(empty, 2), positive="dwell >= 1", behaviours=["dwell"])
+    assert "'inf'" in refusal(tmp_path, DWELLS.format("inf", 2), **asked)
+
+
+def test_parquet_keeps_what_was_not_observed(tmp_path: Path) -> None:
+    columns = {"user_id": ["a", "b"], "item_id": ["x", "y"], "clicked": [1, 0], "dwell": [5.0, None]}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    log = load_dataset(settings_for("log.parquet", positive="clicked == 1", behaviours=["dwell"]), tmp_path)
+    assert log.behaviours["dwell"].tolist() == pytest.approx([5.0, np.nan], nan_ok=True)
 
 
 def test_an_item_twice_in_its_table_is_refused(tmp_path: Path) -> None:
