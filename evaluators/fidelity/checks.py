@@ -36,6 +36,7 @@ class Check:
         world: number of the judge world, None outside `assess`.
         rows: "future rows" or "held-out users", None outside `assess`.
         counts: whether trust hangs on it; False where it is about what the simulator does not simulate.
+        mandatory: whether it blocks trust where it is not made although the data allow it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Check:
     world: int | None = None
     rows: str | None = None
     counts: bool = True
+    mandatory: bool = False
 
     @property
     def passed(self) -> bool | None:

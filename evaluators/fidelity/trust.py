@@ -37,6 +37,7 @@ MANDATORY = (
     "determinism",
     "world against model",
 )
+"""Checks without which no world is trusted; where the log has sessions, those of sessions beside."""
 WEAKER = ("calibration in the large", "slope", "skill over base rate")
 """What worlds other than B_1 have to pass: they are refits on resamples and another class, weaker by design."""
 EVERYWHERE = (*WEAKER, "splits", "world against model", "determinism", "terminal observation", "global random state")
@@ -214,6 +215,7 @@ def _verdict(checks: Sequence[Check]) -> dict[str, Any]:
     failed = [c for c in blocking if c.passed is False]
     made = {c.name for c in blocking if c.passed is not None and c.world == 1}
     missing = [name for name in MANDATORY if name not in made]
+    missing += [c.name for c in blocking if c.mandatory and c.passed is None and c.name not in missing]
     reasons = [f"{c.label}: {c.reason}" for c in failed]
     reasons += [f"{name} could not be made, and it is mandatory" for name in missing]
     unbiased = next((c for c in blocking if c.name == "unbiased test: O/E"), None)
@@ -241,8 +243,8 @@ def _session_checks(
 ) -> tuple[Check, ...]:
     why = why_no_sessions(log)
     if why is not None or sessions is None:
-        why = why or "the log's sessions were not simulated"
-        return (*session_checks(None, None, rng, why=why), answers_classifier(rows, rng))
+        (none,) = session_checks(None, None, rng, why=why or "the log's sessions were not simulated")
+        return replace(none, mandatory=why is None), answers_classifier(rows, rng)
     real, simulated = sessions
     names = sorted(set(real.features) & set(simulated.features))
     tables = [np.column_stack([*(t.features[n] for n in names), *map(np.log1p, t.given.values())]) for t in sessions]

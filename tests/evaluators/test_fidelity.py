@@ -52,7 +52,7 @@ from evaluators.fidelity import (
     why_no_sessions,
 )
 from simulator.behaviour.leaving import session_numbers
-from simulator.log import JUDGE, WORLD_A, RandomRows, split_users
+from simulator.log import JUDGE, WORLD_A, InteractionLog, RandomRows, split_users
 from tests.simulator.small_world import small_log, small_world
 
 Floats = NDArray[np.float64]
@@ -571,6 +571,25 @@ def test_sessions_count_where_the_log_has_them(rng: np.random.Generator, root: n
 
     assert names_of_failed(alike) == set()
     assert names_of_failed(longer) >= {"sessions: length", "two-sample classifier"}
+
+
+def test_a_log_with_sessions_of_which_none_was_simulated_is_not_trusted(
+    rng: np.random.Generator, root: np.random.SeedSequence
+) -> None:
+    """EVALUATION, section 6: sessions are mandatory where the log has them. Where it has none, that is a reason."""
+    log = small_log(rng, users=200)
+    split = split_users(log, root)
+    fitted = {1: split.users(JUDGE)}
+
+    def found(log: InteractionLog) -> Fidelity:
+        return assess([evidence(rng, 1)], log=log, split=split, fitted_users=fitted, root=root)
+
+    with_sessions = found(log)
+    assert not with_sessions.trusted
+    assert with_sessions.blocked_by == ("sessions",)
+    assert "sessions could not be made, and it is mandatory" in with_sessions.reasons
+    assert any("sessions were not simulated" in reason for reason in with_sessions.reasons)
+    assert found(replace(log, time=np.floor(log.time / 3))).trusted
 
 
 def test_a_judge_world_fitted_on_training_users_fails_the_split_check(

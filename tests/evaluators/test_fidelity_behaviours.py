@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evaluators.fidelity import DRAWS, FUTURE_ROWS, Check, GradedRows, behaviour_rows, graded_checks, graded_predictions
 from evaluators.fidelity.behaviours import _crps
-from evaluators.fidelity.trust import CheckedWorld, conclude
+from evaluators.fidelity.trust import MANDATORY, CheckedWorld, conclude
 from simulator.behaviour.heads import fit_head
 from tests.simulator.small_world import small_log
 
@@ -99,8 +99,7 @@ def test_a_behaviour_of_degree_is_checked_at_each_threshold_and_as_a_whole(rng: 
 def test_what_the_world_does_not_simulate_is_a_reason_and_does_not_block(rng: np.random.Generator) -> None:
     sound = CheckedWorld(1, tuple(
         Check(name, watched(rng)[0].estimate, "", "pass", world=1, rows=FUTURE_ROWS)
-        for name in ("splits", "calibration in the large", "slope", "skill over base rate", "top of the list",
-                     "responsiveness", "determinism")
+        for name in MANDATORY
     ))  # fmt: skip
     found = conclude([sound], watched(rng, rate=1.5))
     assert found.trusted
