@@ -200,6 +200,15 @@ class ReferenceComparison(_Part):
     estimate: EstimateModel
 
 
+class ForgettingRow(_Part):
+    """Log-loss a row of an updated model on older rows that neither it nor the saved one has seen."""
+
+    world: str
+    before: EstimateModel = Field(description="of the saved model")
+    after: EstimateModel = Field(description="of the updated one")
+    difference: EstimateModel = Field(description="after minus before; above 0 is forgotten")
+
+
 class PreferenceSection(_Part):
     """What the fine-tuned preference model is worth."""
 
@@ -210,6 +219,7 @@ class PreferenceSection(_Part):
     comparisons: list[ReferenceComparison] = Field(default_factory=list)
     reliability: list[ReliabilityBin] = Field(default_factory=list)
     curve: list[tuple[float, float]] = Field(default_factory=list, description="(steps, tuning loss)")
+    forgetting: list[ForgettingRow] = Field(default_factory=list, description="what `preference.update` cost")
     summary: dict[str, JsonValue] = Field(default_factory=dict)
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenarios.loading import digest, kind_without_folder, resolved, without_folders, world_digest
 from scenarios.schema import Scenario
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from evaluators.fidelity import Fidelity
     from evaluators.findings import AgentFacts, Evidences
     from evaluators.for_whom import ForWhom
-    from evaluators.report import AdaptationSection, Report
+    from evaluators.report import AdaptationSection, EstimateModel, ForgettingRow, Report
+    from simulator.preference.continual import Forgetting
 
 
 def evaluate(
@@ -247,6 +249,23 @@ def _own_version() -> str:
         return str(tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
 
 
+def forgetting_row(world: str, lost: Forgetting) -> ForgettingRow:
+    """Loss of older rows before an update, after it, and the difference, each with its interval."""
+    from evaluators.fidelity import ratio_by_user
+    from evaluators.report import EstimateModel, ForgettingRow
+
+    def mean(loss: NDArray[np.float64], what: str) -> EstimateModel:
+        method = f"log-loss a row {what}, older rows that neither model saw, user-cluster t"
+        return EstimateModel.of(ratio_by_user(loss, np.ones(len(loss)), lost.user, method=method))
+
+    return ForgettingRow(
+        world=world,
+        before=mean(lost.before, "before the update"),
+        after=mean(lost.after, "after the update"),
+        difference=mean(lost.after - lost.before, "after the update minus before it"),
+    )
+
+
 def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, Any]) -> dict[str, Any]:
     """The report's section on the preference model."""
     from evaluators.fidelity import ratio_by_user
@@ -264,13 +283,6 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
     more: dict[str, Any] = {}
     if worlds.explained:
         more["examples"] = list(worlds.explained)
-    if worlds.forgotten is not None:
-        lost = worlds.forgotten
-        found = ratio_by_user(
-            lost.after - lost.before, np.ones(len(lost.user)), lost.user,
-            method="log-loss a row after the update minus before it, older rows that neither model saw, user-cluster t",
-        )  # fmt: skip
-        more["forgetting"] = EstimateModel.of(found).model_dump(mode="json")
     comparisons = []
     for name, estimate in fidelity_block["comparisons"].items():
         reference, _, rows_of = name.partition(", ")
@@ -281,6 +293,7 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
         "chosen": tower.chosen,
         "gain": gain,
         "comparisons": comparisons,
+        "forgetting": [forgetting_row(world, lost) for world, lost in worlds.forgotten.items()],
         "reliability": fidelity_block["reliability"],
         "summary": {
             "judge world 1": worlds.judge_models[0].summary(),

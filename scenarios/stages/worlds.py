@@ -79,7 +79,7 @@ class Worlds:
     whose sessions are the fitting users'; both worlds' models were stopped and calibrated on the tuning users, and
     behaviours that are fitted (heads, friends, gaps) are fitted on them in both.
     Both are None where nothing is tuned or stops early. `truth` is what the judge users truly do, where that is known:
-    no agent learns in it, and nothing is fitted to it.
+    no agent learns in it, and nothing is fitted to it. `forgotten` is what updated models lost, by world.
     """
 
     tower_a: TextTower
@@ -93,7 +93,7 @@ class Worlds:
     validation: World | None = None
     a_without_tuning: World | None = None
     explained: tuple[str, ...] = ()
-    forgotten: Forgetting | None = None
+    forgotten: Mapping[str, Forgetting] = field(default_factory=dict)
     graded: tuple[GradedModel, ...] = ()
     truth: World | None = None
 
@@ -462,7 +462,11 @@ def fit_worlds(setting: Setting, data: Data) -> Worlds:
         **({} if validation is None else _tuned_in(setting, data, model_a, validation)),
         explained=explained,
         graded=tuple(graded),
-        forgotten=None if not saved else forgetting(judge_models[0], saved[JUDGE], log, split),
+        forgotten={
+            whose: forgetting(model, saved[role], log, split)
+            for whose, model, role in (("judge world 1", judge_models[0], JUDGE), ("world A", model_a, WORLD_A))
+            if role in saved
+        },
     )
 
 
