@@ -17,16 +17,23 @@ from numpy.typing import NDArray
 
 from evaluators.estimate import Estimate
 from evaluators.fidelity import (
+    DRAWS,
     Check,
+    FlownClicks,
+    GradedRows,
     MeasuredValues,
     ScoredRows,
     SessionTable,
+    ShownSlates,
     SlateFlight,
     answers_classifier,
     calibration_error,
     calibration_in_the_large,
     calibration_slope,
     discrimination,
+    flown_click_checks,
+    graded_predictions,
+    leaving_of,
     popularity_strata,
     ranking_agreement,
     responsiveness_of,
@@ -37,9 +44,13 @@ from evaluators.fidelity import (
     two_sample_classifier,
     unbiased_test,
 )
-from evaluators.known import Simulated, known_check
+from evaluators.fidelity.flown_clicks import FLIGHTS
+from evaluators.flights import Flight, Flights, gather
+from evaluators.known import Simulated, known_check, value_elsewhere
 from evaluators.picks import PickedRows, picks_from_rows
 from evaluators.settings import KnownValue
+from evaluators.truth import Truth
+from simulator.behaviour import Assumption
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -145,6 +156,11 @@ def below(limit: float, truth: float) -> Callable[[Check, float], float]:
     return lambda check, _: 2 * (check.estimate.high - max(check.estimate.value, truth)) / (limit - truth)
 
 
+def under(limit: float) -> Callable[[Check, float], float]:
+    """For upper < limit: two half-widths over the distance of the true value (the mean over the seeds)."""
+    return lambda check, truth: 2 * (check.estimate.high - check.estimate.value) / (limit - truth)
+
+
 def above_own_threshold(check: Check, truth: float) -> float:
     """For lower > the check's own floor, which stands in its threshold."""
     return above(float(check.threshold.split()[2]))(check, truth)
@@ -218,6 +234,28 @@ def diversities(rng: Rng, user: Ints, by: float) -> Floats:
     return by * (kind[:, first] != kind[:, second]).mean(axis=1)
 
 
+def answers(rng: Rng, user: Ints) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """[n, 16] which rows of sessions of four to sixteen rows are there, and which are clicked, by each user's taste."""
+    there = np.arange(16) < rng.integers(4, 17, len(user))[:, None]
+    chance = sigmoid(-1.0 + 0.5 * rng.standard_normal(user.max() + 1))[user]
+    return there, there & (rng.random(there.shape) < chance[:, None])
+
+
+def clicks_of(rng: Rng, user: Ints, by: float) -> Floats:
+    """Clicks of such sessions, `by` times as many."""
+    return by * answers(rng, user)[1].sum(axis=1)
+
+
+def waits(rng: Rng, user: Ints, by: float) -> Floats:
+    """Their longest run without a click, `by` times as long."""
+    there, clicked = answers(rng, user)
+    run = longest = np.zeros(len(user))
+    for k in range(there.shape[1]):
+        run = np.where(there[:, k] & ~clicked[:, k], run + 1, 0)
+        longest = np.maximum(longest, run)
+    return by * longest
+
+
 def sessions_case(what: str, users: int, draw: Callable[[Rng, Ints, float], Floats], factor: float, about: str) -> Case:
     """Sessions of one kind on both sides against sessions that are `factor` of it."""
 
@@ -255,6 +293,73 @@ def responds(rng: Rng, effect: float, users: int = 300) -> Check:
     best = luck + effect * rng.gamma(4, 0.5, users)
     flights = [SlateFlight(who, clicks, np.full(users, 10.0)) for clicks in (best, luck, best)]
     return responsiveness_of(flights[0], flights[1], flights[2], None)[0]
+
+
+FITTED = Assumption("leave", "satisfaction", 2.5, "fitted", 0.1)
+
+
+def stays(rng: Rng, effect: float, users: int = 300) -> Check:
+    """The same of slates a session, where the leave effect is fitted."""
+    who, luck = np.arange(users), rng.poisson(6.0, users).astype(float)
+    flights = [SlateFlight(who, luck, length) for length in (luck + effect * rng.gamma(4, 0.5, users), luck, luck)]
+    return responsiveness_of(flights[0], flights[1], flights[2], FITTED)[1]
+
+
+def leaves(rng: Rng, effect: float, users: int = 300, steps: int = 12) -> Check:
+    """Users of their own patience; a slate's appeal moves the logit of leaving after it by -effect."""
+    appeal = np.where(rng.random((users, steps)) < 0.5, 0.5, 0.2) + 0.05 * rng.standard_normal((users, steps))
+    clicks = rng.binomial(5, np.clip(appeal, 0.01, 0.99))
+    before = np.cumsum(clicks, axis=1) - clicks
+    patience = 0.4 * rng.standard_normal((users, 1))
+    left = rng.random((users, steps)) < sigmoid(-1.8 + patience - effect * (appeal - 0.35) + 0.05 * np.arange(steps))
+    shown = np.cumsum(left, axis=1) - left == 0
+    user, step = np.nonzero(shown)
+    at = (user, step)
+    return leaving_of(ShownSlates(user, appeal[at], step, before[at].astype(float), left[at].astype(float)), FITTED)
+
+
+def flown(rng: Rng, which: int, users: int, shift: float = 0.0, decay: float = 0.85) -> Check:
+    """Six places examined by .85^k, whose clicks the world's users make too; the arguments make the world wrong."""
+    rows = rows_of_a_right_model(rng, users, 30)
+    place = rng.integers(0, 6, len(rows))
+    observed = rows.y * (rng.random(len(rows)) < 0.85**place)
+    chance = sigmoid(logit(rows.p) + shift) * decay**place
+    expected = rng.binomial(FLIGHTS, chance) / FLIGHTS
+    return flown_click_checks(FlownClicks(observed, expected, rows.user, place))[which]
+
+
+def graded(rng: Rng, which: int, users: int, *, level: float = 0.0, spread: float = 1.0, slope: float = 0.5) -> Check:
+    """Log-normal seconds by what is known of a row, and by the user's own level; the arguments make it wrong."""
+    user = np.repeat(np.arange(users), rng.geometric(1 / 8, users))
+    known = rng.standard_normal(len(user))
+    y = np.exp(2 + 0.5 * known + 0.2 * rng.standard_normal(users)[user] + 0.7 * rng.standard_normal(len(user)))
+    noise = spread * math.hypot(0.2, 0.7) * rng.standard_normal((DRAWS, len(user)))
+    return graded_predictions("seconds", GradedRows(np.exp(2 + level + slope * known + noise), y, user), rng)[which]
+
+
+def elsewhere(rng: Rng, shift: float, users: int = 270) -> Check:
+    """What another policy earned under a model that does not know its users' own levels."""
+    rows = rows_of_a_right_model(rng, users, 20)
+    return value_elsewhere("b", sigmoid(logit(rows.p) + shift), rows.y, rows.user, "other log")
+
+
+def in_truth(rng: Rng, which: int, means: Floats, users: int) -> Check:
+    """Policies of these means in two judge worlds whose truth is 5 + k for policy k; users have levels and luck."""
+    level = rng.standard_normal(users)
+
+    def flights(of: Floats, worlds: tuple[int, ...]) -> Flights:
+        one = np.ones(users)
+        return gather(
+            [
+                Flight(f"p{k}", 0, world, 1, 0, np.arange(users),
+                       {"reward": mean * (1 + 0.1 * level + 0.35 * rng.standard_normal(users))}, {}, one, one)
+                for k, mean in enumerate(of) for world in worlds
+            ],
+            ("reward",),
+        )  # fmt: skip
+
+    truth = Truth(flights(5.0 + np.arange(len(means)), (0,)), flights(means, (1, 2)), ())
+    return truth.checks(lambda name, metric: (), rng)[which]
 
 
 def picked(rng: Rng, shift: float, users: int = 600) -> Check:
@@ -311,11 +416,33 @@ CASES = (
          "logits + 1", below(0.6, 0.5)),
     Case("two-sample classifier, sessions", "120 users, 3 sessions each", lambda rng: session_classifier(rng, 0.0),
          lambda rng: session_classifier(rng, 1.0), "click logits + 1", below(0.6, 0.5)),
+    sessions_case("clicks", 250, clicks_of, 1.5, "1.5 times as many"),
+    sessions_case("longest wait", 120, waits, 1.5, "1.5 times as long"),
     sessions_case("length", 350, lengths, 1.5, "1.5 times as long"),
     sessions_case("gap", 500, gaps, 2.0, "2 times as long"),
     sessions_case("diversity", 60, diversities, 0.4, "two fifths as diverse"),
     Case("responsiveness", "300 users", lambda rng: responds(rng, 0.182), lambda rng: responds(rng, 0.0),
          "slates change nothing", above_own_threshold),
+    Case("responsiveness: session length", "300 users", lambda rng: stays(rng, 0.19), lambda rng: stays(rng, 0.0),
+         "slates change nothing", above_own_threshold),
+    Case("responsiveness: leaving, given step and clicks", "300 users, 12 slates at most",
+         lambda rng: leaves(rng, 3.0), lambda rng: leaves(rng, -3.0), "better slates drive users away", under(0.0)),
+    Case("flown clicks", "350 users, 30 places each", lambda rng: flown(rng, 0, 350),
+         lambda rng: flown(rng, 0, 350, 0.8), "logits + 0.8", within(0.85, 1.15)),
+    Case("flown clicks by place", "550 users, 30 places each", lambda rng: flown(rng, 1, 550),
+         lambda rng: flown(rng, 1, 550, -0.5, 1.0), "all places looked at, logits - 0.5", widest_stratum),
+    Case("graded behaviour: calibration in the large", "350 users, 8 values each", lambda rng: graded(rng, 0, 350),
+         lambda rng: graded(rng, 0, 350, level=0.3), "values x 1.35", within(0.9, 1.1)),
+    Case("graded behaviour: spread", "80 users, 8 values each", lambda rng: graded(rng, 1, 80),
+         lambda rng: graded(rng, 1, 80, spread=0.5), "spread halved", within(0.72, 0.88)),
+    Case("graded behaviour: skill over own distribution", "60 users, 8 values each", lambda rng: graded(rng, 2, 60),
+         lambda rng: graded(rng, 2, 60, slope=-0.5), "slope turned round", above(0.0)),
+    Case("other policy's value", "270 users, 20 rows each", lambda rng: elsewhere(rng, 0.0),
+         lambda rng: elsewhere(rng, 0.8), "logits + 0.8", within(0.85, 1.15)),
+    Case("truth", "200 users", lambda rng: in_truth(rng, 0, np.array([5.0]), 200),
+         lambda rng: in_truth(rng, 0, np.array([7.0]), 200), "simulated 1.4 times too high", within(0.85, 1.15)),
+    Case("ranking agreement, truth", "5 policies, 200 users", lambda rng: in_truth(rng, -1, 5.0 + np.arange(5), 200),
+         lambda rng: in_truth(rng, -1, 9.0 - np.arange(5), 200), "order turned round", above(0.0)),
     Case("picks", "600 users, 30 rows each", lambda rng: picked(rng, 0.0), lambda rng: picked(rng, 0.8),
          "logits + 0.8", within(0.85, 1.15)),
     Case("known value", "both sides +-4.5 %", lambda rng: against_known(rng, 1.0), lambda rng: against_known(rng, 1.4),

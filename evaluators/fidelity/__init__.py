@@ -30,11 +30,13 @@ from evaluators.fidelity.prediction import (
     user_auc,
 )
 from evaluators.fidelity.responsiveness import (
+    ShownSlates,
     SlateFlight,
     behaviour_checks,
     determinism,
     fly_by_appeal,
     leaving_given_clicks,
+    leaving_of,
     responsiveness,
     responsiveness_of,
 )
@@ -76,6 +78,7 @@ __all__ = [
     "ReliabilityBin",
     "ScoredRows",
     "SessionTable",
+    "ShownSlates",
     "SlateFlight",
     "UserValues",
     "WorldEvidence",
@@ -102,6 +105,7 @@ __all__ = [
     "graded_predictions",
     "judged",
     "leaving_given_clicks",
+    "leaving_of",
     "log_loss",
     "logistic_recalibration",
     "not_made",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from simulator.world import World
 
 
+LEAVING = "responsiveness: leaving, given step and clicks"
+
+
 def behaviour_checks(world: World, root: np.random.SeedSequence, *, longer_is_better: bool = True) -> tuple[Check, ...]:
     """Responsiveness and determinism of one world, and of its environment what learning rests on."""
     seed = stream_word(root, "fidelity", "behaviour", bits=63)
@@ -186,11 +189,10 @@ def leaving_given_clicks(
     """
     from simulator.users import SimulatedUsers
 
-    name = "responsiveness: leaving, given step and clicks"
-    threshold = f"{'upper < 0' if longer_is_better else 'lower > 0'} (log odds a standard deviation of appeal)"
     leave = {a.parameter: a for a in world.assumptions if a.part == "leave"}.get("satisfaction")
     if leave is None or float(leave.value) == 0:
-        return not_made(name, threshold, "the world declares no effect of satisfaction on leaving")
+        why = "the world declares no effect of satisfaction on leaving"
+        return not_made(LEAVING, _leaving_threshold(longer_is_better=longer_is_better), why)
     n = min(n_users, len(world.starts.user))
     users = SimulatedUsers(world, n, seed=seed)
     users.start(np.arange(n))
@@ -214,13 +216,40 @@ def leaving_given_clicks(
         if not active.any():
             break
     who, shown, steps, clicks, left = (np.concatenate(column) for column in zip(*parts, strict=True))
-    covariates = [column for column in (steps, clicks) if np.ptp(column) > 0]
+    slates = ShownSlates(who, shown, steps, clicks, left)
+    return leaving_of(slates, leave, longer_is_better=longer_is_better, level=level)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSlates:
+    """n slates that users were shown, by a coin the best or the worst.
+
+    Attributes:
+        user: [n] who saw it: the cluster.
+        appeal: [n] its mean chance of a click.
+        step: [n] number of the slate in its session.
+        clicks: [n] clicks in the session before it.
+        left: [n] 1.0 where the user left after it.
+    """
+
+    user: Ints
+    appeal: Floats
+    step: Ints
+    clicks: Floats
+    left: Floats
+
+
+def leaving_of(slates: ShownSlates, leave: LeaveEffect, *, longer_is_better: bool = True, level: float = 0.95) -> Check:
+    """The check of leaving, given step and clicks, from slates that were shown; `leave` is the declared effect."""
+    name, threshold = LEAVING, _leaving_threshold(longer_is_better=longer_is_better)
+    left, appeal, n = slates.left, slates.appeal, len(np.unique(slates.user))
+    covariates = [column for column in (slates.step, slates.clicks) if np.ptp(column) > 0]
     leavings = int(left.sum())
-    if min(leavings, len(left) - leavings) < FEWEST_LEAVINGS or np.ptp(shown) == 0:
+    if min(leavings, len(left) - leavings) < FEWEST_LEAVINGS or np.ptp(appeal) == 0:
         why = f"{leavings} of {len(left)} slates end a session; needs {FEWEST_LEAVINGS} of either kind"
         return not_made(name, threshold, why)
-    design = np.column_stack([np.ones(len(left)), shown / shown.std(), *covariates])
-    coefficient, covariance = clustered_logistic(design, left, who.astype(np.int64))
+    design = np.column_stack([np.ones(len(left)), appeal / appeal.std(), *covariates])
+    coefficient, covariance = clustered_logistic(design, left, slates.user)
     half = t_quantile(level, n - 1) * float(np.sqrt(covariance[1, 1]))
     value = float(coefficient[1])
     method = f"logistic regression of {leavings} leavings on {len(left)} slates, user-cluster sandwich t"
@@ -229,6 +258,10 @@ def leaving_given_clicks(
         return Check(name, estimate, threshold, "not made", reason)
     above, below = (-np.inf, 0.0) if longer_is_better else (0.0, np.inf)
     return judged(name, estimate, threshold, above=above, below=below, strict=True)
+
+
+def _leaving_threshold(*, longer_is_better: bool) -> str:
+    return f"{'upper < 0' if longer_is_better else 'lower > 0'} (log odds a standard deviation of appeal)"
 
 
 def _why_not_counted(leave: LeaveEffect, level: float) -> str | None:
