@@ -367,12 +367,13 @@ def _resolve_agents(parts: Parts, path: Path, candidate: Candidate | None) -> tu
 
 
 def _resolve_encoder(parts: Parts, folder: Path) -> tuple[str | None, list[str]]:
-    from simulator.encoders.text import resolve_encoder
+    from simulator.encoders.text import check_device, resolve_encoder
 
     preference = parts.settings.get("preference")
     if preference is None:
         return None, []
     try:
+        check_device(preference.tuning.device, "preference.tuning.device")
         return resolve_encoder(preference.encoder, folder), []
     except InputError as error:
         return None, str(error).splitlines()

@@ -188,6 +188,7 @@ def with_content(setting: Setting, log: InteractionLog, texts: Sequence[str]) ->
             encoder,
             cache=vectors,
             max_tokens=scenario.preference.max_tokens,
+            device=scenario.preference.tuning.device,
         )
     elif log.catalogue.item_categories.shape[1]:
         categories = log.catalogue.item_categories

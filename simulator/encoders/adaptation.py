@@ -119,8 +119,8 @@ class Bottleneck(torch.nn.Module):
     def __init__(self, linear: torch.nn.Linear, width: int) -> None:
         super().__init__()
         self.linear = linear
-        self.down = torch.nn.Linear(linear.out_features, width)
-        self.up = torch.nn.Linear(width, linear.out_features)
+        self.down = torch.nn.Linear(linear.out_features, width, device=linear.weight.device)
+        self.up = torch.nn.Linear(width, linear.out_features, device=linear.weight.device)
         torch.nn.init.normal_(self.down.weight, std=SMALL)
         for start_at_zero in (self.down.bias, self.up.weight, self.up.bias):
             torch.nn.init.zeros_(start_at_zero)
@@ -215,15 +215,15 @@ def _far_from_orthogonal(model: torch.nn.Module) -> torch.Tensor:
     for path, weight in model.named_parameters():
         if "lora_A" in path or "lora_B" in path:
             gram = weight @ weight.T if "lora_A" in path else weight.T @ weight
-            distance.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram))))
+            distance.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)))
     return torch.stack(distance).mean()
 
 
 def _check_prefix(model: Any, embed: Any, learned: list[torch.nn.Parameter], name: str) -> None:
     """A model that does not take peft's cache (DistilBERT) drops the prefix in silence: nothing would be trained."""
     model.eval()
-    tokens = torch.arange(4).unsqueeze(0)
-    mask = torch.ones(1, 4)
+    tokens = torch.arange(4, device=embed.weight.device).unsqueeze(0)
+    mask = torch.ones(1, 4, device=embed.weight.device)
     try:
         with torch.no_grad():
             before = _whole(model, embed(tokens), mask)

@@ -59,8 +59,14 @@ class TuningSettings(BaseModel):
     )
     precision: Literal["float32", "mixed"] = Field(
         default="float32",
-        description="mixed: bfloat16 autocast where the processor computes it (avx512_bf16 or amx), else float32. "
+        description="mixed: bfloat16 autocast where the device computes it (a GPU, avx512_bf16, amx), else float32. "
         "Twice as fast there; the weights then differ from machine to machine.",
+    )
+    device: str = Field(
+        default="cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Where the encoder computes: cpu, cuda or cuda:N. On a GPU the last bits of its vectors differ "
+        "from those of a processor, and from one kind of GPU to another.",
     )
     compile: bool = Field(
         default=False,

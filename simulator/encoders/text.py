@@ -201,6 +201,23 @@ def pretrained(path: str, processor: str, field: str, mend: str) -> tuple[Any, A
     return prepares, model.eval()
 
 
+def check_device(device: str, field: str) -> None:
+    """See to it that torch can compute there.
+
+    Raises:
+        InputError: it cannot, on this machine or with this build of torch.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    there = torch.cuda.device_count()
+    number = int(device.partition(":")[2] or 0)
+    if number >= there:
+        have = f"torch sees {there} CUDA devices" if there else "torch sees no CUDA device"
+        raise InputError(f"{field}: '{device}' is not there ({have}); use cpu")
+
+
 def tokenize(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
     """Token ids of each text, special tokens included, cut to `max_tokens`."""
     encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens, padding=False)
@@ -229,7 +246,7 @@ def pad(ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Any, Any]:
 
 
 def encode_texts(
-    texts: Sequence[str], encoder: str, *, cache: Path | None, max_tokens: int = 64
+    texts: Sequence[str], encoder: str, *, cache: Path | None, max_tokens: int = 64, device: str = "cpu"
 ) -> NDArray[np.float32]:
     """Unit-length vectors [n, d] of texts: mean-pooled last layer; an empty text gets the zero vector.
 
@@ -242,13 +259,14 @@ def encode_texts(
         encoder: folder of the encoder, as `resolve_encoder` returns it.
         cache: folder for the stored vectors, or None.
         max_tokens: word pieces kept of a text.
+        device: where the encoder computes, by torch's name.
 
     Raises:
         InputError: the encoder cannot be loaded.
     """
     distinct = sorted({text for text in texts if text.strip()})
     where = {text: k for k, text in enumerate(distinct)}
-    vectors = _stored_or_encoded(distinct, encoder, cache, max_tokens)
+    vectors = _stored_or_encoded(distinct, encoder, cache, max_tokens, device)
     out = np.zeros((len(texts), vectors.shape[1]), np.float32)
     for k, text in enumerate(texts):
         if text in where:
@@ -256,10 +274,13 @@ def encode_texts(
     return out
 
 
-def _stored_or_encoded(distinct: list[str], encoder: str, cache: Path | None, max_tokens: int) -> NDArray[np.float32]:
+def _stored_or_encoded(
+    distinct: list[str], encoder: str, cache: Path | None, max_tokens: int, device: str
+) -> NDArray[np.float32]:
     if cache is None:
-        return _encode(distinct, encoder, max_tokens)
-    hasher = hashlib.sha256(f"{encoder_digest(encoder)} {max_tokens}".encode())
+        return encode_with(*load_encoder(encoder), distinct, max_tokens, device=device)
+    kind = device.partition(":")[0]  # of which the last bits depend
+    hasher = hashlib.sha256(f"{encoder_digest(encoder)} {max_tokens}{'' if kind == 'cpu' else f' {kind}'}".encode())
     for text in distinct:
         hasher.update(hashlib.sha256(text.encode()).digest())
     path = cache / f"texts-{hasher.hexdigest()[:40]}.npy"
@@ -269,7 +290,7 @@ def _stored_or_encoded(distinct: list[str], encoder: str, cache: Path | None, ma
             return stored
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         pass  # not there, or a damaged file: encode again and replace it
-    vectors = _encode(distinct, encoder, max_tokens)
+    vectors = encode_with(*load_encoder(encoder), distinct, max_tokens, device=device)
     buffer = io.BytesIO()
     np.save(buffer, vectors)
     write_atomically(path, lambda part: _write(part, buffer.getvalue()))
@@ -280,12 +301,10 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _encode(distinct: list[str], encoder: str, max_tokens: int) -> NDArray[np.float32]:
-    return encode_with(*load_encoder(encoder), distinct, max_tokens)
-
-
-def encode_with(tokenizer: Any, model: Any, distinct: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
-    """Unit-length vectors [n, d] of texts, none of them empty, by a loaded encoder."""
+def encode_with(
+    tokenizer: Any, model: Any, distinct: Sequence[str], max_tokens: int, *, device: str = "cpu"
+) -> NDArray[np.float32]:
+    """Unit-length vectors [n, d] of texts, none of them empty, by a loaded encoder, which computes on the device."""
     import torch
 
     width = int(model.config.hidden_size)
@@ -296,13 +315,16 @@ def encode_with(tokenizer: Any, model: Any, distinct: Sequence[str], max_tokens:
     out = np.empty((len(ids), width), np.float32)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same bits whatever the number of workers
+    model.to(device)
     try:
         with torch.inference_mode():
             for first in range(0, len(order), BATCH_TEXTS):
                 part = order[first : first + BATCH_TEXTS]
                 tokens, mask = pad([ids[k] for k in part], tokenizer.pad_token_id or 0)
+                tokens, mask = tokens.to(device), mask.to(device)
                 hidden = model(input_ids=tokens, attention_mask=mask).last_hidden_state
-                out[part] = mean_pool(hidden, mask).numpy()
+                out[part] = mean_pool(hidden, mask).cpu().numpy()
     finally:
+        model.to("cpu")
         torch.set_num_threads(threads)
     return out

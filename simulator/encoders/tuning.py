@@ -34,7 +34,8 @@ class TunableEncoder:
     """An encoder in training and the texts that it is trained on.
 
     With a cut, the hidden states below it are computed once for each text. Without one, the embedding table is cut
-    down to the word pieces that the texts hold, or each step would move millions of idle weights.
+    down to the word pieces that the texts hold, or each step would move millions of idle weights. The encoder computes
+    on the device of the settings; what goes in and what comes out lies in the computer's own memory.
 
     Args:
         texts: the distinct texts.
@@ -67,7 +68,8 @@ class TunableEncoder:
         dropout: float | None = None,
     ) -> None:
         self.texts, self.max_tokens, self.augmenter = list(texts), max_tokens, augmenter
-        self.mixed = tuning.precision == "mixed" and computes_bfloat16()
+        self.device = torch.device(tuning.device)
+        self.mixed = tuning.precision == "mixed" and (self.device.type != "cpu" or computes_bfloat16())
         self._tokenizer = tokenizer
         self._pad = tokenizer.pad_token_id or 0
         self.ids = tokenize(self.texts, tokenizer, max_tokens)
@@ -81,7 +83,7 @@ class TunableEncoder:
             for module in model.modules():
                 if isinstance(module, torch.nn.Dropout):
                     module.p = dropout
-        self.adapted = adapt(model, name, adaptation, tuning, steps)
+        self.adapted = adapt(model.to(self.device), name, adaptation, tuning, steps)
         if tuning.compile:
             for layer in self.adapted.trained.children() if self.adapted.below is not None else [self.adapted.trained]:
                 layer.compile(dynamic=True)
@@ -107,18 +109,17 @@ class TunableEncoder:
         tokens, mask = pad(ids, self._pad)
         there = mask.to(torch.float32)
         if self.adapted.below is not None:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
-                return self.adapted.below(input_ids=tokens, attention_mask=mask).last_hidden_state.float(), there
-        if self._whole_table is not None:
-            tokens = torch.from_numpy(self._compact)[tokens]
-        return self.adapted.embed(tokens), there
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+                return self._below_cut(tokens, mask).float().cpu(), there
+        return self._embedded(tokens), there
 
     def run(self, source: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Last hidden states [b, T, p] in float32."""
+        source, mask = source.to(self.device), mask.to(self.device)
         if not self.mixed:
-            return self.adapted.run(source, mask)
-        with torch.autocast("cpu", torch.bfloat16):
-            return self.adapted.run(source, mask).float()
+            return self.adapted.run(source, mask).cpu()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.adapted.run(source, mask).float().cpu()
 
     @property
     def embedding(self) -> Any:
@@ -128,16 +129,23 @@ class TunableEncoder:
     def last_hidden(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Last hidden states [b, T, p] of token ids [b, T], differentiable from the word embeddings up."""
         there = mask.to(torch.float32)
-        if self.adapted.below is not None:
-            source = self.adapted.below(input_ids=tokens, attention_mask=mask).last_hidden_state
-        else:
-            known = tokens if self._whole_table is None else torch.from_numpy(self._compact)[tokens]
-            source = self.adapted.embed(known)
+        source = self._embedded(tokens) if self.adapted.below is None else self._below_cut(tokens, mask)
         return self.run(source, there)
+
+    def _below_cut(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Hidden states at the cut, on the encoder's device."""
+        return self.adapted.below(
+            input_ids=tokens.to(self.device), attention_mask=mask.to(self.device)
+        ).last_hidden_state  # type: ignore[no-any-return]
+
+    def _embedded(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Word embeddings, in the computer's own memory."""
+        known = tokens if self._whole_table is None else torch.from_numpy(self._compact)[tokens]
+        return self.adapted.embed(known.to(self.device)).cpu()
 
     def weights(self) -> tuple[NDArray[np.float32], ...]:
         """Copies of the weights in training."""
-        return tuple(weight.detach().numpy().copy() for weight in self.adapted.parameters())
+        return tuple(weight.detach().cpu().numpy().copy() for weight in self.adapted.parameters())
 
     def take(self, weights: Sequence[NDArray[np.float32]]) -> None:
         """Put weights of an encoder that was adapted in the same way in the place of these."""
@@ -174,7 +182,7 @@ class TunableEncoder:
     def plain(self) -> Any:
         """The transformers model with what was learned in it, its embedding table whole again."""
         assert self.adapted.plain is not None
-        model = self.adapted.plain()
+        model = self.adapted.plain().to("cpu")
         if self._whole_table is not None:
             learned = model.get_input_embeddings().weight.detach()
             kept = np.flatnonzero(self._kept)
@@ -410,7 +418,7 @@ def one_thread(seed: int) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             yield
     finally:

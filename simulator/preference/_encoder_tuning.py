@@ -269,6 +269,10 @@ def pretrain_on_log(
         tokenizer, model, Path(encoder).name, distinct, settings.domain, rng,
         positives=positives, max_tokens=settings.max_tokens, tuning=settings.tuning, progress=progress,
     )  # fmt: skip
-    vectors = encode_with(tokenizer, model, distinct, settings.max_tokens)
-    asked = encode_with(tokenizer, model, queries, settings.max_tokens) if queries else np.zeros((0, 0), np.float32)
+
+    def read(some: Sequence[str]) -> NDArray[np.float32]:
+        return encode_with(tokenizer, model, some, settings.max_tokens, device=settings.tuning.device)
+
+    vectors = read(distinct)
+    asked = read(queries) if queries else np.zeros((0, 0), np.float32)
     return model, np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])[text_of_item], asked

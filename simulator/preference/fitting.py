@@ -145,10 +145,14 @@ def fine_tune(
     )
     queries = np.zeros((0, 0), np.float32)
     if asked:
-        queries = encode_texts(asked, encoder, cache=cache, max_tokens=settings.max_tokens)
+        queries = encode_texts(
+            asked, encoder, cache=cache, max_tokens=settings.max_tokens, device=settings.tuning.device
+        )
     if not described:
         return TextTower(np.zeros((log.catalogue.n_items, 0), np.float32), "ids only", queries=queries)
-    pretrained = encode_texts(texts, encoder, cache=cache, max_tokens=settings.max_tokens)
+    pretrained = encode_texts(
+        texts, encoder, cache=cache, max_tokens=settings.max_tokens, device=settings.tuning.device
+    )
     seconds = {"encode": time.process_time() - began}
     if settings.architecture != "two_tower" or (settings.adaptation == "frozen" and settings.pretraining == "none"):
         return TextTower(pretrained, "pretrained", seconds=seconds, queries=queries)
