@@ -7,7 +7,8 @@ The memory beside a stage is the process's peak up to its end. Rates are by proc
 not lower them; what numba compiles at the first run on a machine is in them. Last, the kernel alone in a catalogue of a
 million items.
 
-Run: python benchmarks/bench_scale.py [--rows N ...] [--items N] [--text 384] [--stages read ... world] [--folder DIR]
+Run: python benchmarks/bench_scale.py [--rows N ...] [--items N] [--text 384] [--kind url] [--suffix csv]
+         [--stages read ... world] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ ROWS_A_USER, ROWS_AN_ITEM, FACTORS = 200, 100, 16
 STAGES = ("read", "split", "histories", "fit", "world", "steps")
 
 
-def generate(path: Path, rows: int, items: int, seed: int = 0) -> None:
-    """Write a log of so many rows, chunk by chunk."""
+def generate(path: Path, rows: int, items: int, more: str = "plain", seed: int = 0) -> None:
+    """Write a log of so many rows, chunk by chunk: plain, with a `url` that nobody reads, or with slates and dwell."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     users = max(1_000, rows // ROWS_A_USER)
@@ -41,17 +43,43 @@ def generate(path: Path, rows: int, items: int, seed: int = 0) -> None:
     kind = rng.standard_normal((items, 8)).astype(np.float32) / 2
     liked = rng.standard_normal(items).astype(np.float32) / 2 - 0.5
     schema = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("time", pa.int64()), ("click", pa.int8())])
+    if more == "url":
+        schema = schema.append(pa.field("url", pa.string()))
+    if more == "slates":
+        for name, form in (("position", pa.int8()), ("impression", pa.int64()), ("dwell", pa.float64())):
+            schema = schema.append(pa.field(name, form))
     with pq.ParquetWriter(path, schema) as file:
         for first in range(0, rows, CHUNK):
             n = min(CHUNK, rows - first)
             user = rng.integers(0, users, n)
+            if more == "slates":
+                user = np.repeat(user, 10)[:n]
             item = (items * rng.random(n) ** 3).astype(
                 np.int64
             )  # the first tenth of the items has almost half the rows
             logit = np.einsum("kd,kd->k", taste[user], kind[item]) + liked[item]
             click = rng.random(n) * (1 + np.exp(-logit)) < 1
             stamp = 1_600_000_000 + (first + np.arange(n)) // 16
-            file.write_table(pa.table([user, item, stamp, click.astype(np.int8)], schema=schema))
+            columns: list[Any] = [user, item, stamp, click.astype(np.int8)]
+            if more == "url":
+                start, visit = pa.scalar("https://shop.example/items/"), pa.scalar("?from=home&visit=")
+                end = pa.array(rng.integers(10**17, 10**18, n)).cast(pa.string())
+                columns.append(pc.binary_join_element_wise(start, pa.array(item).cast(pa.string()), visit, end, ""))
+            if more == "slates":
+                columns += [np.arange(n) % 10, (first + np.arange(n)) // 10, rng.exponential(30, n)]
+            file.write_table(pa.table(columns, schema=schema))
+
+
+def as_csv(path: Path) -> Path:
+    """The same log as text."""
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    out = path.with_suffix(".csv")
+    with pq.ParquetFile(path) as file, pyarrow.csv.CSVWriter(out, file.schema_arrow) as writer:
+        for batch in file.iter_batches():
+            writer.write_batch(batch)
+    return out
 
 
 def peak() -> float:
@@ -59,14 +87,14 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def use(path: Path, stages: tuple[str, ...], text: int) -> list[dict[str, Any]]:
+def use(path: Path, stages: tuple[str, ...], text: int, kind: str = "plain") -> list[dict[str, Any]]:
     """Take a log through the stages; seconds, processor seconds and peak memory of each.
 
     Where `text` is not 0, the two-tower model is fitted (one member, two passes) on as many dimensions of frozen text
     vectors, drawn at random: encoding texts takes as long as there are texts and is left out.
     """
     from simulator.behaviour import SimulatorSettings
-    from simulator.datasets import DataSettings, load_dataset
+    from simulator.datasets import ColumnMap, DataSettings, load_dataset
     from simulator.log import WORLD_A, split_users
     from simulator.preference.fitting import TextTower, fit_preference
     from simulator.preference.settings import PreferenceSettings
@@ -84,7 +112,11 @@ def use(path: Path, stages: tuple[str, ...], text: int) -> list[dict[str, Any]]:
         return out
 
     root = np.random.SeedSequence(0)
-    log = stage("read", lambda: load_dataset(DataSettings(source=path.name, positive="click == 1"), path.parent))
+    settings = DataSettings(source=path.name, positive="click == 1")
+    if kind == "slates":
+        columns = ColumnMap(position="position", impression="impression")
+        settings = settings.model_copy(update={"columns": columns, "behaviours": ["dwell"]})
+    log = stage("read", lambda: load_dataset(settings, path.parent))
     if "split" not in stages:
         return found
     split = stage("split", lambda: split_users(log, root))
@@ -94,10 +126,10 @@ def use(path: Path, stages: tuple[str, ...], text: int) -> list[dict[str, Any]]:
         return found
     vectors = np.random.default_rng(1).standard_normal((log.catalogue.n_items, text), np.float32)
     tower = TextTower(vectors / np.float32(max(text, 1)) ** 0.5, "pretrained" if text else "ids only")
-    settings = PreferenceSettings(architecture="matrix_factorisation", factors=FACTORS)
+    fitted = PreferenceSettings(architecture="matrix_factorisation", factors=FACTORS)
     if text:
-        settings = PreferenceSettings(adaptation="frozen", members=1, epochs=2, batch_users=256)
-    model = stage("fit", lambda: fit_preference(log, split, WORLD_A, tower, settings, root))
+        fitted = PreferenceSettings(adaptation="frozen", members=1, epochs=2, batch_users=256)
+    model = stage("fit", lambda: fit_preference(log, split, WORLD_A, tower, fitted, root))
     found[-1]["log_loss_on_tuning_users"] = float(model.measures["tuning_log_loss"])
     world = stage("world", lambda: World.build(model, log, split, users, SimulatorSettings(), name="scale"))
 
@@ -156,6 +188,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, help="items of each log; one for every hundred rows where left out")
     parser.add_argument("--text", type=int, default=0, help="dimensions of frozen text vectors; 0: no text")
     parser.add_argument("--stages", nargs="*", default=STAGES, choices=STAGES, help="stop before the first left out")
+    parser.add_argument("--kind", default="plain", choices=("plain", "url", "slates"), help="further columns")
+    parser.add_argument("--suffix", default="parquet", choices=("parquet", "csv"), help="kind of file")
     parser.add_argument("--folder", type=Path, help="where the logs are written; a temporary one where left out")
     parser.add_argument("--json", action="store_true", help="print one JSON document only")
     asked = parser.parse_args()
@@ -163,8 +197,10 @@ def main() -> None:
     for rows in asked.rows:
         with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
             path = Path(folder) / "log.parquet"
-            in_child(generate, path, rows, asked.items or max(1_000, rows // ROWS_AN_ITEM))
-            found[str(rows)] = stages = in_child(use, path, tuple(asked.stages), asked.text)
+            in_child(generate, path, rows, asked.items or max(1_000, rows // ROWS_AN_ITEM), asked.kind)
+            if asked.suffix == "csv":
+                path = in_child(as_csv, path)
+            found[str(rows)] = stages = in_child(use, path, tuple(asked.stages), asked.text, asked.kind)
         if not asked.json:
             print(f"{rows:,} rows")
             for row in stages:
@@ -174,11 +210,12 @@ def main() -> None:
                     f"{of / row['cpu_seconds'] / 1e6:7.2f} million a processor second  peak {row['peak_gb']:5.1f} GB",
                     flush=True,
                 )
-    found["large_catalogue"] = in_child(bench_large_catalogue)
+    if "steps" in asked.stages:
+        found["large_catalogue"] = in_child(bench_large_catalogue)
     if asked.json:
         print(json.dumps(found, indent=1))
         return
-    for row in found["large_catalogue"]:
+    for row in found.get("large_catalogue", ()):
         print(
             f"1,000,000 items, {row['users']:,} users: {row['rate'] / 1e6:.2f} million user-steps a processor second, "
             f"{row['bytes_a_user']:,} bytes a user"

@@ -170,7 +170,7 @@ def known_tables(name: str) -> Tables:
 
     def table(part: str, columns: dict[str, Any]) -> Table:
         arrays = {column: pa.chunked_array([pa.array(values)]) for column, values in columns.items()}
-        return Table(Path(f"world:{name}.{part}"), arrays, {}, 0)
+        return Table(Path(f"world:{name}.{part}"), arrays, {}, 0, len(next(iter(arrays.values()))))
 
     log = {
         "user_id": [f"u{u}" for u in rows.user.tolist()],

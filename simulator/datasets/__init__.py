@@ -51,11 +51,11 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         LogError: the log is not there or cannot be used as it is; one line says what to mend.
     """
     from simulator.datasets.atomic import read_atomic  # pyarrow is slow to import: only when a log is read
-    from simulator.datasets.build import Tables, build_log
+    from simulator.datasets.build import Tables, build_log, columns_asked_for
     from simulator.datasets.pairs import pairs_of
     from simulator.datasets.tables import read_table
 
-    source = settings.source
+    source, wanted = settings.source, columns_asked_for(settings)
     limits: tuple[str, ...] = ()
     friends = None
     if source in DATASETS:
@@ -73,9 +73,9 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
     else:
         path = folder / Path(source).expanduser()
         if path.is_dir():
-            tables = read_atomic(path)
+            tables = read_atomic(path, wanted=wanted)
         elif source.lower().endswith(FILE_ENDINGS):
-            tables = Tables(read_table(path, "data.source"))
+            tables = Tables(read_table(path, "data.source", wanted=wanted))
         elif path.exists():
             raise LogError(f"data.source: '{source}' is no kind of log known here; give {_KINDS_OF_LOG}")
         else:
@@ -85,7 +85,11 @@ def load_dataset(settings: DataSettings, folder: Path, *, seed: int = 0) -> Inte
         tables,
         items=tables.items if settings.items is None else read_table(folder / settings.items, "data.items"),
         users=tables.users if settings.users is None else read_table(folder / settings.users, "data.users"),
-        random=tables.random if settings.random is None else read_table(folder / settings.random, "data.random"),
+        random=(
+            tables.random
+            if settings.random is None
+            else read_table(folder / settings.random, "data.random", wanted=wanted)
+        ),
         queries=None if settings.queries is None else read_table(folder / settings.queries, "data.queries"),
     )
     log = replace(build_log(tables, settings, seed=seed, folder=folder), limits=limits)

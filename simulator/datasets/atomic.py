@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from simulator.datasets.build import Tables
@@ -9,8 +10,12 @@ from simulator.datasets.tables import read_table
 from simulator.errors import LogError
 
 
-def read_atomic(folder: Path) -> Tables:
+def read_atomic(folder: Path, *, wanted: Collection[str] | None = None) -> Tables:
     """Tables of a folder of atomic files.
+
+    Args:
+        folder: the folder.
+        wanted: columns of the log that will be asked for; None: any may be.
 
     Raises:
         LogError: there is no .inter file, or more than one.
@@ -22,7 +27,7 @@ def read_atomic(folder: Path) -> Tables:
     log = logs[0]
     users, items = log.with_suffix(".user"), log.with_suffix(".item")
     return Tables(
-        log=read_table(log, "data.source", atomic=True),
+        log=read_table(log, "data.source", atomic=True, wanted=wanted),
         items=read_table(items, "data.source", atomic=True) if items.exists() else None,
         users=read_table(users, "data.source", atomic=True) if users.exists() else None,
     )

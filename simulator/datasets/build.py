@@ -151,18 +151,65 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int, folder: Path
         np.unique(item[rows]),
         keep_unseen=settings.max_items is None and settings.max_users is None,
     )
-    ordered = order_rows(users.renumber[user[rows]], item[rows], time[rows], primary[rows])
-    rows, notes = rows[ordered.rows], notes + ordered.notes()
+    if len(rows) == len(log):  # nothing is copied to leave rows out
+        ordered = order_rows(users.renumber[user], item, time, primary)
+        rows = ordered.rows
+    else:
+        ordered = order_rows(users.renumber[user[rows]], item[rows], time[rows], primary[rows])
+        rows = rows[ordered.rows]
+    notes += ordered.notes()
     for name in settings.behaviours:
         if unobserved := int(np.isnan(numbers[name][rows]).sum()):
             notes.append(f"'{name}' was not observed on {unobserved} rows without the primary behaviour")
 
-    item_side = _Side(item_table, log, items, item)
-    user_side = _Side(user_table, log, users, user)
+    catalogue = _catalogue(
+        _Side(item_table, log, items, item), _Side(user_table, log, users, user), tables, settings, folder, mistakes
+    )
+    searches = None
+    if tables.queries is not None:
+        searches, left_out = _searches(tables.queries, settings, items.ids)
+        notes += left_out
+    # One column after the other: beside those in order at most one stands as it was read.
+    user = user[rows]
+    user = users.renumber[user]
+    item = item[rows]
+    item = items.renumber[item]
+    time = time[rows]
+    primary = primary[rows]
+    for name in list(numbers):
+        numbers[name] = numbers[name][rows]
+    return InteractionLog(
+        user=user,
+        item=item,
+        time=time,
+        primary=primary,
+        catalogue=catalogue,
+        source=Path(settings.source).name,  # reports hold no paths
+        behaviours=numbers,
+        position=None if position is None else position[rows],
+        propensity=None if propensity is None else propensity[rows],
+        self_selected=tables.exposure in UNLOGGED if tables.exposure else position is None and propensity is None,
+        notes=tuple(notes),
+        impression=None if impression is None else impression[rows],
+        session=None if session is None else session[rows],
+        random=None if tables.random is None else _random_rows(tables.random, settings, catalogue),
+        searches=searches,
+        exposure=tables.exposure,
+    )
+
+
+def _catalogue(
+    item_side: _Side, user_side: _Side, tables: Tables, settings: DataSettings, folder: Path | None, mistakes: Mistakes
+) -> Catalogue:
+    """What is known of the items and users.
+
+    Raises:
+        LogError: a column of theirs cannot be used, one line each.
+    """
     categories, category_names = _categories(item_side, settings)
     modalities = load_modalities(
         settings.modalities,
-        items.ids,
+        item_side.order.ids,
         {
             name: item_side.values(column, f"data.modalities.{name}.column")
             for name, column in modality_columns(settings).items()
@@ -177,39 +224,17 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int, folder: Path
         for name in settings.sensitive
     }
     mistakes.refuse()
-    searches = None
-    if tables.queries is not None:
-        searches, left_out = _searches(tables.queries, settings, items.ids)
-        notes += left_out
-    catalogue = Catalogue(
-        item_ids=items.ids,
+    return Catalogue(
+        item_ids=item_side.order.ids,
         item_text=_joined_text(item_side, settings),
         item_categories=categories,
         category_names=category_names,
-        user_ids=users.ids,
+        user_ids=user_side.order.ids,
         user_features=features,
         user_feature_names=feature_names,
         user_feature_scale=feature_scale,
         user_attributes=groups,
         modalities=modalities,
-    )
-    return InteractionLog(
-        user=users.renumber[user[rows]],
-        item=items.renumber[item[rows]],
-        time=time[rows],
-        primary=primary[rows],
-        catalogue=catalogue,
-        source=Path(settings.source).name,  # reports hold no paths
-        behaviours={name: values[rows] for name, values in numbers.items()},
-        position=None if position is None else position[rows],
-        propensity=None if propensity is None else propensity[rows],
-        self_selected=tables.exposure in UNLOGGED if tables.exposure else position is None and propensity is None,
-        notes=tuple(notes),
-        impression=None if impression is None else impression[rows],
-        session=None if session is None else session[rows],
-        random=None if tables.random is None else _random_rows(tables.random, settings, catalogue),
-        searches=searches,
-        exposure=tables.exposure,
     )
 
 
@@ -286,32 +311,39 @@ def _searches(table: Table, settings: DataSettings, item_ids: tuple[str, ...]) -
     return SearchRows(tuple(texts[k] for k in left), number, item[kept], grade[kept]), notes
 
 
+def _named_columns(settings: DataSettings) -> list[tuple[str, str, str]]:
+    """The scenario's key, the column that it names, and which table beside the log may have it ("" where none may)."""
+    return [
+        *((f"data.columns.{part}", name, "") for part, name in settings.columns if name is not None),
+        *(("data.behaviours", name, "") for name in settings.behaviours),
+        *((f"data.ranges.{name}", name, "") for name in settings.ranges),
+        *(("data.positive", name, "") for name in Condition.parse(settings.positive).columns()),
+        *(("data.item_text", name, "items") for name in settings.item_text),
+        *(("data.item_categories", name, "items") for name in settings.item_categories),
+        *((f"data.modalities.{name}.column", column, "items") for name, column in modality_columns(settings).items()),
+        *(("data.policy_inputs", name, "users") for name in settings.policy_inputs),
+        *(("data.sensitive", name, "users") for name in settings.sensitive),
+    ]
+
+
+def columns_asked_for(settings: DataSettings) -> frozenset[str]:
+    """Columns of a log that `build_log` may ask for: those that the settings name, or that are tried without."""
+    usual = (name for names in USUAL_NAMES.values() for name in names)
+    return frozenset([*usual, *(name for _, name, _ in _named_columns(settings))])
+
+
 def refuse_missing_columns(tables: Tables, settings: DataSettings) -> None:
     """Look for every column that the settings name, before any is read.
 
     Raises:
         LogError: one line for each that is not there.
     """
-    log = tables.log
-    wanted = [
-        *((f"data.columns.{part}", name, log, None) for part, name in settings.columns if name is not None),
-        *(("data.behaviours", name, log, None) for name in settings.behaviours),
-        *((f"data.ranges.{name}", name, log, None) for name in settings.ranges),
-        *(("data.positive", name, log, None) for name in Condition.parse(settings.positive).columns()),
-        *(("data.item_text", name, log, tables.items) for name in settings.item_text),
-        *(("data.item_categories", name, log, tables.items) for name in settings.item_categories),
-        *(
-            (f"data.modalities.{name}.column", column, log, tables.items)
-            for name, column in modality_columns(settings).items()
-        ),
-        *(("data.policy_inputs", name, log, tables.users) for name in settings.policy_inputs),
-        *(("data.sensitive", name, log, tables.users) for name in settings.sensitive),
-    ]
     mistakes = []
-    for key, name, first, second in wanted:
-        if name not in first.columns and (second is None or name not in second.columns):
+    for key, name, beside in _named_columns(settings):
+        second: Table | None = getattr(tables, beside) if beside else None
+        if name not in tables.log.columns and (second is None or name not in second.columns):
             try:
-                (second or first).column(name, key)
+                (second or tables.log).require(name, key)
             except LogError as error:
                 mistakes.append(str(error))
     if mistakes:
@@ -321,7 +353,7 @@ def refuse_missing_columns(tables: Tables, settings: DataSettings) -> None:
 def _key_column(table: Table, settings: DataSettings, part: str, field: str = "data.source") -> str:
     named = getattr(settings.columns, part)
     if named is not None:
-        table.column(named, f"data.columns.{part}")
+        table.require(named, f"data.columns.{part}")
         return str(named)
     for usual in USUAL_NAMES[part]:
         if usual in table.columns:
@@ -335,10 +367,20 @@ def _key_column(table: Table, settings: DataSettings, part: str, field: str = "d
 
 def _indices(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Index of each value in order of first appearance [n], and the values."""
-    encoded = column.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    return encoded.indices.to_numpy().astype(np.int64), tuple(encoded.dictionary.cast(pa.string()).to_pylist())
+    index, values = _numbered_values(column)
+    return index, tuple(values.cast(pa.string()).to_pylist())
+
+
+def _numbered_values(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
+    """Index of each value in order of first appearance [n], and the values as arrow has them."""
+    encoded = column.dictionary_encode().unify_dictionaries()
+    if not len(column):
+        return np.zeros(0, np.int64), pa.array([], column.type)
+    index, at = np.empty(len(column), np.int64), 0
+    for chunk in encoded.chunks:
+        index[at : at + len(chunk)] = chunk.indices
+        at += len(chunk)
+    return index, encoded.chunk(0).dictionary
 
 
 def _times(log: Table, settings: DataSettings) -> NDArray[np.float64]:
@@ -409,7 +451,7 @@ def _numbered(log: Table, settings: DataSettings, part: str, user: NDArray[np.in
     name = getattr(settings.columns, part)
     if name is None:
         return None
-    number, _ = _indices(log.text(name, f"data.columns.{part}", required=True))
+    number, _ = _numbered_values(log.ids(name, f"data.columns.{part}"))
     check_one_user_each(log, name, part, number, user)
     return number
 
@@ -483,9 +525,9 @@ class _Side:
     def table_of(self, name: str, field: str) -> Table:
         """The table that has the column."""
         if self.keyed is not None and (name in self.keyed.table.columns or name not in self.log.columns):
-            self.keyed.table.column(name, field)
+            self.keyed.table.require(name, field)
             return self.keyed.table
-        self.log.column(name, field)
+        self.log.require(name, field)
         return self.log
 
     def values(self, name: str, field: str) -> list[str]:

@@ -1,13 +1,14 @@
 """Files to columns: csv, tsv, parquet and RecBole's atomic files, read by pyarrow and checked column by column.
 
 Ids are kept as the user wrote them ("007" stays "007"), so csv columns are read as text and turned into numbers here,
-where a value that is none can be named with its line.
+where a value that is none can be named with its line. Of a file only columns that somebody asks for are read: parquet
+one by one, when they are asked for, and none is kept; csv those that will be asked for, in one pass.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ class Table:
 
     Attributes:
         path: the file, for messages.
-        columns: name -> column; text as it stands in the file, or typed as parquet has it.
+        columns: name -> column; text as it stands in the file, or typed as parquet has it. May read when asked.
+        rows: number of rows.
         types: RecBole's type of each column (token, token_seq, float, float_seq); empty for other files.
         first_line: line of the file in which row 0 stands, for messages; 0 where rows have no lines (parquet).
     """
@@ -40,12 +42,13 @@ class Table:
     columns: Mapping[str, pa.ChunkedArray]
     types: Mapping[str, str]
     first_line: int
+    rows: int
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values()))) if self.columns else 0
+        return self.rows
 
-    def column(self, name: str, field: str) -> pa.ChunkedArray:
-        """The column of that name.
+    def require(self, name: str, field: str) -> None:
+        """Look whether there is a column of that name, and read nothing.
 
         Raises:
             LogError: there is none; `field` is the scenario's key that asked for it.
@@ -53,6 +56,14 @@ class Table:
         if name not in self.columns:
             hint = did_you_mean(name, self.columns) or f"; it has {_some(self.columns)}"
             raise LogError(f"{field}: '{self.path.name}' has no column '{name}'{hint}")
+
+    def column(self, name: str, field: str) -> pa.ChunkedArray:
+        """The column of that name.
+
+        Raises:
+            LogError: there is none, or it cannot be read.
+        """
+        self.require(name, field)
         return self.columns[name]
 
     def where(self, row: int) -> str:
@@ -183,19 +194,53 @@ class Table:
         )
 
 
+class _ColumnsOfFile(Mapping[str, pa.ChunkedArray]):
+    """Columns of a file, read when they are asked for.
+
+    Args:
+        names: of all columns, in the file's order.
+        read: reads columns by their names.
+        held: columns that were read already and are kept.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        read: Callable[[Sequence[str]], pa.Table],
+        held: Mapping[str, pa.ChunkedArray],
+    ) -> None:
+        self._names, self._read, self._held = dict.fromkeys(names), read, held
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._held[name] if name in self._held else self._read([name]).column(0)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def table_of(path: Path, **columns: Any) -> Table:
     """A table of columns that a reader has in memory; rows are counted from 0 in messages."""
     chunked = {name: pa.chunked_array([pa.array(np.asarray(values))]) for name, values in columns.items()}
-    return Table(path, chunked, {}, 0)
+    return Table(path, chunked, {}, 0, len(next(iter(chunked.values()))))
 
 
-def read_table(path: Path, field: str, *, atomic: bool = False) -> Table:
+def read_table(path: Path, field: str, *, atomic: bool = False, wanted: Collection[str] | None = None) -> Table:
     """Columns of a .csv, .tsv, .parquet or (with `atomic`) RecBole file.
 
     Args:
         path: the file; .gz is unpacked on the way.
         field: the scenario's key that names it, for messages.
         atomic: tab-separated without quotes, types in the header (`user_id:token`).
+        wanted: names that will be asked for; None: any may be. The other columns of a csv are not kept, and cost a pass
+            over the file each if they are asked for after all.
 
     Raises:
         LogError: it is missing, unreadable, not UTF-8, has no rows, or has a column twice.
@@ -227,32 +272,54 @@ def read_table(path: Path, field: str, *, atomic: bool = False) -> Table:
             )
         header = [name for name, _, _ in pairs]
     _refuse_twice(header, path, field)
-    try:
-        table = pa.csv.read_csv(
-            path,
-            read_options=pa.csv.ReadOptions(column_names=header, skip_rows=1, block_size=16 << 20),
-            parse_options=pa.csv.ParseOptions(delimiter="\t" if tabs else ",", quote_char=False if atomic else '"'),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={name: pa.string() for name in header}, strings_can_be_null=False, check_utf8=True
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise _unreadable(path, field, error) from None
+
+    def read(names: Sequence[str]) -> pa.Table:
+        """These columns, in blocks of the file: every column of a block is checked, and the others are let go."""
+        try:
+            with pa.csv.open_csv(
+                path,
+                read_options=pa.csv.ReadOptions(column_names=header, skip_rows=1, block_size=4 << 20),
+                parse_options=pa.csv.ParseOptions(delimiter="\t" if tabs else ",", quote_char=False if atomic else '"'),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types={name: pa.string() for name in header}, strings_can_be_null=False, check_utf8=True
+                ),
+            ) as blocks:
+                schema = pa.schema([(name, pa.string()) for name in names])
+                return pa.Table.from_batches([block.select(names) for block in blocks], schema)
+        except pa.ArrowInvalid as error:
+            raise _unreadable(path, field, error) from None
+
+    # One column at least, so that rows are counted.
+    table = read([name for name in header if wanted is None or name in wanted] or header[:1])
     if len(table) == 0:
         raise LogError(f"{field}: '{path.name}' has a header and no rows; a log needs interactions")
-    return Table(path, dict(zip(header, table.columns, strict=True)), types, 2)
+    held = dict(zip(table.column_names, table.columns, strict=True))
+    return Table(path, _ColumnsOfFile(header, read, held), types, 2, len(table))
 
 
 def _read_parquet(path: Path, field: str) -> Table:
-    try:
-        with pa.parquet.ParquetFile(path) as file:
-            _refuse_twice(file.schema_arrow.names, path, field)
-            table = file.read()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise LogError(f"{field}: '{path.name}' is no parquet file ({_first_line(error)}); write it again") from None
-    if len(table) == 0:
+    def opened() -> pa.parquet.ParquetFile:
+        try:
+            return pa.parquet.ParquetFile(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise broken(error) from None
+
+    def broken(error: Exception) -> LogError:
+        return LogError(f"{field}: '{path.name}' is no parquet file ({_first_line(error)}); write it again")
+
+    def read(names: Sequence[str]) -> pa.Table:
+        with opened() as file:
+            try:
+                return file.read(columns=list(names))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise broken(error) from None
+
+    with opened() as file:
+        names, rows = file.schema_arrow.names, file.metadata.num_rows
+    _refuse_twice(names, path, field)
+    if rows == 0:
         raise LogError(f"{field}: '{path.name}' has no rows; a log needs interactions")
-    return Table(path, dict(zip(table.column_names, table.columns, strict=True)), {}, 0)
+    return Table(path, _ColumnsOfFile(names, read, {}), {}, 0, rows)
 
 
 def _header(path: Path, field: str, delimiter: str, *, quoted: bool) -> list[str]:

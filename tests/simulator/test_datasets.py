@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -16,6 +18,8 @@ from pydantic import ValidationError
 from evaluators.data_card import data_card
 from simulator.cache import digest_of
 from simulator.datasets import DATASETS, DataSettings, check_dataset, load_dataset, locate_dataset
+from simulator.datasets.build import columns_asked_for
+from simulator.datasets.tables import read_table
 from simulator.errors import LogError
 
 HEADER = "user_id,item_id,timestamp,rating,title,kind,age\n"
@@ -170,6 +174,72 @@ def test_the_same_log_as_csv_gz_tsv_and_parquet_is_one_log(tmp_path: Path) -> No
         assert log.catalogue.user_ids == found[0].catalogue.user_ids
         for column in ("user", "item", "time", "primary"):
             assert np.array_equal(getattr(log, column), getattr(found[0], column)), column
+
+
+def test_a_parquet_column_that_nothing_names_is_not_read(tmp_path: Path) -> None:
+    """Its bytes may be anything: here they are no column at all. Ids that are numbers come through as they stand."""
+    n = 4_000
+    path = tmp_path / "log.parquet"
+    columns = {
+        "user": np.arange(n) // 20 % 50 + 10**12, "item": np.arange(n) % 37, "time": np.arange(n) * 1.0,
+        "rating": np.arange(n) % 5 + 1, "impression": np.arange(n) // 20,
+        "url": [f"https://shop/{k:040}" for k in range(n)],
+    }  # fmt: skip
+    table = pa.table(columns)
+    pq.write_table(table, path, row_group_size=700, use_dictionary=False, compression="none")
+    settings = settings_for("log.parquet", columns={"impression": "impression"})
+    whole = load_dataset(settings, tmp_path)
+    with pq.ParquetFile(path) as file:
+        about = file.metadata
+        spans = [about.row_group(k).column(5) for k in range(about.num_row_groups)]
+    content = bytearray(path.read_bytes())
+    for span in spans:
+        content[span.data_page_offset : span.data_page_offset + span.total_compressed_size] = (
+            b"\xff" * span.total_compressed_size
+        )
+    path.write_bytes(content)
+    assert digest_of(load_dataset(settings, tmp_path)) == digest_of(whole)
+    assert whole.catalogue.user_ids[0] == "1000000000000"
+    assert whole.impression is not None
+    assert len(np.unique(whole.impression)) == n // 20
+    with pytest.raises(LogError, match=r"^data.source: 'log.parquet' is no parquet file \(.*\); write it again$"):
+        load_dataset(settings_for("log.parquet", item_text=["url"]), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "inter"])
+def test_columns_of_text_that_nothing_names_are_let_go(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 MB of texts pass by in one reading of the file; every column that the settings name is kept from it."""
+    tabs = suffix == "inter"
+    names = [*HEADER.strip().split(","), "url"]
+    head = [f"{one}:{'float' if one in ('timestamp', 'rating') else 'token'}" for one in names] if tabs else names
+    rows = [
+        [f"u{k % 40}", f"i{k % 30}", f"{k}", f"{k % 5 + 1}", "Toys", "crime", "24", "x" * 2_000] for k in range(9_000)
+    ]
+    lines = ["\t".join(row) if tabs else ",".join(row) for row in [head, *rows]]
+    path = write(tmp_path, "\n".join(lines) + "\n", f"log.{suffix}")
+    opened = []
+
+    def counted(*given: Any, real: Any = pa.csv.open_csv, **options: Any) -> Any:
+        opened.append(given)
+        return real(*given, **options)
+
+    monkeypatch.setattr(pa.csv, "open_csv", counted)
+    settings = settings_for(
+        "." if tabs else "log.csv", behaviours=["rating"], item_text=["title"], item_categories=["kind"],
+        policy_inputs=["age"], sensitive=["age"], modalities={"price": {"kind": "number", "column": "age"}},
+    )  # fmt: skip
+    load_dataset(settings, tmp_path)
+    assert len(opened) == 1
+    before = pa.total_allocated_bytes()
+    table = read_table(path, "data.source", atomic=tabs, wanted=columns_asked_for(settings))
+    end = time.monotonic() + 20
+    while pa.total_allocated_bytes() - before > 2e6 and time.monotonic() < end:
+        time.sleep(0.01)  # threads of pyarrow's let go of their blocks when they come to it
+    assert pa.total_allocated_bytes() - before < 2e6
+    assert (list(table.columns), len(table)) == (names, 9_000)
+    assert table.text("url", "data.item_text")[8_999].as_py() == "x" * 2_000  # asked for after all
 
 
 def test_ids_keep_their_leading_zeros_and_tables_give_order_and_text(tmp_path: Path) -> None:
