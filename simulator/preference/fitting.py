@@ -381,6 +381,8 @@ def fit_with_pairs(
             return one_member(few, "two_tower", "labels", number)
 
         problem, labels = with_few_labels(problem, settings, quick, stream(root, *name, "labels"))
+        # Stopping and calibration need outcomes too: those of the tuning users, early rows and late.
+        labels["labels_read_for_tuning"] = len(problem.tuning.item) + len(problem.target)
     if asked:
         problem = with_searches(problem, log, standardised(tower.queries))
         labels["queries"] = len(asked)

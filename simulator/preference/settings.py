@@ -168,7 +168,8 @@ class PreferenceSettings(BaseModel):
         "16 from ids alone.",
     )
     label_budget: Positive | None = Field(
-        default=None, description="Rows to fit whose outcome is read; left out: all. What a label would cost is saved."
+        default=None,
+        description="Rows to fit whose outcome is read; left out: all. Beside them those of tuning users are.",
     )
     label_choice: Literal["uncertainty", "random"] = Field(
         default="uncertainty",

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evaluators.intervals import t_quantile
 from simulator.log import HELD_OUT, WORLD_A, Catalogue, Histories, InteractionLog, split_users
 from simulator.preference import Member, PreferenceSettings, TextTower, fit_preference
 from simulator.preference.labels import with_few_labels
@@ -100,25 +101,30 @@ def test_a_budget_is_a_setting_of_the_fit() -> None:
     settings = QUICK.model_copy(update={"label_budget": 300, "pseudo_labels": 0.8})
     model = fit_preference(log, split, WORLD_A, IDS, settings, root)
     assert model.measures["labels_read"] == 300
+    assert model.measures["labels_read_for_tuning"] == ROWS * len(split.users(WORLD_A, tuning=True)) > 0
     assert model.measures["rows_fitted"] == 300 + model.measures["labels_made"]
 
 
 @pytest.mark.slow
-def test_a_learning_curve_of_chosen_labels_lies_below_that_of_random_ones() -> None:
-    """Mean log-loss over held-out users and three seeds, at a tenth and a fifth of the labels, against the truth."""
+def test_chosen_labels_are_no_worse_than_random_ones_by_more_than_a_fiftieth() -> None:
+    """Eight seeds, each with its own split, labels and fits; the gain is paired by seed, against the truth, t interval.
+
+    Which of the two is better is not resolved (docs/preference.md: gain .0025 [-.0091, .0141]). Labels bought for the
+    rows nearest to probability 1/2 lose .02, lower limit -.03, and fail; less blunt faults of the choice pass.
+    """
     pytest.importorskip("torch")
     log, p = sure_and_unsure_log()
-    curve: dict[str, list[float]] = {"uncertainty": [], "random": []}
-    for budget in (150, 300):
-        for choice, values in curve.items():
-            losses = []
-            for seed in range(3):
-                root = np.random.SeedSequence(seed)
-                split = split_users(log, root)
-                settings = QUICK.model_copy(update={"label_budget": budget, "label_choice": choice, "epochs": 20})
-                model = fit_preference(log, split, WORLD_A, IDS, settings, root)
-                rows = split.rows(log, split.users(HELD_OUT), late=True)
-                q = model.predict(log, split, rows)
-                losses.append(-np.mean(p[rows] * np.log(q) + (1 - p[rows]) * np.log(1 - q)))
-            values.append(float(np.mean(losses)))
-    assert np.mean(curve["uncertainty"]) < np.mean(curve["random"])
+    gains = []
+    for seed in range(8):
+        root = np.random.SeedSequence(seed)
+        split = split_users(log, root)
+        rows = split.rows(log, split.users(HELD_OUT), late=True)
+        loss = {}
+        for choice in ("uncertainty", "random"):
+            settings = QUICK.model_copy(update={"label_budget": 150, "label_choice": choice, "epochs": 20})
+            q = fit_preference(log, split, WORLD_A, IDS, settings, root).predict(log, split, rows)
+            loss[choice] = -float(np.mean(p[rows] * np.log(q) + (1 - p[rows]) * np.log(1 - q)))
+        gains.append(loss["random"] - loss["uncertainty"])
+    found = np.array(gains)
+    low = float(found.mean()) - t_quantile(0.95, len(found) - 1) * float(found.std(ddof=1)) / np.sqrt(len(found))
+    assert low > -0.02, gains
