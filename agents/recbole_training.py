@@ -7,6 +7,7 @@ it leaves changed.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import logging
@@ -16,15 +17,16 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from scipy.sparse import csr_matrix
 
 from agents.base import AgentError
@@ -69,8 +71,14 @@ ONE_NEGATIVE = {"distribution": "uniform", "sample_num": 1}
 DATASET, PART = "windtunnel", "rows"
 """Names of the atomic file that RecBole reads: DATASET.PART.inter."""
 
-OURS = ("model", "dataset", "data_path", "checkpoint_dir", "seed", "device", "gpu_id", "use_gpu", "state", "load_col")
+OURS = ("model", "dataset", "config_file", "data_path", "checkpoint_dir", "benchmark_filename", "load_col",
+        "unload_col", "USER_ID_FIELD", "ITEM_ID_FIELD", "seed", "reproducibility", "device", "gpu_id", "use_gpu",
+        "state", "show_progress", "log_wandb", "save_dataset", "save_dataloaders")  # fmt: skip
 """RecBole settings that are this module's business and no user's."""
+
+UNUSED = ("eval_args", "metrics", "topk", "valid_metric", "valid_metric_bigger", "eval_batch_size", "eval_step",
+          "stopping_step", "metric_decimal_place")  # fmt: skip
+"""RecBole settings of an evaluation that does not take place."""
 
 
 class RecBoleSettings(BaseModel):
@@ -88,11 +96,23 @@ class RecBoleSettings(BaseModel):
     negatives: int = Field(default=128, ge=1, description="items that a folded-in user's likes are held against")
     options: dict[str, Any] = Field(default_factory=dict, description="further settings of RecBole by their own names")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_by_either_name(cls, given: Any) -> Any:
+        """Options that are parameters of ours become these; one that is given under both names stays, to be refused."""
+        options = given.get("options") if isinstance(given, Mapping) else None
+        model = _published_as(str(given["model"])) if isinstance(options, Mapping) and "model" in given else None
+        if model is None:
+            return given
+        own = {name: ours for name, ours in own_names(model).items() if name in options}
+        moved = {ours: options[name] for name, ours in own.items() if given.get(ours) in (None, options[name])}
+        rest = {name: value for name, value in options.items() if own.get(name) not in moved}
+        return {**given, **moved, "options": rest}
+
     @field_validator("model")
     @classmethod
     def _known(cls, model: str) -> str:
-        names = {name.lower(): name for name in published()}
-        name = names.get(model.lower())
+        name = _published_as(model)
         if name is None:
             raise ValueError(f"no model of RecBole has that name{did_you_mean(model, published())}")
         if published()[name] not in READS:
@@ -102,12 +122,29 @@ class RecBoleSettings(BaseModel):
             )
         return name
 
+    @field_validator("embedding_size", "reg")
+    @classmethod
+    def _is_read(cls, value: float | None, info: ValidationInfo) -> float | None:
+        model, field = info.data.get("model"), str(info.field_name)
+        if model and value != cls.model_fields[field].default and field not in own_names(model).values():
+            raise ValueError(f"it is no setting of RecBole's {model}; those of its own go into options")
+        return value
+
     @field_validator("options")
     @classmethod
-    def _free(cls, options: dict[str, Any]) -> dict[str, Any]:
-        taken = [name for name in options if name in OURS]
-        if taken:
-            raise ValueError(f"'{taken[0]}' is set by this program; leave it out")
+    def _free(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        model = info.data.get("model")
+        known = () if model is None else sorted(_defaults(model).keys() - {*OURS, *UNUSED})
+        for name in options:
+            if name in OURS:
+                raise ValueError(f"'{name}' is set by this program; leave it out")
+            if name in UNUSED:
+                raise ValueError(f"'{name}' would change nothing, as RecBole evaluates nothing here; leave it out")
+            if model and name in own_names(model):
+                raise ValueError(f"'{name}' is params.{own_names(model)[name]}, which is another; leave one out")
+            if model and name not in known:
+                hint = did_you_mean(name, known) or "; leave it out"
+                raise ValueError(f"'{name}' is no setting of RecBole's {model}{hint}")
         return options
 
     @property
@@ -122,15 +159,53 @@ def published() -> dict[str, str]:
 
     Nothing of RecBole is imported, which would take seconds.
     """
+    found: dict[str, str] = {}
+    for path in sorted((_root() / "model").glob("*_recommender/*.py")):
+        classes = re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        found |= {name: path.parent.name for name in classes if name.lower() == path.stem}
+    return found
+
+
+def _published_as(model: str) -> str | None:
+    """RecBole's own spelling of a model's name, in any case of letters."""
+    return next((name for name in published() if name.lower() == model.lower()), None)
+
+
+@cache
+def _root() -> Path:
+    """The folder of the installed RecBole, which is not imported."""
     package = importlib.util.find_spec("recbole")
     assert package is not None
     assert package.submodule_search_locations is not None
     (root,) = package.submodule_search_locations
-    found: dict[str, str] = {}
-    for path in sorted(Path(root, "model").glob("*_recommender/*.py")):
-        classes = re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-        found |= {name: path.parent.name for name in classes if name.lower() == path.stem}
+    return Path(root)
+
+
+@cache
+def _defaults(model: str) -> dict[str, Any]:
+    """RecBole's own settings of a model, None for those without a default, as they stand in its files."""
+    listed = ast.parse((_root() / "utils" / "argument_list.py").read_text(encoding="utf-8")).body
+    found = {name: None for part in listed if isinstance(part, ast.Assign) for name in ast.literal_eval(part.value)}
+    code = (_root() / "model" / published()[model] / f"{model.lower()}.py").read_text(encoding="utf-8")
+    found |= dict.fromkeys(re.findall(r"""config\[\s*["'](\w+)["']""", code))
+    for name in ("overall", "dataset/sample", f"model/{model}"):
+        path = _root() / "properties" / f"{name}.yaml"
+        found |= (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
     return found
+
+
+@cache
+def own_names(model: str) -> dict[str, str]:
+    """Settings of RecBole that are parameters of ours, with our names; only those that the model reads so."""
+    known = _defaults(model)
+    embedded = "embedding_size" in known and model not in ENCODERS  # whose sizes that name does not mean
+    weighted = "reg_weight" in known and not isinstance(known["reg_weight"], list)
+    return {
+        "epochs": "epochs",
+        "learning_rate": "learning_rate",
+        **({"embedding_size": "embedding_size"} if embedded else {}),
+        **({"reg_weight": "reg"} if weighted else {}),
+    }
 
 
 def reads(model: str) -> tuple[str, ...]:
@@ -295,6 +370,7 @@ def _build(settings: RecBoleSettings, log: InteractionLog, folder: Path, seed: i
     from recbole.utils import get_model, get_trainer, init_seed
 
     model = settings.model
+    reg = REG.get(model) if settings.reg is None else settings.reg
     values: dict[str, Any] = {
         "data_path": str(folder),
         "checkpoint_dir": str(folder / "saved"),
@@ -310,17 +386,14 @@ def _build(settings: RecBoleSettings, log: InteractionLog, folder: Path, seed: i
         "state": "CRITICAL",
         "show_progress": False,
         "epochs": settings.epochs,
-        "embedding_size": settings.embedding_size,
+        # Sizes of encoders have other names, or that name another meaning.
+        **({"embedding_size": settings.embedding_size} if "embedding_size" in own_names(model) else {}),
         "learning_rate": settings.learning_rate,
         "train_batch_size": 2048,
+        **({} if reg is None else {"reg_weight": reg}),
         **_way_of_learning(model),
         **settings.options,
     }
-    if model in ENCODERS:
-        del values["embedding_size"]  # their sizes have other names, or that name another meaning
-    reg = REG.get(settings.model) if settings.reg is None else settings.reg
-    if reg is not None:
-        values["reg_weight"] = reg
     if "order" in reads(model) and "train_neg_sample_args" not in settings.options:
         values["train_neg_sample_args"] = None
         if Config(model=model, dataset=DATASET, config_dict=values)["loss_type"] != "CE":  # that loss has all items

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
@@ -161,6 +162,72 @@ def test_a_setting_that_recbole_refuses_is_one_line(world_and_log: tuple[World, 
     with pytest.raises(AgentError, match="RecBole cannot train BPR") as caught:
         agent.fit(training_in(*world_and_log))
     assert "\n" not in str(caught.value)
+
+
+def params_of(model: str, **params: Any) -> RecBoleSettings:
+    params = resolve_kind(AgentSettings(name="one", kind=f"recbole:{model}", params=params), Path()).params
+    assert RecBoleSettings.model_validate(params.model_dump()) == params  # as a run's completed scenario is read again
+    return params
+
+
+def test_options_win_over_what_differs_from_recboles_defaults_here(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    world, log = world_and_log
+    found = {}
+    for reg in (None, 1.0):
+        agent = RecBole(params_of("ease", options={} if reg is None else {"reg_weight": reg}))
+        agent.fit(training_in(world, log))
+        found[reg] = agent.scores(observed(world))
+    direct = RecBole(params_of("EASE", reg=1.0))
+    direct.fit(training_in(world, log))
+    np.testing.assert_array_equal(found[1.0], direct.scores(observed(world)))
+    assert np.abs(found[1.0] - found[None]).max() > 0.1
+
+
+def test_passes_and_sizes_may_be_given_by_recboles_own_names(world_and_log: tuple[World, InteractionLog]) -> None:
+    world, log = world_and_log
+    points: list[int] = []
+    training = replace(training_in(world, log), report=lambda steps, value: points.append(steps))
+    agent = RecBole(params_of("BPR", options={"epochs": 2, "embedding_size": 5}))
+    agent.fit(training)
+    assert points[-1] == 2 * int(log.primary.sum())
+    assert isinstance(agent._served, FoldIn)
+    assert agent._served.items.shape[1] == 5
+    with recbole_model(log, params_of("MacridVAE", options={"embedding_size": 8}), 1) as fitted:
+        assert fitted.model.embedding_size == 8  # of an encoder no parameter of ours, whose default must not win
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "expected"),
+    [
+        ("BPR", {"options": {"embeding_size": 2}}, "params.options: .*'embeding_size'.*did you mean 'embedding_size'"),
+        ("BPR", {"options": {"no_such_key": 5}}, "'no_such_key' is no setting of RecBole's BPR; leave it out"),
+        ("MultiVAE", {"options": {"embedding_size": 8}}, "'embedding_size' is no setting of RecBole's MultiVAE"),
+        ("EASE", {"reg": 2.0, "options": {"reg_weight": 1.0}}, "'reg_weight' is params.reg, which is another"),
+        ("BPR", {"options": {"epochs": -1}}, r"params\.epochs: -1 cannot be used"),
+        ("BPR", {"reg": 0.1}, r"params\.reg: 0.1 cannot be used; it is no setting of RecBole's BPR"),
+        ("SASRec", {"embedding_size": 8}, r"params\.embedding_size: 8 cannot be used"),
+        ("GRU4Rec", {"options": {"eval_args": {}}}, "'eval_args' would change nothing"),
+        ("GRU4Rec", {"options": {"USER_ID_FIELD": "u"}}, "'USER_ID_FIELD' is set by this program"),
+    ],
+)
+def test_an_option_that_would_be_dropped_is_refused_in_one_line(
+    model: str, params: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected) as caught:
+        params_of(model, **params)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", [name for name, family in published().items() if family in READS])
+def test_every_setting_that_recbole_has_a_default_for_is_an_option(model: str) -> None:
+    import recbole
+
+    path = Path(recbole.__file__).parent / "properties" / "model" / f"{model}.yaml"
+    for name, value in (yaml.safe_load(path.read_text()) or {}).items() if path.is_file() else ():
+        settings = params_of(model, options={name: value})
+        assert settings.options == {name: value} or name in ("embedding_size", "reg_weight", "learning_rate", "epochs")
 
 
 def own_evaluation(fitted: Any, asked: Any) -> NDArray[np.float64]:
