@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 
 from agents.base import AgentError, Observation, Training
 from agents.baselines import Ranking
@@ -28,6 +29,7 @@ from agents.recbole_training import (
 )
 from agents.teaching import teach
 from agents.train_world import Act
+from simulator.log import InteractionLog
 
 F32 = NDArray[np.float32]
 
@@ -39,6 +41,13 @@ NEIGHBOURS = 20
 
 MOST_CELLS = 150_000_000
 """Scores of trained users that are kept for their neighbours: users times items at most."""
+
+DENSE = ("ADMMSLIM", "EASE")
+"""Models of `SIMILARITY` that compute every pair of items that someone liked."""
+
+MOST_PAIRS = 400_000_000
+"""Pairs of items of which these are let to: 1.6 GB are kept for 20,000 items, and several times that while it is
+computed."""
 
 UNKNOWN = np.float32(-1e6)
 """Score of items that no train user liked: RecBole has never seen them, so they are shown last."""
@@ -77,9 +86,11 @@ class RecBole(Ranking):
         seconds ends the training after a pass. The others take their one pass, whatever the budget.
 
         Raises:
-            AgentError: RecBole refuses the settings or the rows, or the log lacks what the model reads.
+            AgentError: RecBole refuses the settings or the rows, or the log lacks what the model reads, or has more
+                users and items than its tables can be kept for.
         """
         self._n_items = training.catalogue.n_items
+        check_size(training.log, self.settings.model)
         with recbole_model(training.log, self.settings, training.seed) as fitted:
             self._known = fitted.known
             if self.settings.deterministic:
@@ -111,7 +122,9 @@ class RecBole(Ranking):
     def _serving(self, fitted: Fitted) -> Served:
         model, n_items = self.settings.model, self._n_items
         if model in SIMILARITY:
-            return ByMatrix(_on_catalogue(_dense(getattr(fitted.model, SIMILARITY[model])), fitted, n_items))
+            return ByMatrix.of(getattr(fitted.model, SIMILARITY[model]), fitted, n_items)
+        if model == "Pop":
+            return ForAll(full_scores(fitted, np.array([1]))[0, fitted.known_rows], fitted.known, n_items)
         if model in VECTORS:
             users, items = _vectors_of(fitted)
             table = np.zeros((n_items, items.shape[1]))
@@ -143,15 +156,78 @@ class _Passes:
         return self._policy(self._fitted)
 
 
-@dataclass(frozen=True, slots=True)
-class ByMatrix:
-    """Likes times an item-item matrix [I, I] in the catalogue's numbering."""
+def check_size(log: InteractionLog, model: str) -> None:
+    """Hold a log against what a model's tables take, before it is trained.
 
-    similarity: F32
+    Raises:
+        AgentError: there are too many items, or users and items.
+    """
+    n_items = log.catalogue.n_items
+    liked = log.primary > 0
+    n_known = len(np.unique(log.item[liked]))
+    if model in DENSE and n_known**2 > MOST_PAIRS:
+        raise AgentError(
+            f"RecBole's {model} computes all pairs of the {n_known} items that were liked, and {MOST_PAIRS} pairs are "
+            f"the most, which is {math.isqrt(MOST_PAIRS)} items; take recbole:ItemKNN, recbole:BPR or "
+            "recbole:MultiVAE, or fewer items"
+        )
+    if not (model in (*SIMILARITY, *VECTORS, *ENCODERS, "Pop") or "order" in reads(model)):
+        n_users = len(np.unique(log.user[liked]))
+        if n_users * n_items > MOST_CELLS:
+            raise AgentError(
+                f"RecBole's {model} knows users by number alone, and the scores of {n_users} users for {n_items} items "
+                f"are more than the {MOST_CELLS} that are kept for their neighbours; take a model that reads "
+                "histories, or fewer users"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ForAll:
+    """The same scores for every user.
+
+    Attributes:
+        score: [m] of the items that RecBole knows; known: [m] their catalogue indices; n_items: I.
+    """
+
+    score: F32
+    known: NDArray[np.int64]
+    n_items: int
 
     def scores(self, observation: Observation) -> F32:
         """[n, I] scores."""
-        return np.asarray(likes_of(observation, len(self.similarity)) @ self.similarity)
+        out = np.zeros((len(observation), self.n_items), np.float32)
+        out[:, self.known] = self.score
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class ByMatrix:
+    """Likes times an item-item matrix.
+
+    Attributes:
+        similarity: [m, m] among the items that RecBole knows; sparse where most pairs have none.
+        known: [m] their catalogue indices; n_items: I.
+    """
+
+    similarity: F32 | csr_matrix
+    known: NDArray[np.int64]
+    n_items: int
+
+    @classmethod
+    def of(cls, matrix: Any, fitted: Fitted, n_items: int) -> ByMatrix:
+        """From RecBole's own matrix [1 + m, 1 + m], dense or sparse."""
+        if issparse(matrix):
+            kept = csr_matrix(matrix, dtype=np.float32)[fitted.known_rows][:, fitted.known_rows]
+        else:
+            kept = np.asarray(matrix, np.float32)[np.ix_(fitted.known_rows, fitted.known_rows)]
+        return cls(kept, fitted.known, n_items)
+
+    def scores(self, observation: Observation) -> F32:
+        """[n, I] scores."""
+        found = likes_of(observation, self.n_items)[:, self.known] @ self.similarity
+        out = np.zeros((len(observation), self.n_items), np.float32)
+        out[:, self.known] = found.toarray() if issparse(found) else found
+        return out
 
 
 class ByNetwork:
@@ -252,18 +328,8 @@ class ByNeighbours:
 
     @classmethod
     def of(cls, fitted: Fitted, n_items: int) -> ByNeighbours:
-        """From a trained model.
-
-        Raises:
-            AgentError: there are too many users and items for a table of their scores.
-        """
+        """From a trained model."""
         users = np.arange(1, 1 + fitted.likes.shape[0])
-        if len(users) * n_items > MOST_CELLS:
-            raise AgentError(
-                f"RecBole's {type(fitted.model).__name__} knows users by number alone, and the scores of {len(users)} "
-                f"users for {n_items} items are more than the {MOST_CELLS} that are kept for their neighbours; take a "
-                "model that reads histories, or fewer users"
-            )
         table = np.zeros((len(users), n_items), np.float32)
         table[:, fitted.known] = full_scores(fitted, users)[:, fitted.known_rows]
         return cls(fitted.likes, table)
@@ -380,17 +446,6 @@ def sequences_of(
     row, place = np.nonzero(tokens)
     out[row, place - (tokens.shape[1] - count)[row]] = tokens[row, place]
     return out, np.maximum(count, 1)
-
-
-def _dense(matrix: Any) -> F32:
-    return np.asarray(matrix.todense() if hasattr(matrix, "todense") else matrix, np.float32)
-
-
-def _on_catalogue(matrix: F32, fitted: Fitted, n_items: int) -> F32:
-    """[I, I] item-item matrix in the catalogue's numbering; rows and columns of unknown items are 0."""
-    out = np.zeros((n_items, n_items), np.float32)
-    out[np.ix_(fitted.known, fitted.known)] = matrix[np.ix_(fitted.known_rows, fitted.known_rows)]
-    return out
 
 
 def _vectors_of(fitted: Fitted) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -432,7 +432,8 @@ def _way_of_learning(model: str) -> dict[str, Any]:
         values = {"eval_args": everything, "metrics": ["Recall"], "valid_metric": "Recall@10"}
         return values | ({"selected_features": ["categories"]} if model in FEATURED else {})
     if model == "Pop":
-        return {"train_batch_size": 1}  # it counts an item once a batch
+        # It counts an item once a batch, and what is drawn as if it were liked.
+        return {"train_batch_size": 1, "train_neg_sample_args": None}
     if "categories" in family:
         return {"train_neg_sample_args": dict(ONE_NEGATIVE)}
     return {}

@@ -35,7 +35,14 @@ STEPS = 128
 """User-steps that each kind is trained for."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "recbole:MODEL": ("recbole:BPR",),
+    "recbole:MODEL": (
+        "recbole:BPR",
+        "recbole:GRU4Rec",
+        "recbole:ItemKNN",
+        "recbole:LightGCN",
+        "recbole:MultiVAE",
+        "recbole:Pop",
+    ),
     "rerank:AGENT": ("rerank:popularity",),
     "http://HOST": (),
     "language_model": (),
@@ -47,7 +54,7 @@ for those that wait for a service or a model, none, and none for `bert_q`, whose
 before it acts as `dqn` does."""
 
 PARAMS: dict[str, dict[str, Any]] = {
-    "recbole:BPR": {"epochs": 1},
+    **{f"recbole:{model}": {"epochs": 1} for model in ("BPR", "GRU4Rec", "LightGCN", "MultiVAE")},
     "uplift": {"trial_steps": 1_000},
     "slate_q one": {"choice": "one"},
 }

@@ -24,7 +24,7 @@ from scipy.sparse import csr_matrix
 from agents.base import AgentError, Observation
 from agents.contract import check_slate
 from agents.loading import resolve_kind
-from agents.recbole import ByNeighbours, FoldIn, RecBole, likes_of
+from agents.recbole import ByMatrix, ByNeighbours, FoldIn, RecBole, likes_of
 from agents.recbole_training import (
     AT_ONCE,
     ENCODERS,
@@ -228,6 +228,44 @@ def test_every_setting_that_recbole_has_a_default_for_is_an_option(model: str) -
     for name, value in (yaml.safe_load(path.read_text()) or {}).items() if path.is_file() else ():
         settings = params_of(model, options={name: value})
         assert settings.options == {name: value} or name in ("embedding_size", "reg_weight", "learning_rate", "epochs")
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("EASE", r"computes all pairs of the \d+ items that were liked, and 400 pairs are the most, which is 20 items"),
+        ("ADMMSLIM", "all pairs of the"),
+        ("NeuMF", "knows users by number alone, and the scores of 60 users for 120 items"),
+        ("AsymKNN", "knows users by number alone"),
+    ],
+)
+def test_tables_that_would_be_too_large_are_refused_before_anything_is_built(
+    model: str, expected: str, world_and_log: tuple[World, InteractionLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.recbole.MOST_PAIRS", 400)
+    monkeypatch.setattr("agents.recbole.MOST_CELLS", 400)
+    monkeypatch.setattr("agents.recbole.recbole_model", None)
+    with pytest.raises(AgentError, match=expected) as caught:
+        RecBole(RecBoleSettings(model=model)).fit(training_in(*world_and_log))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["Pop", "ItemKNN"])
+def test_a_model_whose_table_is_small_is_served_where_a_large_one_would_be_refused(
+    model: str, world_and_log: tuple[World, InteractionLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.recbole.MOST_PAIRS", 400)
+    monkeypatch.setattr("agents.recbole.MOST_CELLS", 400)
+    agent = RecBole(RecBoleSettings(model=model, options={"k": 5} if model == "ItemKNN" else {}))
+    agent.fit(training_in(*world_and_log))
+    if model == "ItemKNN":
+        assert isinstance(agent._served, ByMatrix)
+        assert isinstance(agent._served.similarity, csr_matrix)
+        assert agent._served.similarity.nnz <= 5 * ITEMS
+    else:
+        likes = np.bincount(world_and_log[1].item, weights=world_and_log[1].primary, minlength=ITEMS)
+        score = agent.scores(observed(world_and_log[0]))[0, agent._known]
+        np.testing.assert_allclose(score, likes[agent._known] / likes.max(), rtol=1e-6)
 
 
 def own_evaluation(fitted: Any, asked: Any) -> NDArray[np.float64]:
