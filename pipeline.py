@@ -91,7 +91,8 @@ def run(
         prepared.scenario, prepared.folder, progress or Progress(), workers=workers, engine=engine
     ) as setting:
         began = time.monotonic()
-        data = open_domains(setting, load(setting), prepared.specs)
+        data = load(setting, prepared.specs, vetted=candidate is not None)
+        data = open_domains(setting, data, prepared.specs)
         trackers.open()
         worlds = fit_worlds(setting, data)
         believed = check_fidelity(setting, data, worlds)

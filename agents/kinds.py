@@ -19,7 +19,8 @@ class Kind:
             multimodal, ensemble, meta.
         learns: training depends on draws, so it is repeated with several seeds.
         fits: it reads the train rows (all that learn do).
-        needs: what the log must hold beside users, items and the primary behaviour; empty: nothing.
+        needs: what the log must hold beside users, items and the primary behaviour, a key of `agents.needs.NEEDS`;
+            empty: nothing.
         paper: authors and year of the algorithm; empty for what needs none.
         online: it can go on learning while it is judged (`params.online`).
         steps: it learns in steps, along a learning curve, so that it can be stopped early (`train.early_stopping`).
@@ -88,9 +89,9 @@ KINDS: dict[str, Kind] = {
     "content": Kind(
         "agents.rankings:Content",
         "agents.rankings:ContentSettings",
-        "items whose text is nearest to that of the user's newest likes",
+        "items whose text, or categories where none has text, are nearest to those of the user's newest likes",
         "baseline",
-        needs="item text",
+        needs="item text or categories",
         paper="Pazzani & Billsus 2007",
     ),
     "logged": Kind(

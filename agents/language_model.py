@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.base import Agent, AgentError, AgentLimitError, Observation, Training
+from agents.needs import lacking
 from agents.remote import post_json
 from agents.settings import AgentSettings
 from agents.wrapping import Wrapping, best_of
@@ -168,8 +169,8 @@ class LanguageModel(Wrapping):
         Raises:
             AgentError: the items have no text.
         """
-        if not any(text.strip() for text in training.catalogue.item_text):
-            raise AgentError("language_model: the items have no text; name data.item_text")
+        if lack := lacking("item text", training.log):
+            raise AgentError(f"language_model: {lack}")
         self.fit_wrapped(training)
         self._text = training.catalogue.item_text
         if self.settings.endpoint is None:

@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 
 from agents.base import AgentError, Observation, Training
 from agents.baselines import NoSettings, Ranking
+from agents.needs import lacking
 from agents.slates import masked, top_slates
 
 F32 = NDArray[np.float32]
@@ -44,8 +45,8 @@ class Recent(Ranking):
             AgentError: the log has no times.
         """
         log = training.log
-        if not log.has_time:
-            raise AgentError("recent: the log has no times; use popularity")
+        if lack := lacking("times", log):
+            raise AgentError(f"recent: {lack}")
         span = max(float(np.ptp(log.time)), 1e-9)
         age = (log.time.max() - log.time) / span / self.settings.half_life
         likes = np.bincount(log.item, weights=log.primary * 0.5**age, minlength=log.catalogue.n_items)
@@ -212,11 +213,9 @@ class Logged:
         Raises:
             AgentError: users chose what to rate, so that no policy showed it.
         """
-        from simulator.datasets.build import UNLOGGED_POLICY
-
         log = training.log
-        if log.self_selected and log.exposure != UNLOGGED_POLICY:
-            raise AgentError("logged: users chose what to rate, so the log has no policy of its own; use popularity")
+        if lack := lacking("a log of exposure", log):
+            raise AgentError(f"logged: {lack}")
         self._shown = np.asarray(np.bincount(log.item, minlength=log.catalogue.n_items) + NEVER_SHOWN, np.float64)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> NDArray[np.int64]:

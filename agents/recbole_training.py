@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from scipy.sparse import csr_matrix
 
 from agents.base import AgentError
+from agents.needs import lacking
 from simulator.errors import did_you_mean
 from simulator.log import InteractionLog
 
@@ -148,6 +149,11 @@ class RecBoleSettings(BaseModel):
         return options
 
     @property
+    def needs(self) -> str:
+        """What the log must hold, see `agents.needs`."""
+        return "item categories" if {"categories", "graph"} & set(reads(self.model)) else ""
+
+    @property
     def deterministic(self) -> bool:
         """Whether training draws nothing, so that one training is enough."""
         return self.model in AT_ONCE
@@ -247,8 +253,8 @@ def recbole_model(log: InteractionLog, settings: RecBoleSettings, seed: int) -> 
         AgentError: RecBole refuses the settings or the rows.
     """
     model = settings.model
-    if {"categories", "graph"} & set(reads(model)) and not log.catalogue.item_categories.any():
-        raise AgentError(f"RecBole's {model} reads the categories of items, and the log's catalogue has none")
+    if lack := lacking(settings.needs, log):
+        raise AgentError(f"RecBole's {model} reads the categories of items: {lack}")
     with contained() as folder:
         _write_rows(log, folder, model)
         with refusals(model):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agents.base import Agent, AgentError, Observation, Training
 from agents.features import SHRINK
+from agents.needs import lacking
 from agents.settings import AgentSettings
 from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Lanes
 from agents.wrapping import Wrapping, best_of
@@ -57,6 +58,11 @@ class RerankSettings(BaseModel):
         default=0.5, gt=0, lt=1, description="share of the likes in the train rows that the head items hold"
     )
 
+    @property
+    def needs(self) -> str:
+        """What the log must hold, see `agents.needs`."""
+        return "item categories" if self.constraint == "calibration" else ""
+
     def wrapped(self) -> tuple[AgentSettings, ...]:
         """The entry of the wrapped agent."""
         return (AgentSettings(name="wrapped", kind=self.agent, params=self.params),)
@@ -90,9 +96,9 @@ class Rerank(Wrapping):
         likes: Floats = np.bincount(log.item, weights=log.primary, minlength=n_items).astype(np.float64)
         self._group = head_and_tail(likes, self.settings.head)
         if self.settings.constraint == "calibration":
+            if lack := lacking(self.settings.needs, log):
+                raise AgentError(f"calibration needs {self.settings.needs}: {lack}")
             shares = log.catalogue.item_categories.astype(np.float64)
-            if not shares.any():
-                raise AgentError("calibration needs categories of the items; name data.item_categories")
             self._categories = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)
             return
         if self.privileged:

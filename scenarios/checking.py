@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.loading import AgentSpec, resolve_kind
+from agents.needs import lacking
 from agents.settings import AgentSettings
 from evaluators.settings import EvaluateSettings
 from scenarios.loading import CANDIDATE, Candidate, Parts, load_scenario, read_parts
@@ -80,7 +81,8 @@ def check_scenario(
     specs, wrong_agents = _resolve_agents(parts, path, candidate)
     _, wrong_encoder = _resolve_encoder(parts, path.parent)
     wrong_behaviour = _check_behaviour(parts, path.parent)
-    return [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *_check_log(parts, path, specs)]
+    wrong_log = _check_log(parts, path, specs, vetted=candidate is not None)
+    return [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *wrong_log]
 
 
 def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate: EvaluateSettings | None) -> list[str]:
@@ -121,6 +123,37 @@ def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate
     return mistakes
 
 
+def check_needs(
+    log: InteractionLog, specs: Sequence[AgentSpec], agents: Sequence[AgentSettings | None], *, vetted: bool
+) -> list[str]:
+    """Mistakes of agents that need what the log does not hold, one line each.
+
+    Args:
+        log: the whole log.
+        specs: what the agents were resolved to, as far as they could be.
+        agents: the scenario's entries.
+        vetted: the policy to vet is one of them; who gives it knows of no entry.
+    """
+    mistakes = []
+    at = {agent.name: k for k, agent in enumerate(agents) if agent is not None}
+    for spec in specs:
+        name = spec.settings.name
+        field = "--policy" if vetted and name == CANDIDATE else f"agents[{at[name]}].kind"
+        for one in _made_of(spec):
+            known = "" if one.kind is None else one.kind.needs
+            for needs in (known, getattr(one.params, "needs", "")):
+                if lack := lacking(needs, log):
+                    mistakes.append(f"{field}: '{one.settings.kind}' needs {needs}; {lack}")
+    return mistakes
+
+
+def _made_of(spec: AgentSpec) -> Iterator[AgentSpec]:
+    """An agent and all that it is made of."""
+    yield spec
+    for inner in spec.wrapped:
+        yield from _made_of(inner)
+
+
 def items_left(log: InteractionLog, split: Split) -> int:
     """Items that the median judge user has not met before sessions start."""
     n_items = log.catalogue.n_items
@@ -129,7 +162,7 @@ def items_left(log: InteractionLog, split: Split) -> int:
     return int(n_items - np.median(np.unique(user, return_counts=True)[1]))
 
 
-def _check_log(parts: Parts, path: Path, specs: Sequence[AgentSpec]) -> list[str]:
+def _check_log(parts: Parts, path: Path, specs: Sequence[AgentSpec], *, vetted: bool) -> list[str]:
     """Mistakes that the log shows, and the logs of other policies and of the scenarios that agents learn in."""
     data, folder = parts.settings.get("data"), path.parent
     if not isinstance(data, DataSettings):
@@ -141,6 +174,7 @@ def _check_log(parts: Parts, path: Path, specs: Sequence[AgentSpec]) -> list[str
     evaluate = parts.settings.get("evaluate")
     wrong = check_log(log, parts.settings.get("simulator"), evaluate)
     wrong += check_graded(log, parts.settings.get("preference"))
+    wrong += check_needs(log, specs, parts.settings.get("agents") or (), vetted=vetted)
     if isinstance(evaluate, EvaluateSettings):
         try:
             read_other_logs(evaluate.other_logs, data, folder, log, seed=_seed(parts))

@@ -19,6 +19,7 @@ from simulator.log import JUDGE, WORLD_A, InteractionLog, Split, split_users
 from simulator.streams import stream
 
 if TYPE_CHECKING:
+    from agents.loading import AgentSpec
     from simulator.preference.continual import Forgetting, SavedModel
     from simulator.preference.explaining import Explanations
     from simulator.preference.fitting import TextTower
@@ -133,27 +134,34 @@ def preference_files(settings: PreferenceSettings, folder: Path) -> tuple[str, .
     return tuple(digest or name for name, digest in _of_preference(settings, folder).items())
 
 
-def load(setting: Setting) -> Data:
-    """Read the log, split it by user and time, and give its items the pretrained encoder's vectors."""
+def load(setting: Setting, specs: Sequence[AgentSpec] = (), *, vetted: bool = False) -> Data:
+    """Read the log, split it by user and time, and give its items the pretrained encoder's vectors.
+
+    Args:
+        setting: of the scenario.
+        specs: agents that are to be trained, whose needs the log is held against.
+        vetted: a policy to vet is one of them.
+    """
     from simulator.preference.searching import encoder_texts
 
-    data = read_log(setting)
+    data = read_log(setting, specs, vetted=vetted)
     with setting.progress.stage("encode"):
         texts = encoder_texts(data.log, setting.scenario.preference)
         log = with_content(setting, data.log, texts)
         return replace(data, log=log, content=digest_of(log.catalogue.content))
 
 
-def read_log(setting: Setting) -> Data:
-    """The log without content vectors, and its split by user and time."""
-    from scenarios.checking import check_graded, check_log, read_other_logs
+def read_log(setting: Setting, specs: Sequence[AgentSpec] = (), *, vetted: bool = False) -> Data:
+    """The log without content vectors, and its split by user and time; arguments as in `load`."""
+    from scenarios.checking import check_graded, check_log, check_needs, read_other_logs
     from simulator.datasets import load_dataset
 
     scenario = setting.scenario
     with setting.progress.stage("load"):
         log = load_dataset(scenario.data, setting.folder, seed=scenario.seed)
         mistakes = check_log(log, scenario.simulator, scenario.evaluate)
-        if mistakes := [*mistakes, *check_graded(log, scenario.preference)]:
+        mistakes += check_graded(log, scenario.preference)
+        if mistakes := [*mistakes, *check_needs(log, specs, scenario.agents, vetted=vetted)]:
             raise ScenarioError(mistakes)
         data_digest = digest_of(log)
         if files := own_files(scenario, setting.folder):
