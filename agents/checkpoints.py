@@ -169,8 +169,8 @@ def _given(training: Training) -> dict[str, Any]:
     """By name, what a task that starts again is given anew."""
     named: dict[str, Any] = {"training": training}
     named |= {name: getattr(training, name) for name in ("log", "catalogue", "make_env", "rng", "validation")}
-    for part in ("world", "content"):
-        named |= {f"{part} of {name}": getattr(named[name], part, None) for name in ("make_env", "validation")}
+    for part in ("_world", "_content"):  # of `MakeTrainEnv`: what an environment that is kept would bring along
+        named |= {f"{part[1:]} of {name}": getattr(named[name], part, None) for name in ("make_env", "validation")}
     named |= {f"domain {name}": domain for name, domain in training.domains.items()}
     return {name: value for name, value in named.items() if value is not None}
 

@@ -64,6 +64,11 @@ class MultimodalSettings(BaseModel):
     reg: float = Field(default=0.05, ge=0, description="AdamW's weight decay")
     batch_size: int = Field(default=64, ge=1, description="users in a gradient step")
 
+    @property
+    def needs(self) -> str:
+        """What the log must hold, see `agents.needs`; those that are named are looked for by the agent."""
+        return "" if self.modalities else "text, categories or data.modalities"
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:

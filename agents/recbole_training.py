@@ -102,8 +102,7 @@ class RecBoleSettings(BaseModel):
     def _own_by_either_name(cls, given: Any) -> Any:
         """Options that are parameters of ours become these; one that is given under both names stays, to be refused."""
         options = given.get("options") if isinstance(given, Mapping) else None
-        model = _published_as(str(given["model"])) if isinstance(options, Mapping) and "model" in given else None
-        if model is None:
+        if not isinstance(options, Mapping) or (model := _published_as(str(given.get("model")))) is None:
             return given
         own = {name: ours for name, ours in own_names(model).items() if name in options}
         moved = {ours: options[name] for name, ours in own.items() if given.get(ours) in (None, options[name])}

@@ -140,10 +140,9 @@ def check_needs(
         name = spec.settings.name
         field = "--policy" if vetted and name == CANDIDATE else f"agents[{at[name]}].kind"
         for one in _made_of(spec):
-            known = "" if one.kind is None else one.kind.needs
-            for needs in (known, getattr(one.params, "needs", "")):
-                if lack := lacking(needs, log):
-                    mistakes.append(f"{field}: '{one.settings.kind}' needs {needs}; {lack}")
+            needs = getattr(one.params, "needs", "" if one.kind is None else one.kind.needs)
+            if lack := lacking(needs, log):
+                mistakes.append(f"{field}: '{one.settings.kind}' needs {needs}; {lack}")
     return mistakes
 
 

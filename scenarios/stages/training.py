@@ -36,16 +36,27 @@ TRIALS = "trials"
 
 @dataclass(frozen=True, slots=True)
 class MakeTrainEnv:
-    """Builds training environments in world A; picklable, so that a child process can build them too."""
+    """Builds training environments in world A, of which agents get the open side alone.
 
-    world: World
-    content: NDArray[np.float32] | None
+    It is picklable, so that a child process can build them too: the world travels with it, hidden as it is in them.
+    """
+
+    _world: World
+    _content: NDArray[np.float32] | None
 
     def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
         """Vector environment of `num_envs` users."""
         from simulator.env import WindtunnelVectorEnv
+        from simulator.open_side import OpenVectorEnv
 
-        return WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=self.content, copy=copy)
+        return OpenVectorEnv(
+            WindtunnelVectorEnv(self._world, num_envs, action=action, seed=seed, content=self._content, copy=copy)
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        from simulator.open_side import hidden
+
+        raise hidden(name) if name in ("world", "content") else AttributeError(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from agents.base import Observation, Training
 from evaluators.rollout import observation_of
+from scenarios.stages.training import MakeTrainEnv
 from simulator.behaviour import SimulatorSettings
-from simulator.env import WindtunnelVectorEnv
 from simulator.log import Catalogue, InteractionLog, split_users
 from simulator.users import SimulatedUsers
 from simulator.world import World
 from tests.simulator.small_world import TruePreference
 
 USERS, ITEMS, WIDTH = 60, 120, 6
-
-
-OPEN = {"reset", "step", "close", "candidates", "blocked", "ended", "num_envs", "metadata", "spec", "render_mode",
-        "closed", "unwrapped", "observation_space", "action_space", "single_observation_space",
-        "single_action_space"}  # fmt: skip
-"""What an agent may touch of its environment."""
-
-
-class OpenSide:
-    """The open side of a training environment: an agent that reaches for the hidden vectors behind it fails."""
-
-    def __init__(self, env: WindtunnelVectorEnv) -> None:
-        self._hidden = env
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("__"):  # so that a training can be pickled
-            return object.__getattribute__(self, name)
-        hidden = object.__getattribute__(self, "_hidden")
-        if name not in OPEN and hasattr(hidden, name):
-            raise AssertionError(f"an agent reached for {name} of its environment")
-        return self if name == "unwrapped" else getattr(hidden, name)
-
-
-@dataclass(frozen=True)
-class MakeEnv:
-    """Training environments of a world, of which only the open side can be touched; can be pickled."""
-
-    world: World
-
-    def __call__(self, num_envs: int, *, action: str = "slate", seed: int = 0, copy: bool = True) -> Any:
-        content = self.world.item_vectors
-        return OpenSide(WindtunnelVectorEnv(self.world, num_envs, action=action, seed=seed, content=content, copy=copy))
 
 
 def _log(rng: np.random.Generator, vectors: np.ndarray, bias: np.ndarray, *, pull: float) -> InteractionLog:
@@ -100,7 +67,7 @@ def training_in(world: World, log: InteractionLog, *, seed: int = 5, budget: int
     return Training(
         log=log,
         catalogue=replace(log.catalogue, user_attributes={}),
-        make_env=MakeEnv(world),
+        make_env=MakeTrainEnv(world, world.item_vectors),
         slate_size=world.slate_size,
         horizon=world.horizon,
         rng=np.random.default_rng(seed),

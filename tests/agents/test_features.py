@@ -24,10 +24,11 @@ from agents.features import (
 )
 from agents.folding import design_of
 from agents.loading import AgentSettings, train
+from scenarios.stages.training import MakeTrainEnv
 from simulator.env import WindtunnelVectorEnv
 from simulator.log import InteractionLog
 from simulator.world import World
-from tests.agents.taught_world import MakeEnv, observed, taught_world, training_in
+from tests.agents.taught_world import observed, taught_world, training_in
 
 
 @pytest.fixture(scope="module")
@@ -178,14 +179,18 @@ def tables(features: Features) -> dict[str, Any]:
 def test_features_read_nothing_of_the_world(world_and_log: tuple[World, InteractionLog]) -> None:
     """Poison: without any environment, and with the world's vectors replaced by noise, the tables are the same bits."""
     world, log = world_and_log
+    noise = np.random.default_rng(2).standard_normal(world.item_vectors.shape).astype(np.float32)
+    noisy = training_in(replace(world, item_vectors=noise), log)
 
     def refuse(*args: Any, **kwargs: Any) -> WindtunnelVectorEnv:
         raise AssertionError("features asked for an environment")
 
     plain = training_in(world, log)
     blind = replace(training_in(world, log), make_env=refuse)
-    ours, theirs = tables(fit_features(plain)), tables(fit_features(blind))
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    ours = tables(fit_features(plain))
+    for poisoned in (blind, noisy):
+        theirs = tables(fit_features(poisoned))
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize("kind", ["popularity", "linucb", "dqn", "ppo", "recbole:EASE"])
@@ -215,7 +220,7 @@ def test_an_agent_learns_the_same_when_what_it_may_not_see_of_its_own_world_chan
     settings = AgentSettings(name="one", kind="linucb", params={"num_envs": 16})
 
     def taught(where: World) -> Training:
-        return replace(training_in(where, log, budget=160), make_env=MakeEnv(where))
+        return replace(training_in(where, log, budget=160), make_env=MakeTrainEnv(where, world.item_vectors))
 
     one, other = (train(settings, taught(where), Path()) for where in (world, turned))
     observation: Observation = observed(world)

@@ -165,9 +165,10 @@ def test_a_setting_that_recbole_refuses_is_one_line(world_and_log: tuple[World, 
 
 
 def params_of(model: str, **params: Any) -> RecBoleSettings:
-    params = resolve_kind(AgentSettings(name="one", kind=f"recbole:{model}", params=params), Path()).params
-    assert RecBoleSettings.model_validate(params.model_dump()) == params  # as a run's completed scenario is read again
-    return params
+    found = resolve_kind(AgentSettings(name="one", kind=f"recbole:{model}", params=params), Path()).params
+    assert isinstance(found, RecBoleSettings)
+    assert RecBoleSettings.model_validate(found.model_dump()) == found  # as a run's completed scenario is read again
+    return found
 
 
 def test_options_win_over_what_differs_from_recboles_defaults_here(

@@ -26,6 +26,7 @@ agents:
   - {name: shown, kind: logged}
   - {name: apart, kind: mmr}
   - {name: fused, kind: multimodal}
+  - {name: ids, kind: multimodal, params: {modalities: [id]}}
   - {name: factors, kind: "recbole:DeepFM"}
   - {name: calibrated, kind: "rerank:popularity", params: {constraint: calibration}}
 evaluate: {baseline: random}
@@ -55,8 +56,8 @@ def test_agents_that_the_log_cannot_serve_are_refused_in_one_line_each_by_valida
         "agents[5].kind: 'logged' needs a log of exposure; users chose what to rate",
         "agents[6].kind: 'mmr' needs item text or categories; ",
         "agents[7].kind: 'multimodal' needs text, categories or data.modalities; the items have nothing to fuse",
-        "agents[8].kind: 'recbole:DeepFM' needs item categories; the log's catalogue has none; name",
-        "agents[9].kind: 'rerank:popularity' needs item categories; ",
+        "agents[9].kind: 'recbole:DeepFM' needs item categories; the log's catalogue has none; name",
+        "agents[10].kind: 'rerank:popularity' needs item categories; ",
     ]
     for found in (check_scenario(scenario), refused(scenario, tmp_path)):
         assert len(found) == len(expected)

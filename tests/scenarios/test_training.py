@@ -210,8 +210,8 @@ def test_what_is_valued_in_the_validation_world_has_no_row_of_its_users() -> Non
     taught = set(training.log.user.tolist())
     assert taught == set(split.users(WORLD_A, tuning=False).tolist()) & set(log.user.tolist())
     assert taught.isdisjoint(split.users(WORLD_A, tuning=True).tolist())
-    assert training.validation.world.name == "validation"  # type: ignore[union-attr]
-    assert training.make_env.world is again  # type: ignore[attr-defined]
+    assert training.validation._world.name == "validation"  # type: ignore[union-attr]
+    assert training.make_env._world is again  # type: ignore[attr-defined]
     assert training.shown_again
 
 
