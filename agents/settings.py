@@ -59,6 +59,11 @@ class LimitSettings(BaseModel):
 
     act_seconds: float = Field(default=60.0, gt=0, description="wall-clock seconds of one call of act")
     fit_seconds: float = Field(default=600.0, gt=0, description="wall-clock seconds of fit")
+    load_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        description="wall-clock seconds to start its process and import and build it, also from what it was after fit",
+    )
     memory_gb: float = Field(default=4.0, gt=0, description="gigabytes of address space")
 
 

@@ -28,8 +28,8 @@ from simulator.errors import InputError, did_you_mean
 LOG_BYTES = 1_000_000
 """What an agent prints is cut here."""
 
-LOAD_SECONDS = 120.0
-"""Time to start the process and import the user's module; large libraries take tens of seconds on a busy machine."""
+CUT = b"\n[cut here: of what an agent prints the first megabyte is kept]\n"
+"""Last line of a log file that was cut."""
 
 NOBODY: Mapping[str, Callable[[int, float], None]] = {}
 """Who is told of the points of a curve where nothing learns."""
@@ -78,7 +78,7 @@ def describe_class(target: str, params: dict[str, Any], limits: LimitSettings, w
     if about is None:
         process = _Process(limits.memory_gb, None)
         try:
-            about = process.ask(("describe", target), _Patience(LOAD_SECONDS, "loading", "", limits))
+            about = process.ask(("describe", target), _Patience(limits.load_seconds, "loading", "load_seconds", limits))
         except AgentError as error:
             raise InputError(f"{where}.kind: '{shown}' cannot be loaded; {error}") from error
         finally:
@@ -199,7 +199,8 @@ class UserAgent:
             if self._process is None:
                 self._process = _Process(self.limits.memory_gb, self.log_file)
                 build = ("build", self.target, self.params, self._state)
-                self._process.ask(build, _Patience(LOAD_SECONDS, "building", "", self.limits))
+                patience = _Patience(self.limits.load_seconds, "building", "load_seconds", self.limits)
+                self._process.ask(build, patience)
             return self._process.ask(question, _Patience(seconds, method, limit, self.limits), told)
         except AgentError:
             self.close()
@@ -212,7 +213,7 @@ class _Patience:
     Args:
         seconds: for the whole answer.
         method: what is asked, as messages say it.
-        limit: name of the setting that gives the seconds; empty: none does.
+        limit: name of the setting that gives the seconds.
         limits: give a slate its seconds.
     """
 
@@ -248,7 +249,7 @@ class _Patience:
         """What took too long."""
         if self._asked is not None:
             return f"act took longer than {self._slate:g} s (limits.act_seconds)"
-        return f"{self.method} took longer than {self._seconds:g} s" + (f" (limits.{self._limit})" * bool(self._limit))
+        return f"{self.method} took longer than {self._seconds:g} s (limits.{self._limit})"
 
 
 class _Process:
@@ -331,17 +332,20 @@ def _signal_name(code: int | None) -> str:
 
 
 def _keep_output(output: IO[bytes], log_file: Path | None) -> None:
-    """Write what the process prints to the log file, until it is full; read on, so that the process never waits."""
+    """Write what the process prints to the log file, until it is full; read on, so that the process never waits.
+
+    A file that was cut says so in its last line, and is longer than `LOG_BYTES` by that.
+    """
     room = LOG_BYTES
     if log_file is not None and log_file.exists():
         room -= log_file.stat().st_size
     while block := output.read1(65_536):  # type: ignore[attr-defined]
-        if log_file is None or room <= 0:
+        if log_file is None or room < 0:
             continue
         with contextlib.suppress(OSError):  # a full disk costs what it prints, never the agent that waits to be read
             log_file.parent.mkdir(parents=True, exist_ok=True)
             with log_file.open("ab") as file:
-                file.write(block[:room])
+                file.write(block if len(block) <= room else block[:room] + CUT)
         room -= len(block)
 
 

@@ -18,7 +18,7 @@ import pytest
 from agents.base import AgentError, Observation
 from agents.contract import check_slate
 from agents.loading import AgentSettings, LimitSettings, build_agent, resolve_kind, train
-from agents.user_code import UserAgent, _keep_output, _Patience, locate
+from agents.user_code import CUT, LOG_BYTES, UserAgent, _keep_output, _Patience, locate
 from evaluators.rollout import fly
 from simulator.errors import InputError
 from simulator.log import InteractionLog
@@ -114,6 +114,23 @@ class WrongFit(KeepsEnv):
 
 class NoAct:
     pass
+
+
+class Talks(Good):
+    def act(self, observation, rng):
+        for _ in range(20):
+            print("x" * 1_000_000, flush=True)
+        return super().act(observation, rng)
+
+
+class HangsInInit(Good):
+    def __init__(self):
+        time.sleep(60)
+
+
+class HangsWhenUnpickled(Good):
+    def __setstate__(self, state):
+        time.sleep(60)
 """
 
 
@@ -179,6 +196,39 @@ def test_each_failure_of_an_own_agent_is_one_line(
         agent.act(observation, np.random.default_rng(0))
     assert "\n" not in str(caught.value)
     assert time.monotonic() - started < 20  # also where it would have slept for a minute
+
+
+def test_twenty_megabytes_of_print_change_no_slate_and_the_log_says_where_it_was_cut(
+    folder: Path, tmp_path: Path, world_and_log: tuple[World, InteractionLog], observation: Observation
+) -> None:
+    said, slates = tmp_path / "own.log", {}
+    for name in ("Good", "Talks"):
+        trained = train(own(name), training_in(*world_and_log), folder, log_file=said)
+        slates[name] = [trained.agent.act(observation, np.random.default_rng(0)) for _ in range(2)]
+        trained.agent.close()  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(slates["Talks"], slates["Good"])
+    assert said.stat().st_size == LOG_BYTES + len(CUT)
+    assert said.read_bytes().endswith(CUT)
+    assert said.read_bytes().count(CUT) == 1
+
+
+def test_an_agent_that_hangs_before_it_is_asked_is_bounded_by_its_own_limit(
+    folder: Path, world_and_log: tuple[World, InteractionLog], observation: Observation
+) -> None:
+    (folder / "hangs.py").write_text("while True:\n    pass\n", encoding="utf-8")
+    settings = own("Any", load_seconds=0.5).model_copy(update={"kind": "hangs.py:Any"})
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"loading took longer than 0.5 s \(limits.load_seconds\)"):
+        resolve_kind(settings, folder)
+    resolve_kind(own("HangsInInit"), folder)  # the class is looked at once for all the file's limits
+    with pytest.raises(AgentError, match=r"^building took longer than 0.5 s \(limits.load_seconds\)$"):
+        build_agent(own("HangsInInit", load_seconds=0.5), folder).act(observation, np.random.default_rng(0))
+    trained = train(own("HangsWhenUnpickled"), training_in(*world_and_log), folder)
+    travelled = pickle.loads(pickle.dumps(trained.agent))
+    travelled.limits = LimitSettings(load_seconds=0.5)
+    with pytest.raises(AgentError, match=r"^building took longer than 0.5 s \(limits.load_seconds\)$"):
+        travelled.act(observation, np.random.default_rng(0))
+    assert time.monotonic() - started < 60
 
 
 def test_flights_of_a_valuation_are_no_part_of_the_seconds_of_fit(monkeypatch: pytest.MonkeyPatch) -> None:
