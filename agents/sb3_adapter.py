@@ -261,8 +261,8 @@ class DoubleDQN(sb3.DQN):
             self.q_net_target = target
 
 
-def train_q(training: Training, settings: QSettings, features: Features, scale: StateScale, *, budget: int) -> ItemQ:
-    """DQN or QR-DQN in the train world for `budget` user-steps; each place of a slate is one of SB3's environments."""
+def q_lanes(training: Training, settings: QSettings, features: Features, scale: StateScale) -> SB3Lanes:
+    """The train world as DQN sees it: each place of a slate is one of SB3's environments, its action an item."""
     places = training.slate_size
     discount = (1 / np.log2(2 + np.arange(places)) - 1).astype(np.float32)[:, None]  # [K, 1], 0 at the top
 
@@ -271,55 +271,66 @@ def train_q(training: Training, settings: QSettings, features: Features, scale: 
         n = len(state)
         return np.concatenate([np.repeat(state, places, axis=0), np.tile(discount, (n, 1))], axis=1)
 
-    duelling = isinstance(settings, DQNSettings) and settings.duelling
+    return SB3Lanes(
+        Lanes(training, settings.num_envs, seed=training.seed),
+        features,
+        spaces.Box(-np.inf, np.inf, (len(scale.mean) + 1,), np.float32),
+        spaces.Discrete(features.n_items),
+        places=places,
+        encode=encode,
+        slates=lambda actions, users, observation: actions.reshape(-1, places).astype(np.int64),
+        rewards=lambda clicks: clicks.reshape(-1),
+    )
+
+
+def q_model(
+    settings: QSettings, lanes: SB3Lanes, features: Features, scale: StateScale, *, budget: int, seed: int
+) -> sb3.DQN | QRDQN:
+    """SB3's DQN or sb3-contrib's QR-DQN for these settings, untrained; `budget` in user-steps."""
+    policy = {
+        "lanes": lanes,
+        "items": {
+            "features": features,
+            "scale": scale,
+            "hidden_size": settings.hidden_size,
+            "embedding_size": settings.embedding_size,
+            "centred": isinstance(settings, DQNSettings) and settings.duelling,
+        },
+        "optimizer_class": torch.optim.AdamW,
+        "optimizer_kwargs": {"weight_decay": settings.weight_decay},
+    }
+    total = budget * lanes.places
+    common: dict[str, Any] = {
+        "learning_rate": settings.learning_rate,
+        "buffer_size": settings.buffer_size,
+        "learning_starts": min(10 * lanes.num_envs, total // 10),
+        "batch_size": settings.batch_size,
+        "gamma": settings.gamma,
+        "train_freq": (1, "step"),
+        "gradient_steps": settings.gradient_steps,
+        "target_update_interval": lanes.num_envs,
+        "tau": settings.tau,
+        "exploration_fraction": settings.exploration_fraction,
+        "exploration_final_eps": settings.exploration_final_eps,
+        "seed": seed % 2**32,
+        "device": "cpu",
+    }
+    if isinstance(settings, QRDQNSettings):
+        policy["n_quantiles"] = settings.n_quantiles
+        return QRDQN(SlateQRDQNPolicy, lanes, policy_kwargs=policy, **common)
+    assert isinstance(settings, DQNSettings)
+    kind = DoubleDQN if settings.double else sb3.DQN
+    return kind(SlateDQNPolicy, lanes, policy_kwargs=policy, n_steps=settings.n_steps, **common)
+
+
+def train_q(training: Training, settings: QSettings, features: Features, scale: StateScale, *, budget: int) -> ItemQ:
+    """DQN or QR-DQN in the train world for `budget` user-steps."""
     # At least one quantile is averaged, however small the share.
     heads = max(1, round(settings.risk * settings.n_quantiles)) if isinstance(settings, QRDQNSettings) else 1
 
     def begin() -> sb3.DQN | QRDQN:
-        lanes = SB3Lanes(
-            Lanes(training, settings.num_envs, seed=training.seed),
-            features,
-            spaces.Box(-np.inf, np.inf, (len(scale.mean) + 1,), np.float32),
-            spaces.Discrete(features.n_items),
-            places=places,
-            encode=encode,
-            slates=lambda actions, users, observation: actions.reshape(-1, places).astype(np.int64),
-            rewards=lambda clicks: clicks.reshape(-1),
-        )
-        policy = {
-            "lanes": lanes,
-            "items": {
-                "features": features,
-                "scale": scale,
-                "hidden_size": settings.hidden_size,
-                "embedding_size": settings.embedding_size,
-                "centred": duelling,
-            },
-            "optimizer_class": torch.optim.AdamW,
-            "optimizer_kwargs": {"weight_decay": settings.weight_decay},
-        }
-        total = budget * places
-        common: dict[str, Any] = {
-            "learning_rate": settings.learning_rate,
-            "buffer_size": settings.buffer_size,
-            "learning_starts": min(10 * lanes.num_envs, total // 10),
-            "batch_size": settings.batch_size,
-            "gamma": settings.gamma,
-            "train_freq": (1, "step"),
-            "gradient_steps": settings.gradient_steps,
-            "target_update_interval": lanes.num_envs,
-            "tau": settings.tau,
-            "exploration_fraction": settings.exploration_fraction,
-            "exploration_final_eps": settings.exploration_final_eps,
-            "seed": training.seed % 2**32,
-            "device": "cpu",
-        }
-        if isinstance(settings, QRDQNSettings):
-            policy["n_quantiles"] = settings.n_quantiles
-            return QRDQN(SlateQRDQNPolicy, lanes, policy_kwargs=policy, **common)
-        assert isinstance(settings, DQNSettings)
-        kind = DoubleDQN if settings.double else sb3.DQN
-        return kind(SlateDQNPolicy, lanes, policy_kwargs=policy, n_steps=settings.n_steps, **common)
+        lanes = q_lanes(training, settings, features, scale)
+        return q_model(settings, lanes, features, scale, budget=budget, seed=training.seed)
 
     def arrays(model: sb3.DQN | QRDQN) -> ItemQ:
         # The running average, which moves less by the luck of the last batches.
@@ -329,7 +340,7 @@ def train_q(training: Training, settings: QSettings, features: Features, scale: 
         return items.as_arrays(features, scale, heads=heads)
 
     with one_seeded_thread(training.seed):
-        return learn(training, begin, arrays, greedy_on, places=places, budget=budget)
+        return learn(training, begin, arrays, greedy_on, places=training.slate_size, budget=budget)
 
 
 def value_after(model: OnPolicyAlgorithm) -> Callable[[F32], F32]:

@@ -129,38 +129,45 @@ class ShortlistActorCritic(MaskableActorCriticPolicy):
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
 
+def shortlist_model(
+    settings: MaskablePPOSettings, lanes: SB3Lanes, shortlist: Shortlist, scale: StateScale, *, budget: int, seed: int
+) -> MaskablePPO:
+    """sb3-contrib's algorithm for these settings, untrained; `budget` in user-steps."""
+    n_steps = rollout_length(settings.n_steps, settings.num_envs, budget)
+    model = MaskablePPO(
+        ShortlistActorCritic,
+        lanes,
+        learning_rate=settings.learning_rate,
+        n_steps=n_steps,
+        batch_size=even_batch(n_steps * lanes.num_envs, settings.batch_size),
+        n_epochs=settings.n_epochs,
+        gamma=settings.gamma,
+        gae_lambda=settings.gae_lambda,
+        clip_range=settings.clip_range,
+        ent_coef=settings.ent_coef,
+        policy_kwargs={
+            "heads": {
+                "state_size": len(scale.mean) + 1,
+                "width": shortlist.width,
+                "hidden_size": settings.hidden_size,
+                "embedding_size": settings.embedding_size,
+            }
+        },
+        seed=seed % 2**32,
+        device="cpu",
+    )
+    lanes.pay_on(value_after(model))
+    return model
+
+
 def train_maskable_ppo(
     training: Training, settings: MaskablePPOSettings, shortlist: Shortlist, scale: StateScale, *, budget: int
 ) -> ShortlistPolicy:
     """MaskablePPO in the train world for `budget` user-steps; each place of a slate is one of SB3's environments."""
-    n_steps = rollout_length(settings.n_steps, settings.num_envs, budget)
 
     def begin() -> MaskablePPO:
         lanes = ShortlistLanes(Lanes(training, settings.num_envs, seed=training.seed), shortlist, scale)
-        model = MaskablePPO(
-            ShortlistActorCritic,
-            lanes,
-            learning_rate=settings.learning_rate,
-            n_steps=n_steps,
-            batch_size=even_batch(n_steps * lanes.num_envs, settings.batch_size),
-            n_epochs=settings.n_epochs,
-            gamma=settings.gamma,
-            gae_lambda=settings.gae_lambda,
-            clip_range=settings.clip_range,
-            ent_coef=settings.ent_coef,
-            policy_kwargs={
-                "heads": {
-                    "state_size": len(scale.mean) + 1,
-                    "width": shortlist.width,
-                    "hidden_size": settings.hidden_size,
-                    "embedding_size": settings.embedding_size,
-                }
-            },
-            seed=training.seed % 2**32,
-            device="cpu",
-        )
-        lanes.pay_on(value_after(model))
-        return model
+        return shortlist_model(settings, lanes, shortlist, scale, budget=budget, seed=training.seed)
 
     def arrays(model: MaskablePPO) -> ShortlistPolicy:
         heads = model.policy.mlp_extractor

@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench_agents import worlds_of
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.base import Training
+from agents.deep_rl import DQNSettings, QRDQNSettings, StateScale
+from agents.features import fit_features
 from agents.proto_actions import A2CSettings, PPOSettings, ProtoSettings, SACSettings, TD3Settings, fit_proto
-from agents.sb3_adapter import NO_INFO, SB3Lanes, one_seeded_thread
+from agents.sb3_adapter import NO_INFO, SB3Lanes, one_seeded_thread, q_lanes, q_model
 from agents.sb3_proto import proto_lanes, proto_model
+from agents.sb3_shortlist import ShortlistLanes, shortlist_model
+from agents.shortlist import MaskablePPOSettings, Shortlist
+from agents.train_world import Lanes
 
-ALGORITHMS: dict[str, type[ProtoSettings]] = {
+ALGORITHMS: dict[str, Any] = {
     "ppo": PPOSettings,
     "a2c": A2CSettings,
     "sac": SACSettings,
     "td3": TD3Settings,
+    "dqn": DQNSettings,
+    "qr_dqn": QRDQNSettings,
+    "maskable_ppo": MaskablePPOSettings,
 }
+BUDGET, SEED = 10**6, 0
+Begin = Callable[[SB3Lanes], BaseAlgorithm]
+"""Makes an algorithm, untrained, on lanes."""
 
 
 class FreeLanes(SB3Lanes):
@@ -53,17 +66,21 @@ class FreeLanes(SB3Lanes):
     def __init__(self, other: SB3Lanes, *, steps: int) -> None:
         VecEnv.__init__(self, other.num_envs, other.observation_space, other.action_space)
         self._seen = other.reset()
+        self.places, self.observation = other.places, other.observation  # DQN fills the places of a slate by them
+        self._masks = other.env_method("action_masks") if isinstance(other, ShortlistLanes) else []
         self._nothing = np.zeros(other.num_envs, np.float32)
         self._next = 0
         self._ends = [(np.zeros(self.num_envs, bool), [NO_INFO] * self.num_envs)]
-        space = other.action_space
-        assert isinstance(space, spaces.Box)
         rng = np.random.default_rng(0)
         if steps:
-            self._ends = [
-                other.step(rng.uniform(-1, 1, (self.num_envs, *space.shape)).astype(np.float32))[2:]
-                for _ in range(steps)
-            ]
+            self._ends = [other.step(self._any_actions(rng))[2:] for _ in range(steps)]
+
+    def _any_actions(self, rng: np.random.Generator) -> Any:
+        space = self.action_space
+        if isinstance(space, spaces.Discrete):
+            return rng.integers(0, space.n, self.num_envs)
+        assert isinstance(space, spaces.Box)
+        return rng.uniform(-1, 1, (self.num_envs, *space.shape)).astype(np.float32)
 
     def reset(self) -> Any:
         return self._seen
@@ -76,29 +93,46 @@ class FreeLanes(SB3Lanes):
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [None] * self.num_envs
 
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        return self._masks
 
-def seconds_of(settings: ProtoSettings, lanes: VecEnv, steps: int) -> float:
+
+def lanes_and_begin(training: Training, settings: Any) -> tuple[SB3Lanes, Begin]:
+    """The train world as an algorithm sees it, and how the algorithm begins on lanes."""
+    if isinstance(settings, ProtoSettings):
+        lanes = proto_lanes(training, settings, fit_proto(training, settings))
+        return lanes, lambda on: proto_model(settings, on, budget=BUDGET, seed=SEED)
+    features = fit_features(training)
+    scale = StateScale.of(features, training)
+    if isinstance(settings, MaskablePPOSettings):
+        shortlist = Shortlist.of(features, training, settings.shortlist_size)
+        lanes = ShortlistLanes(Lanes(training, settings.num_envs, seed=training.seed), shortlist, scale)
+        return lanes, lambda on: shortlist_model(settings, on, shortlist, scale, budget=BUDGET, seed=SEED)
+    lanes = q_lanes(training, settings, features, scale)
+    return lanes, lambda on: q_model(settings, on, features, scale, budget=BUDGET, seed=SEED)
+
+
+def seconds_of(begin: Begin, lanes: SB3Lanes, steps: int) -> float:
     """Processor seconds of training for that many user-steps."""
-    with one_seeded_thread(0):
-        model = proto_model(settings, lanes, budget=10**6, seed=0)
+    with one_seeded_thread(SEED):
+        model = begin(lanes)
         began = time.process_time()
-        model.learn(total_timesteps=steps, log_interval=10**6)
+        model.learn(total_timesteps=steps * lanes.places, log_interval=10**6)
         return time.process_time() - began
 
 
 def measure(training: Training, names: list[str], sizes: list[int], *, rounds: int, vector_steps: int) -> None:
     """Print a row for each algorithm and number of environments: medians over the rounds."""
-    print(f"{'agent':<6}{'envs':>6}{'ratio':>8}{'endless':>9}{'steps/s':>10}")
+    print(f"{'agent':<13}{'envs':>6}{'ratio':>8}{'endless':>9}{'steps/s':>10}")
     for name in names:
         for num_envs in sizes:
-            settings = ALGORITHMS[name](num_envs=num_envs)
-            world = proto_lanes(training, settings, fit_proto(training, settings))
+            world, begin = lanes_and_begin(training, ALGORITHMS[name](num_envs=num_envs))
             turns = (world, FreeLanes(world, steps=200), FreeLanes(world, steps=0))
             steps = vector_steps * num_envs
-            spent = np.array([[seconds_of(settings, lanes, steps) for lanes in turns] for _ in range(rounds + 1)])[1:]
+            spent = np.array([[seconds_of(begin, lanes, steps) for lanes in turns] for _ in range(rounds + 1)])[1:]
             of_world, ratios = spent[:, 0], np.median(spent[:, 1:] / spent[:, :1], axis=0)  # the first round warms up
             figures = f"{ratios[0]:>8.2f}{ratios[1]:>9.2f}{steps / np.median(of_world):>10,.0f}"
-            print(f"{name:<6}{num_envs:>6}{figures}", flush=True)
+            print(f"{name:<13}{num_envs:>6}{figures}", flush=True)
             world.close()
 
 
