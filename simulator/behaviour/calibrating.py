@@ -134,20 +134,22 @@ def calibrate_appeal(
     apart = own.choice == "independent" and own.examination == "position"
     if log.impression is None and not (apart and log.position is not None):
         return _none("the log does not say which rows were shown together (data.columns.impression)")
-    number = np.arange(len(rows)) if log.impression is None else log.impression[rows]
-    if not apart:
-        assert log.impression is not None
-        whole = np.bincount(number, minlength=int(log.impression.max()) + 1) == np.bincount(log.impression)
-        rows, number = rows[whole[number]], number[whole[number]]
-        if not len(rows):
+    if log.impression is None:
+        rows = rows[_evenly(len(rows))]
+        number = np.arange(len(rows))
+    else:
+        number = log.impression[rows]
+        if not apart:
+            whole = np.bincount(number, minlength=int(log.impression.max()) + 1) == np.bincount(log.impression)
+            rows, number = rows[whole[number]], number[whole[number]]
+        slates, number = np.unique(number, return_inverse=True)
+        if not len(slates):
             return _none("no slate of the log lies whole in the rows that are fitted")
-    slates, number = np.unique(number, return_inverse=True)
-    if len(slates) > _MOST_SLATES:
-        taken = np.linspace(0, len(slates) - 1, _MOST_SLATES).astype(np.int64)
-        place_of = np.full(len(slates), -1)
-        place_of[taken] = np.arange(_MOST_SLATES)
-        kept = place_of[number] >= 0
-        rows, number = rows[kept], place_of[number[kept]]
+        taken = _evenly(len(slates))
+        new = np.full(len(slates), -1)
+        new[taken] = np.arange(len(taken))
+        kept = new[number] >= 0
+        rows, number = rows[kept], new[number[kept]]
     place = _places(number) if log.position is None else log.position[rows]
     size = int(place.max()) + 1
     if log.position is None and not looks_at_all(own.examination, behaviour_of(size).table, 1.0):
@@ -169,6 +171,11 @@ def calibrate_appeal(
     shift = float(brentq(lambda shift: expected(shift) - clicks, -_WIDEST, _WIDEST, xtol=1e-4))
     on = f"{shape[0]} logged {'rows' if log.impression is None else 'slates'}"
     return Calibration(shift, f"appeal: {shift:+.3f} logits, with which users click as often on {on} as in the log")
+
+
+def _evenly(n: int) -> NDArray[np.int64]:
+    """`_MOST_SLATES` at most of the numbers below n, evenly from all."""
+    return np.linspace(0, n - 1, min(n, _MOST_SLATES)).astype(np.int64)
 
 
 def _none(why: str) -> Calibration:

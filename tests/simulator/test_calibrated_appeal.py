@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import simulator.behaviour.calibrating
 from simulator.behaviour.calibrating import SlateBehaviour
 from simulator.behaviour.examination import click_chances, examination_table, expected_choices, expected_clicks
 from simulator.datasets import DataSettings, load_dataset
@@ -161,3 +162,17 @@ def test_an_examination_that_is_assumed_is_calibrated_too_and_none_needs_nothing
     choosing = {"examination": {"decay": 1.0, "fit": False}, "choice": {"model": "logit"}}
     placed, unplaced = build(log, **choosing), build(replace(log, position=None), **choosing)
     assert placed.fitted_shift == pytest.approx(unplaced.fitted_shift, abs=1e-3)
+
+
+def test_of_many_slates_some_are_replayed_evenly_from_all(
+    shown: tuple[InteractionLog, NDArray[np.int64]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = shown
+    whole = build(log, examination={"model": "cascade"}).fitted_shift
+    monkeypatch.setattr(simulator.behaviour.calibrating, "_MOST_SLATES", 600)
+    for lacks, what in (({}, "600 logged slates"), ({"impression": None}, "600 logged rows")):
+        model = "position" if lacks else "cascade"
+        world = build(replace(log, **lacks), examination={"model": model})
+        assert any(what in note for note in world.notes)
+        assert world.fitted_shift == pytest.approx(whole, abs=0.5)
+        assert world.fitted_shift > 0.1
