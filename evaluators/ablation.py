@@ -23,7 +23,7 @@ from simulator.log import InteractionLog, Split
 from simulator.preference.settings import PreferenceSettings
 from simulator.streams import stream
 
-MOST_ROWS = 2000
+MOST_ROWS = 6000
 """Rows that are scored: a pair encoder needs a pass of the transformer for each."""
 REFERENCE = "bias"
 WITHOUT_ENCODER = ("bias", "matrix_factorisation")

@@ -70,8 +70,7 @@ class TuningSettings(BaseModel):
     )
     compile: bool = Field(
         default=False,
-        description="torch.compile the trained layers. Off: compiling takes minutes, which a tuning of minutes never "
-        "earns back on a processor.",
+        description="torch.compile the trained layers; what compiling costs and saves was not measured.",
     )
     rank: Positive = Field(default=8, description="Rank of lora's matrices, and the mean that adalora comes down to.")
     adapter_width: Positive = Field(default=48, description="Width of the bottleneck of adapter.")
