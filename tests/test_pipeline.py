@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import cli
 from evaluators.report import Report
@@ -354,6 +355,102 @@ def test_what_the_judges_users_did_and_are_changes_nothing_that_an_agent_learned
         agent = train(AgentSettings(name="one", kind=kind), training, Path()).agent
         slates.append(agent.act(asked, np.random.default_rng(2)))
     np.testing.assert_array_equal(*slates)
+
+
+LEARNERS: dict[str, str] = {
+    "recbole:MODEL": "{kind: 'recbole:BPR', train: {steps: 2000}}",
+    "rerank:AGENT": "{kind: 'rerank:linucb', train: {steps: 300}}",
+    "bert_q": "{params: {adaptation: frozen, num_envs: 8}, train: {steps: 200}}",
+    "ppo": "{params: {num_envs: 8, n_steps: 8}, train: {steps: 200}}",
+    "maskable_ppo": "{params: {num_envs: 8, n_steps: 8}, train: {steps: 200}}",
+    "mixture": "{params: {num_envs: 8, agents: [{kind: popularity}, {kind: cooccurrence}]}, train: {steps: 300}}",
+    "uplift": "{params: {trial_steps: 300}}",
+    **dict.fromkeys(
+        ("behaviour_cloning", "cql", "iql", "decision_transformer", "multimodal"), "{train: {steps: 1500}}"
+    ),
+    **dict.fromkeys(("maml", "anil", "meta_sgd", "reptile", "prototypical", "fine_tuned"), "{train: {steps: 300}}"),
+}
+"""How kinds that learn are trained in little time; all others with `{params: {num_envs: 8}}` where they have that."""
+
+
+def learners() -> list[dict[str, Any]]:
+    """An entry for every kind that learns, and one for an agent that is made of one."""
+    from importlib import import_module
+
+    from agents.kinds import KINDS
+
+    entries = []
+    for name, kind in KINDS.items():
+        if kind.learns or name in LEARNERS:
+            module, _, settings = kind.settings.partition(":")
+            envs = "num_envs" in getattr(import_module(module), settings).model_fields
+            given = LEARNERS.get(name, "{params: {num_envs: 8}, train: {steps: 300}}" if envs else "{}")
+            entry = {"name": name.partition(":")[0], "kind": name, **yaml.safe_load(given)}
+            entries.append({**entry, "train": {"seeds": 1, **entry.get("train", {})}})
+    return entries
+
+
+@pytest.mark.slow
+def test_no_answer_of_a_user_who_is_not_a_train_user_reaches_anything_that_any_kind_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every answer of judge and held-out users turned round: curves and slates of all that learn are the same bits."""
+    from agents.kinds import KINDS
+    from agents.loading import Trained
+    from evaluators.rollout import observation_of
+    from scenarios.checking import prepare_scenario
+    from scenarios.stages.setting import open_setting
+    from scenarios.stages.training import train_agents
+    from scenarios.stages.worlds import fit_worlds, load
+    from simulator.cache import digest_of
+    from simulator.progress import Progress
+    from simulator.users import SimulatedUsers
+
+    entries = learners()
+    assert {entry["name"] for entry in entries} >= {n.partition(":")[0] for n, kind in KINDS.items() if kind.learns}
+    found, judged = [], []
+    for turned in (False, True):
+        path = write_scenario(tmp_path / str(turned))
+        items = ["item,title", *(f"i{i},{'red' if i % 2 else 'blue'} number {i}" for i in range(40))]
+        (path.parent / "items.csv").write_text("\n".join(items) + "\n")
+        text = yaml.safe_load(path.read_text())
+        text["data"] |= {"items": "items.csv", "item_text": ["title"], "policy_inputs": ["side"]}
+        text["agents"] = [{"name": "popularity", "kind": "popularity"}, *entries]
+        text["preference"]["adaptation"] = "frozen"
+        text["gates"] = []
+        path.write_text(yaml.safe_dump(text, sort_keys=False))
+        monkeypatch.setenv("WINDTUNNEL_CACHE", str(tmp_path / f"cache {turned}"))
+        prepared = prepare_scenario(path)
+        with open_setting(prepared.scenario, prepared.folder, Progress(None), workers=1) as setting:
+            if turned:
+                _turn_round(path.parent / "log.csv", load(setting))
+            data = load(setting)
+            worlds = fit_worlds(setting, data)
+            trained = train_agents(setting, data, worlds, prepared.specs)
+        users = SimulatedUsers(worlds.a, 20, seed=4)
+        users.start(np.arange(20))
+        asked = observation_of(users.observe(), np.arange(20), 3, privileged=False)
+        outcome = {}
+        for name, several in trained.items():
+            for number, one in enumerate(several):
+                assert isinstance(one, Trained), (name, one)
+                slates = one.agent.act(asked, np.random.default_rng(2)).tolist()
+                outcome[name, number] = (one.curve, slates)
+        found.append(outcome)
+        judged.append(digest_of(worlds.judge_models[0]))
+    assert judged[0] != judged[1]  # the answers did reach the models that judge
+    assert found[0].keys() == found[1].keys()
+    assert [key for key in found[0] if found[0][key] != found[1][key]] == []
+
+
+def _turn_round(path: Path, data: Any) -> None:
+    """Turn every answer of the users who are not train users in a log."""
+    others = {data.log.catalogue.user_ids[user] for user in np.flatnonzero(data.split.role != WORLD_A)}
+    assert len(others) > 50
+    head, *rows = path.read_text().splitlines()
+    fields = [row.split(",") for row in rows]
+    turned = [[*row[:3], str(1 - int(row[3]))] if row[0] in others else row for row in fields]
+    path.write_text("\n".join([head, *(",".join(row) for row in turned)]) + "\n")
 
 
 def start(scenario: Path, cache: Path, out: Path) -> subprocess.Popen[bytes]:
