@@ -243,7 +243,8 @@ def simulated_mean(agent: AgentValues, pool: SeedPool, *, level: float = 0.95, r
         method += f"; {rules.events:.0f} events: Clopper-Pearson at the effective sample size"
         return Estimate(crossed.value, low, high, level, agent.n_users, method, None, diagnostics)
     # A yes/no rate with events enough needs no n_pos (rule W2), a metric of the set has no rewards to count.
-    return _publish(crossed, level, method, diagnostics, rewarded=rules.rewarded and not rules.rate)
+    rewarded = crossed.of_user if rules.rewarded and not rules.rate else None
+    return _publish(crossed, level, method, diagnostics, rewarded=rewarded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,16 +277,19 @@ def paired_difference(
         why = f"W3: {agent.n_users} users, needs {MIN_USERS}; simulate more"
         return Paired(Estimate.withhold(method, why, n=agent.n_users, level=level), None, tuple(worlds), None, scope)
     crossed = cross(agent, other, pool)
-    diagnostics: dict[str, object] = {"worlds": worlds.tolist(), "pairing_gain": pairing_gain(agent, other)}
+    apart = not _never_apart(agent, other)
+    gain = pairing_gain(agent, other) if apart else None
+    diagnostics: dict[str, object] = {"worlds": worlds.tolist(), "pairing_gain": gain}
     if len(worlds) > 1:
         further = crossed.plus(float(worlds.var(ddof=1)) * (1 + 1 / len(worlds)), len(worlds) - 1)
         half = further.half_width(level)
         diagnostics["further_world"] = [crossed.value - half, crossed.value + half]
-    if _never_apart(agent, other):
+    if not apart:
         estimate = _never_differ(0.0, crossed, level, method, diagnostics)
     else:
-        estimate = _publish(crossed, level, method, diagnostics, rewarded=(rules or Rules()).rewarded)
-    p_value = crossed.p_value if estimate.value is not None else None
+        rewarded = crossed.of_user if (rules or Rules()).rewarded else None
+        estimate = _publish(crossed, level, method, diagnostics, rewarded=rewarded)
+    p_value = None if estimate.value is None else crossed.p_value if apart else 1.0
     return Paired(estimate, p_value, tuple(worlds.tolist()), crossed.components, scope)
 
 
@@ -321,7 +325,8 @@ def paired_ratio(
     if _never_apart(agent, other):
         same = _never_differ(1.0, crossed, level, method, {"worlds": list(worlds)})
         return Paired(same, 1.0, worlds, crossed.components, scope)
-    log = _publish(crossed, level, method, {"worlds": list(worlds)}, rewarded=(rules or Rules()).rewarded)
+    rewarded = crossed.of_user if (rules or Rules()).rewarded else None
+    log = _publish(crossed, level, method, {"worlds": list(worlds)}, rewarded=rewarded)
     if log.value is None or log.low is None or log.high is None:
         return Paired(log, None, worlds, None, scope)
     # The linearised difference has mean 0 by construction: its limits are the log's half-widths.
@@ -370,7 +375,11 @@ def ratio_between_worlds(
     pool = SeedPool.of(gap(here, there) for here, there in everyone if min(here.value, there.value) > 0)
     crossed = cross(gap(agent, elsewhere), None, pool)
     ratio = agent.value / elsewhere.value
-    found = _publish(crossed, level, method, {}, rewarded=(rules or Rules()).rewarded)
+    if np.array_equal(agent.by_seed, elsewhere.by_seed):
+        return _never_differ(1.0, crossed, level, method, {})
+    sides = [one.by_seed.mean(axis=0) for one in (agent, elsewhere)]
+    rewarded = min(sides, key=n_pos) if (rules or Rules()).rewarded else None
+    found = _publish(crossed, level, method, {}, rewarded=rewarded)
     if found.value is None or found.low is None or found.high is None:
         return found
     # The linearised difference has mean 0 by construction: its limits are the log's half-widths.
@@ -432,16 +441,18 @@ def _never_differ(
 
 
 def _publish(
-    crossed: Crossed, level: float, method: str, diagnostics: Mapping[str, object], *, rewarded: bool
+    crossed: Crossed, level: float, method: str, diagnostics: Mapping[str, object], *, rewarded: Array | None
 ) -> Estimate:
     """The estimate through the doors of section 4 with all weights 1, or withheld with the reason.
+
+    `rewarded` [U] are the rewards of users that the estimate rests on; None where there are none to count.
 
     The third door never opens here: n_inf is U / kurtosis, and a skew that shuts the second door (above .2 sqrt U)
     makes the kurtosis exceed 1 + .04 U, so n_inf stays below 25.
     """
     n_users = len(crossed.scores)
     scores = crossed.scores
-    door = find_door((scores,), n_pos(crossed.of_user) if rewarded else None, 1.0, more="simulate more users")
+    door = find_door((scores,), None if rewarded is None else n_pos(rewarded), 1.0, more="simulate more users")
     kept = _finite({**diagnostics, "n_inf": door.n_inf, "n_pos": door.n_pos, "door": door.number})
     if door.number is None:
         return Estimate.withhold(method, "; ".join(door.reasons), n=n_users, level=level, diagnostics=kept)

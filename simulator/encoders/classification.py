@@ -224,7 +224,7 @@ def fit_tuned(
     label[task.train] = task.train_label
     answer = torch.from_numpy(task.validation_label)
     batches = -(-len(task.train) // tuning.batch_items)
-    with one_thread(int(rng.integers(2**62))):
+    with one_thread(int(rng.integers(2**62)), tuning.device):
         tokenizer, model = load_encoder(encoder)
         augmenter = build_augmenter(robustness, [task.texts[k] for k in task.train], tokenizer, model, folder)
         tunable = TunableEncoder(

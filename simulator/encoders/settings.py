@@ -66,7 +66,7 @@ class TuningSettings(BaseModel):
         default="cpu",
         pattern=r"^(cpu|cuda(:\d+)?)$",
         description="Where the encoder computes: cpu, cuda or cuda:N. On a GPU the last bits of its vectors differ "
-        "from those of a processor, and from one kind of GPU to another.",
+        "from those of a processor, from one kind of GPU to another, and two runs need not be equal.",
     )
     compile: bool = Field(
         default=False,

@@ -413,12 +413,12 @@ def _direction(gradient: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def one_thread(seed: int) -> Iterator[None]:
-    """One torch thread and a seeded generator of its own for dropout; both are put back afterwards."""
+def one_thread(seed: int, device: str = "cpu") -> Iterator[None]:
+    """One torch thread and seeded generators of its own for dropout, here and on the device; put back afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device).index or 0]):
             torch.manual_seed(seed)
             yield
     finally:

@@ -227,7 +227,7 @@ def _train_pairs(fit: Fit) -> tuple[Any, dict[str, Any]]:
 
     name = (*fit.name, "pairs")
     offset = fit_bias(fit.problem, stream(fit.root, *name, "bias")).member
-    with one_thread(stream_word(fit.root, *name, "torch", bits=62)):
+    with one_thread(stream_word(fit.root, *name, "torch", bits=62), fit.settings.tuning.device):
         encoder = PairEncoder(
             fit.problem,
             fit.catalogue,

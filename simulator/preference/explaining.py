@@ -403,7 +403,7 @@ def kept_encoder(
         distinct = distinct[:1]
     tunable = TunableEncoder(
         distinct, tokenizer, model, Path(encoder).name, settings.adaptation,
-        settings.tuning.model_copy(update={"compile": False}), 1,
+        settings.tuning.model_copy(update={"compile": False, "device": "cpu"}), 1,
         max_tokens=settings.max_tokens, augmenter=augmenter,
     )  # fmt: skip
     tunable.take(tower.weights)

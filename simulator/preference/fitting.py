@@ -188,7 +188,7 @@ def _tune_encoder(
     trained_parameters, memory = 0, 0.0
     on_log: dict[str, NDArray[np.float32]] = {}
     sides = {}
-    with one_thread(stream_word(root, *name, "torch", bits=62)):
+    with one_thread(stream_word(root, *name, "torch", bits=62), settings.tuning.device):
         # Both sides of stage 2 meet the same batches and masks, so that they differ by the encoder alone.
         for side, share in (("control", (0.1, 0.15)), ("fine-tuned", (0.15, 1.0))):
             tuned = side == "fine-tuned"

@@ -26,6 +26,7 @@ from evaluators.comparison import (
     simulated_mean,
 )
 from evaluators.power import Components, seeds_needed, smallest_difference, users_needed
+from evaluators.ranking import rank_agents
 
 Array = NDArray[np.float64]
 
@@ -240,10 +241,15 @@ def test_twins_have_no_difference_and_a_ratio_of_one(rng: np.random.Generator) -
 
 def test_a_learner_that_never_differs_from_what_does_not_learn_has_no_difference(rng: np.random.Generator) -> None:
     """Where nothing that is shown moves a metric, every training has the one value of the baseline."""
-    values = rng.integers(0, 5, (1, 2, 80)).astype(float)
-    learned = AgentValues(np.repeat(values, 3, axis=0), trains=True)
-    found = paired_difference(learned, AgentValues(values), SeedPool.of([learned])).estimate
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    values = rng.integers(0, 5, (1, 2, 80)) / 7.0
+    for same in (values, np.full_like(values, 0.1)):  # sums of thirds are not those of wholes to the last bit
+        learned = AgentValues(np.repeat(same, 3, axis=0), trains=True)
+        paired = paired_difference(learned, AgentValues(same), SeedPool.of([learned]))
+        found = paired.estimate
+        assert (found.value, found.low, found.high, paired.p_value) == (0.0, 0.0, 0.0, 1.0)
+        assert found.diagnostics["pairing_gain"] is None
+        ranks = rank_agents({"learned": learned, "fixed": AgentValues(same)})
+        assert [(rank.rank_low, rank.rank_high) for rank in ranks] == [(1, 2), (1, 2)]
     moved = np.repeat(values, 3, axis=0)
     moved[2, 0, 7] += 1.0
     apart = paired_difference(AgentValues(moved, trains=True), AgentValues(values), SeedPool()).estimate
@@ -298,6 +304,8 @@ def test_a_ratio_between_worlds_covers_and_gains_by_what_users_and_trainings_sha
         widths.append(found.high - found.low)
         apart.append(paired_ratio(*sides[0], sides[0]).estimate)
     assert 0.92 <= np.mean(covered) <= 0.995
+    same = ratio_between_worlds(sides[0][0], sides[0][0], sides)  # a simulator that says the truth
+    assert (same.value, same.low, same.high) == (1.0, 1.0, 1.0)
     value = simulated_mean(sides[0][0], SeedPool())
     assert value.low is not None
     assert value.high is not None
