@@ -16,8 +16,11 @@ from simulator.preference.map_head import newton_map
 from simulator.preference.model import Member
 from simulator.preference.problem import Problem
 
-USER_RIDGES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-ITEM_RIDGES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+USER_RIDGES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+ITEM_RIDGES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+RARE_RIDGES = (8.0, 16.0, 32.0)
+"""Strengths beyond those, for logs with hardly an outcome. Elsewhere a few dozen tuning users who choose among them
+shrink too much as often as not: on MovieLens' split 7 the references lost .004 and .005 a row by it."""
 VECTOR_RIDGES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 SWEEPS = 12
 LARGE, LARGE_SWEEPS = 500_000, 4
@@ -304,10 +307,12 @@ def fit_bias(problem: Problem, rng: np.random.Generator) -> ReferenceFit:
 def _choose_bias(problem: Problem, rng: np.random.Generator) -> ReferenceFit:
     user, item, candidates = 2.0, 1.0, 0
     among = _choosing(problem, rng)
+    rare = RARE_RIDGES if len(among) > 1 else ()
+    items, users = (sorted({*ridges, *rare}) for ridges in (ITEM_RIDGES, USER_RIDGES))
     for _ in range(2):
-        best = _climb(ITEM_RIDGES, item, partial(_biases, among, rng, user))
+        best = _climb(items, item, partial(_biases, among, rng, user))
         item, candidates = best.chosen["item_ridge"], candidates + best.candidates
-        best = _climb(USER_RIDGES, user, partial(_biases, among, rng, item_ridge=item))
+        best = _climb(users, user, partial(_biases, among, rng, item_ridge=item))
         user, candidates = best.chosen["user_ridge"], candidates + best.candidates
     if len(among) > 1:
         best = _alternate(problem, 0, user, item, 1.0, rng)
