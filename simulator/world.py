@@ -20,12 +20,10 @@ from simulator.behaviour import (
     Assumption,
     SimulatorSettings,
     assumptions_of,
-    expected_choices,
-    expected_clicks,
-    looks_at_all,
     replace_parameter,
     value_of,
 )
+from simulator.behaviour.calibrating import SlateBehaviour
 from simulator.behaviour.fitting import fit_behaviour, fit_heads, fitted_table, shifted
 from simulator.behaviour.friends import Friends, friends_in_log, friends_of
 from simulator.behaviour.heads import Head
@@ -227,6 +225,8 @@ class World:
         fitted = fit_behaviour(
             log, split, users, settings, logits, usual_rate=rate, rng=np.random.default_rng(_PLACEBO_SEED)
         )
+        if fitted.usual_rate is not None:  # the log's share of clicks is of places that were not all looked at
+            rate, rate_se = fitted.usual_rate, rate_se * fitted.usual_rate / rate
         shift, notes = fitted.shift, fitted.notes
         further: tuple[Assumption, ...] = ()
         level = 0.0
@@ -335,18 +335,24 @@ class World:
         decay, continuation = self.value("examination", "decay"), self.value("examination", "continuation")
         return fitted_table(self.examination, self.assumptions, decay, continuation, slate_size)
 
+    def slate_behaviour(self, slate_size: int) -> SlateBehaviour:
+        """How users look at a slate of this size and choose from it."""
+        return SlateBehaviour(
+            self.examination,
+            self.examination_table(slate_size),
+            self.value("examination", "continuation"),
+            self.choice,
+            self.value("choice", "no_choice"),
+            self.value("choice", "dissimilarity"),
+        )
+
     def looks_at_all(self, slate_size: int) -> bool:
         """Whether users look at every place of such a slate, so that it does not matter where an item stands."""
-        # A user who chooses has read the whole slate before the click.
-        going_on = self.value("examination", "continuation") if self.choice == "independent" else 1.0
-        return looks_at_all(self.examination, self.examination_table(slate_size), going_on)
+        return self.slate_behaviour(slate_size).looks_at_all
 
     def expected_clicks(self, slate_size: int) -> float:
         """Clicks on a slate of items with the log's usual rate: what satisfaction 0.5 stands for."""
-        table, rate = self.examination_table(slate_size), self.value("leave", "usual_rate")
-        if self.choice != "independent":
-            return expected_choices(self.examination, table, self.value("choice", "no_choice"), rate)
-        return expected_clicks(self.examination, table, self.value("examination", "continuation"), rate)
+        return self.slate_behaviour(slate_size).usual_clicks(self.value("leave", "usual_rate"))
 
     @property
     def bare(self) -> bool:

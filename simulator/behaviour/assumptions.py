@@ -101,18 +101,20 @@ def assumptions_of(
     for part, parameter in _LIMITS:
         if (part, parameter) in known:
             found.append(known.pop((part, parameter)))
-        elif _in_use(settings, part, parameter, known):
+        elif _in_use(settings, part, parameter):
             value = float(getattr(getattr(settings, part), parameter))
-            found.append(Assumption(part, parameter, value, "assumed", None, sweeps.get((part, parameter), ())))
+            swept = part != "examination" or parameter in _of_places(settings, known)
+            found.append(
+                Assumption(part, parameter, value, "assumed", None, sweeps.get((part, parameter), ()) if swept else ())
+            )
     return (*found, *known.values())
 
 
-def _in_use(
-    settings: SimulatorSettings, part: str, parameter: str, fitted: Container[tuple[str, str]] = frozenset()
-) -> bool:
+def _in_use(settings: SimulatorSettings, part: str, parameter: str) -> bool:
     """Whether a world of these settings has the parameter at all."""
-    if part == "examination":
-        return parameter in _of_places(settings, fitted)
+    if part == "examination":  # who chooses one item has no place to go on to
+        one = settings.examination.model == "position" or settings.choice.model != "independent"
+        return parameter == "decay" or not one
     if part == "choice":
         models = {"no_choice": ("logit", "nested"), "dissimilarity": ("nested",)}
         return settings.choice.model in models[parameter]
@@ -126,7 +128,10 @@ def _in_use(
 
 
 def _of_places(settings: SimulatorSettings, fitted: Container[tuple[str, str]]) -> set[str]:
-    """Which of decay and continuation serve a place that was not fitted: a sweep of others would fly for nothing."""
+    """Which of decay and continuation serve a place that was not fitted: a sweep of others would fly for nothing.
+
+    Slates are as long as the world's own there. What stands below, in a log's longer slates, decays on all the same.
+    """
     model, size = settings.examination.model, settings.slate_size
 
     def missing(name: str) -> bool:
@@ -135,7 +140,7 @@ def _of_places(settings: SimulatorSettings, fitted: Container[tuple[str, str]]) 
     used = {"decay"} if any(missing(f"place_{k}") for k in range(size)) else set()
     if model == "cascade":
         used |= {"decay", "continuation"}
-    elif model == "user_browsing":
+    elif model == "user_browsing" and settings.choice.model == "independent":
         since = [k - j for k in range(size) for j in range(k) if missing(f"place_{k}_after_{j}")]
         used |= {"continuation"} if since else set()
         used |= {"decay"} if max(since, default=0) > 1 else set()  # right below a click continuation stands alone

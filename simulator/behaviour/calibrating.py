@@ -9,14 +9,14 @@ expected to make on the logged slates are as many as the log has.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
-from simulator.behaviour.examination import click_chances, looks_at_all
+from simulator.behaviour.examination import click_chances, expected_choices, expected_clicks, looks_at_all
 from simulator.log import InteractionLog
 
 Floats = NDArray[np.float64]
@@ -24,9 +24,10 @@ Logits = Callable[[NDArray[np.int64]], Floats]
 """Rows of the log -> logit of the primary behaviour in each, by the preference model."""
 _MOST_SLATES = 100_000
 """Slates that are replayed at most, evenly from all."""
+_MOST_PLACES = 1 << 20
+"""Places on them at most: fewer slates are replayed where slates are long."""
 _FEWEST_DRAWN = 20_000
 """Slates for which it is drawn what is looked at, where it cannot be summed over: few slates are drawn repeatedly."""
-_ROWS_AT_ONCE = 4_096
 _WIDEST = 20.0
 """Logits of a shift at most."""
 
@@ -53,7 +54,14 @@ class SlateBehaviour:
     @property
     def takes_rates_as_they_are(self) -> bool:
         """Whether an item is clicked as often as if it alone were shown and looked at: nothing is to be shifted."""
-        return self.choice == "independent" and looks_at_all(self.examination, self.table, self.continuation)
+        return self.choice == "independent" and self.looks_at_all
+
+    @property
+    def looks_at_all(self) -> bool:
+        """Whether users look at every place, so that it does not matter where an item stands."""
+        if self.choice != "independent":  # who chooses has read the whole slate before the click
+            return looks_at_all(self.examination, self.table[:, :1], 1.0)
+        return looks_at_all(self.examination, self.table, self.continuation)
 
     def clicks(self, logit: Floats, nest: NDArray[np.int64], rng: np.random.Generator) -> Callable[[float], float]:
         """Shift of all logits -> expected clicks on n slates.
@@ -73,25 +81,45 @@ class SlateBehaviour:
         looked_at = rng.random(logit.shape) < self.table[:, 0]
         if self.examination == "cascade":
             looked_at = np.logical_and.accumulate(looked_at, axis=1)
-        seen = np.where(looked_at, logit, -np.inf)
-        parts = [slice(first, first + _ROWS_AT_ONCE) for first in range(0, len(seen), _ROWS_AT_ONCE)]
-        return lambda shift: float(sum(self._chosen(seen[part] + shift, nest[part]).sum() for part in parts) / repeats)
+        odds = self._log_odds(np.where(looked_at, logit, -np.inf), nest) - self.no_choice
+        return lambda shift: float(expit(odds + shift).sum() / repeats)
 
-    def _chosen(self, logit: Floats, nest: NDArray[np.int64]) -> Floats:
-        """[n] chance that one of the items is chosen that are looked at, the others having the logit -inf."""
-        top = np.maximum(logit.max(axis=1, keepdims=True), self.no_choice)
-        weight = np.exp(logit - top)
-        if self.choice == "nested":
-            alike = (nest[:, :, None] == nest[:, None, :]) & (nest[:, :, None] >= 0)
-            alike |= np.eye(logit.shape[1], dtype=bool)
-            strongest = np.where(alike, logit[:, None, :], -np.inf).max(axis=2)  # of each item's nest
-            there = np.isfinite(logit)
-            gap = np.where(there, logit - np.where(there, strongest, 0), -np.inf) / self.dissimilarity
-            within = (alike * np.exp(gap)[:, None, :]).sum(axis=2)  # every item of a nest has the same strongest
-            share = np.exp(gap) / np.where(there, within, 1)
-            weight = np.exp(strongest - top) * within**self.dissimilarity * share
-        chosen = weight.sum(axis=1)
-        return np.asarray(chosen / (chosen + np.exp(self.no_choice - top[:, 0])))
+    def _log_odds(self, logit: Floats, nest: NDArray[np.int64]) -> Floats:
+        """[n] log of the summed weights of the items that are looked at, the others having the logit -inf.
+
+        A shift of all logits moves it by as much, in nests too: what lies between items of one nest stays.
+        """
+        if self.choice != "nested":
+            return np.asarray(logsumexp(logit, axis=1))
+        row, place = np.nonzero(np.isfinite(logit))
+        of_nest = nest[row, place]
+        of_nest = np.where(of_nest < 0, -1 - place, of_nest)  # one of its own
+        order = np.lexsort((of_nest, row))
+        row, of_nest, scaled = row[order], of_nest[order], logit[row, place][order] / self.dissimilarity
+        begins = np.flatnonzero((np.diff(row, prepend=-1) != 0) | (np.diff(of_nest, prepend=0) != 0))
+        inclusive = self.dissimilarity * _log_sums(scaled, begins)
+        slates = np.flatnonzero(np.diff(row[begins], prepend=-1) != 0)
+        out = np.full(len(logit), -np.inf)
+        out[row[begins][slates]] = _log_sums(inclusive, slates)
+        return out
+
+    def usual_clicks(self, rate: float) -> float:
+        """Clicks on a full slate of items that are each clicked with probability `rate` where they alone are looked at.
+
+        Nests are not known of such items: each has one of its own.
+        """
+        if self.choice != "independent":
+            return expected_choices(self.examination, self.table, self.no_choice, rate)
+        return expected_clicks(self.examination, self.table, self.continuation, rate)
+
+
+def _log_sums(values: Floats, begins: NDArray[np.int64]) -> Floats:
+    """Logarithm of the sum of exp in each part of `values` that begins where `begins` says."""
+    if not len(begins):
+        return np.zeros(0)
+    top = np.maximum.reduceat(values, begins)
+    spread = np.repeat(top, np.diff(np.append(begins, len(values))))
+    return np.asarray(top + np.log(np.add.reduceat(np.exp(values - spread), begins)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +129,13 @@ class Calibration:
     Attributes:
         shift: logits.
         note: what it was found on, or why none could be found; "" where none is needed.
+        usual_rate: chance of a click on an item that alone is looked at, were all items alike and the clicks on the
+            logged slates as many; None where the log's share of clicks is that rate, or nothing was calibrated.
     """
 
     shift: float
     note: str
+    usual_rate: float | None = None
 
 
 def calibrate_appeal(
@@ -135,24 +166,24 @@ def calibrate_appeal(
     if log.impression is None and not (apart and log.position is not None):
         return _none("the log does not say which rows were shown together (data.columns.impression)")
     if log.impression is None:
-        rows = rows[_evenly(len(rows))]
+        rows = rows[_evenly(len(rows), _MOST_SLATES)]
         number = np.arange(len(rows))
     else:
         number = log.impression[rows]
         if not apart:
             whole = np.bincount(number, minlength=int(log.impression.max()) + 1) == np.bincount(log.impression)
             rows, number = rows[whole[number]], number[whole[number]]
-        slates, number = np.unique(number, return_inverse=True)
+        slates, number, places = np.unique(number, return_inverse=True, return_counts=True)
         if not len(slates):
             return _none("no slate of the log lies whole in the rows that are fitted")
-        taken = _evenly(len(slates))
+        taken = _evenly(len(slates), min(_MOST_SLATES, max(1, _MOST_PLACES // int(places.max()))))
         new = np.full(len(slates), -1)
         new[taken] = np.arange(len(taken))
         kept = new[number] >= 0
         rows, number = rows[kept], new[number[kept]]
     place = _places(number) if log.position is None else log.position[rows]
     size = int(place.max()) + 1
-    if log.position is None and not looks_at_all(own.examination, behaviour_of(size).table, 1.0):
+    if log.position is None and not behaviour_of(size).looks_at_all:
         return _none("the log does not say at which place an item stood (data.columns.position)")
     if own.choice == "independent":
         size = min(size, slate_size)
@@ -164,18 +195,28 @@ def calibrate_appeal(
     if categories.shape[1]:
         item = log.item[rows]
         nest[number, place] = np.where(categories[item].any(axis=1), np.argmax(categories[item], axis=1), -1)
-    clicks, expected = float(click.sum()), behaviour_of(size).clicks(logit, nest, rng)
-    most = expected(_WIDEST)
-    if not expected(-_WIDEST) < clicks < most:
+    behaviour, clicks = behaviour_of(size), float(click.sum())
+    alike = replace(behaviour, choice="logit" if behaviour.choice == "nested" else behaviour.choice)
+    shift = _shift_for(clicks, behaviour.clicks(logit, nest, rng))
+    usual = _shift_for(clicks, alike.clicks(np.where(np.isfinite(logit), 0.0, -np.inf), nest, rng))
+    if shift is None or usual is None:
+        most = behaviour.clicks(logit, nest, rng)(_WIDEST)
         return _none(f"the log has {clicks:g} clicks on {shape[0]} slates, where these users make {most:g} at most")
-    shift = float(brentq(lambda shift: expected(shift) - clicks, -_WIDEST, _WIDEST, xtol=1e-4))
     on = f"{shape[0]} logged {'rows' if log.impression is None else 'slates'}"
-    return Calibration(shift, f"appeal: {shift:+.3f} logits, with which users click as often on {on} as in the log")
+    note = f"appeal: {shift:+.3f} logits, with which users click as often on {on} as in the log"
+    return Calibration(shift, note, float(expit(usual)))
 
 
-def _evenly(n: int) -> NDArray[np.int64]:
-    """`_MOST_SLATES` at most of the numbers below n, evenly from all."""
-    return np.linspace(0, n - 1, min(n, _MOST_SLATES)).astype(np.int64)
+def _shift_for(clicks: float, expected: Callable[[float], float]) -> float | None:
+    """The shift with which so many clicks are expected; None where none within `_WIDEST` does it."""
+    if not expected(-_WIDEST) < clicks < expected(_WIDEST):
+        return None
+    return float(brentq(lambda shift: expected(shift) - clicks, -_WIDEST, _WIDEST, xtol=1e-4))
+
+
+def _evenly(n: int, most: int) -> NDArray[np.int64]:
+    """`most` of the numbers below n, evenly from all."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
 
 
 def _none(why: str) -> Calibration:

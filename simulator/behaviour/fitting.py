@@ -7,6 +7,7 @@ the world.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.behaviour.assumptions import Assumption
-from simulator.behaviour.calibrating import Logits, SlateBehaviour, calibrate_appeal
+from simulator.behaviour.calibrating import Calibration, Logits, SlateBehaviour, calibrate_appeal
 from simulator.behaviour.examination import (
     ExaminationFit,
     LoggedSlates,
     examination_table,
-    expected_clicks,
     fit_examination,
 )
 from simulator.behaviour.heads import Head, fit_head
@@ -48,11 +48,14 @@ class Fitted:
         assumptions: fitted parameters with standard errors.
         shift: logits to add to every appeal, because the log's rate is one of places that were not all examined and of
             items that competed.
+        usual_rate: chance of a click on a usual item that alone is looked at; None where nothing tells it from the
+            log's share of clicks.
         notes: what could not be fitted and why, and what a fit found.
     """
 
     assumptions: tuple[Assumption, ...] = ()
     shift: float = 0.0
+    usual_rate: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -89,15 +92,20 @@ def fit_behaviour(
             notes.append(f"examination: fitted on {fit.n} slates with {fit.clicks} clicks")
         except ValueError as error:
             notes.append(f"examination: assumed; {error}")
-    calibrated = calibrate_appeal(
-        log, rows, partial(_slate_behaviour, settings, examined), settings.slate_size, logits, rng.spawn(1)[0]
+    behaviour_of = partial(_slate_behaviour, settings, examined)
+    calibrated = (
+        calibrate_appeal(log, rows, behaviour_of, settings.slate_size, logits, rng.spawn(1)[0])
+        if settings.behaviour is None
+        else Calibration(0.0, "appeal: examination and choice are not calibrated; users of your own class decide them")
     )
+    usual = usual_rate if calibrated.usual_rate is None else calibrated.usual_rate
     notes += [calibrated.note] * bool(calibrated.note)
     if log.impression is not None and log.has_time and settings.leave.fit:
         try:
             assumed = (settings.leave.satisfaction, settings.leave.repetition)
             steps, whole = (
-                logged_steps(log, read, settings, found, usual_rate) for read in (rows, _whole_rows(log, split, users))
+                logged_steps(log, read, settings, behaviour_of, usual)
+                for read in (rows, _whole_rows(log, split, users))
             )
             leaving = fit_leaving(steps, rng, assumed, whole)
             swept = bool(settings.leave.base_rate_sweep)
@@ -116,7 +124,7 @@ def fit_behaviour(
             )
         except ValueError as error:
             notes.append(f"returning: assumed; {error}")
-    return Fitted(tuple(found), calibrated.shift, tuple(notes))
+    return Fitted(tuple(found), calibrated.shift, calibrated.usual_rate, tuple(notes))
 
 
 def _whole_rows(log: InteractionLog, split: Split, users: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -197,7 +205,7 @@ def logged_steps(
     log: InteractionLog,
     rows: NDArray[np.int64],
     settings: SimulatorSettings,
-    examination: list[Assumption],
+    behaviour_of: Callable[[int], SlateBehaviour],
     usual_rate: float,
 ) -> LoggedSteps:
     """Logged slates as the kernel's hazard sees them, each with whether the user left after it.
@@ -209,8 +217,8 @@ def logged_steps(
         log: a log that says what was shown together, and when.
         rows: [n] rows that may be read, by user, then time.
         settings: of the world.
-        examination: what was fitted of it.
-        usual_rate: share of the primary behaviour.
+        behaviour_of: slate size -> how the world's users act on such a slate.
+        usual_rate: chance of a click on a usual item that alone is looked at.
     """
     assert log.impression is not None
     readable = np.zeros(len(log), bool)
@@ -224,13 +232,7 @@ def logged_steps(
     session = session_numbers(log, rows[begins])
     clicks = np.add.reduceat(log.primary[rows].astype(np.float64), begins)
     shown = np.diff(np.append(begins, len(rows)))
-    model = settings.examination.model
-    size = int(np.median(shown))
-    exam = settings.examination
-    value = {a.parameter: a.value for a in examination}
-    decay, continuation = value.get("decay", exam.decay), value.get("continuation", exam.continuation)
-    table = fitted_table(model, tuple(examination), decay, continuation, size)
-    usual = expected_clicks(model, table, continuation, usual_rate)
+    usual = behaviour_of(int(np.median(shown))).usual_clicks(usual_rate)
     satisfaction = running_satisfaction(session, clicks, usual=usual, memory=settings.leave.memory)
     categories = log.catalogue.item_categories
     shares = categories / np.maximum(categories.sum(axis=1, keepdims=True), 1)

@@ -34,10 +34,13 @@ def _around(
         of: field with the assumed value.
         values: of the sweep, from the assumed one, which is left out if it is among them.
         on: whether the part is on.
+
+    An empty `sweep` that stands before holds the whole part fixed.
     """
 
     def default(given: Given) -> tuple[float, ...]:
-        return tuple(value for value in values(given[of]) if value != given[of]) if on(given) else ()
+        held = given.get("sweep", True) == ()
+        return () if held or not on(given) else tuple(value for value in values(given[of]) if value != given[of])
 
     return default
 

@@ -10,8 +10,10 @@ import pytest
 
 from evaluators.fidelity.sessions import gaps_within_users
 from simulator.behaviour import Assumption, SimulatorSettings, assumptions_of
+from simulator.behaviour.calibrating import SlateBehaviour
 from simulator.behaviour.fitting import fitted_table, logged_steps
 from simulator.behaviour.leaving import in_slates
+from simulator.behaviour.settings import ChoiceSettings
 from simulator.datasets import DataSettings, load_dataset
 from simulator.errors import InputError, LogError
 from simulator.log import JUDGE, InteractionLog, split_users
@@ -60,27 +62,50 @@ def test_a_log_with_positions_gives_a_fitted_examination(positions: InteractionL
     assert np.allclose(world.examination_table(6)[:, 0], [places[f"place_{k}"].value for k in range(6)])
     changed = world.with_parameter("examination", "place_1", 0.9)
     assert changed.examination_table(6)[1, 0] == pytest.approx(0.9)
-    assert not [a for a in world.assumptions if (a.part, a.parameter) == ("examination", "decay")]
+    assert not [a for a in world.assumptions if a.parameter in ("decay", "continuation") and a.sweep]
     assert any("examination: fitted on" in note for note in world.notes)
     with pytest.raises(InputError, match=r"place_1: 1.2 is outside \[0, 1\]"):
         world.with_parameter("examination", "place_1", 1.2)
 
 
-def test_what_serves_no_place_that_was_not_fitted_is_no_parameter_of_a_user_browsing_world() -> None:
-    """With every place fitted a sweep of decay or continuation would fly for nothing."""
+def test_what_serves_no_place_that_was_not_fitted_is_not_swept() -> None:
+    """With every place fitted a sweep of decay or continuation would fly for nothing; wider slates decay on."""
     settings = SimulatorSettings.model_validate({"slate_size": 3, "examination": {"model": "user_browsing"}})
     places = ["place_0", "place_1", "place_1_after_0", "place_2", "place_2_after_0", "place_2_after_1"]
 
-    def assumed(*left_out: str) -> set[str]:
+    def swept(*left_out: str, choice: str = "independent") -> set[str]:
         fitted = [Assumption("examination", name, 0.5, "fitted", 0.1) for name in places if name not in left_out]
-        rows = assumptions_of(settings, 0.1, 0.01, fitted)
-        return {a.parameter for a in rows if a.part == "examination" and a.source == "assumed"}
+        chosen = settings.model_copy(update={"choice": ChoiceSettings(model=choice)})  # type: ignore[arg-type]
+        rows = [a for a in assumptions_of(chosen, 0.1, 0.01, fitted) if a.part == "examination"]
+        assert {a.parameter for a in rows if a.source == "assumed"} >= {"decay"}
+        return {a.parameter for a in rows if a.sweep}
 
-    assert assumed() == set()
-    assert assumed("place_2") == {"decay"}
-    assert assumed("place_2_after_1") == {"continuation"}  # right below the click nothing has decayed
-    assert assumed("place_2_after_0") == {"decay", "continuation"}
-    assert assumed(*places) == {"decay", "continuation"}
+    assert swept() == set()
+    assert swept("place_2") == {"decay"}
+    assert swept("place_2_after_1") == {"continuation"}  # right below the click nothing has decayed
+    assert swept("place_2_after_0") == {"decay", "continuation"}
+    assert swept(*places) == {"decay", "continuation"}
+    # Who chooses one item clicks none above another: what is done after a click is never asked.
+    assert swept("place_2_after_0", choice="logit") == set()
+    assert swept(*places, choice="nested") == {"decay"}
+
+
+@pytest.mark.parametrize("model", ["position", "user_browsing"])
+def test_places_below_the_fitted_ones_are_looked_at_on_from_the_last(positions: InteractionLog, model: str) -> None:
+    """Sessions are flown at the log's own width: with no decay left, places four to six were never looked at."""
+    world = build(positions, slate_size=3, examination={"model": model, "decay": 0.5})
+    table = world.examination_table(6)
+    assert table[3:, 0] == pytest.approx(table[2, 0] * np.array([0.5, 0.25, 0.125]))
+    assert table.min(where=np.tri(6, 7, dtype=bool), initial=1.0) > 0
+    assert not [a for a in world.assumptions if a.parameter == "decay" and a.sweep]
+
+
+@pytest.mark.parametrize("model", ["cascade", "user_browsing"])
+def test_who_chooses_one_item_has_no_continuation(positions: InteractionLog, model: str) -> None:
+    world = build(positions, examination={"model": model, "fit": False}, choice={"model": "logit"})
+    assert {a.parameter: bool(a.sweep) for a in world.assumptions if a.part == "examination"} == {"decay": True}
+    flat = build(positions, examination={"model": model, "decay": 1.0, "fit": False}, choice={"model": "logit"})
+    assert flat.looks_at_all(6)
 
 
 def test_without_the_fit_the_declared_values_hold_and_are_swept(positions: InteractionLog) -> None:
@@ -244,4 +269,9 @@ def test_the_rows_of_a_slate_stand_together_although_another_was_logged_between_
     log = InteractionLog(user, np.arange(8), time, np.arange(8) % 2, catalogue, "between", impression=slate)
     assert slate[in_slates(log, np.arange(8))].tolist() == [1, 1, 0, 0, 2, 2, 3, 4]
     assert gaps_within_users(log).tolist() == [1, 8, 5]
-    assert logged_steps(log, np.arange(8), SimulatorSettings(slate_size=2), [], 0.3).left.tolist() == [False] * 3
+
+    def looks_at_all(size: int) -> SlateBehaviour:
+        return SlateBehaviour("position", np.ones((size, size + 1)), 1.0)
+
+    steps = logged_steps(log, np.arange(8), SimulatorSettings(slate_size=2), looks_at_all, 0.3)
+    assert steps.left.tolist() == [False] * 3

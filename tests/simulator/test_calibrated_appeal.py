@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 import simulator.behaviour.calibrating
+import simulator.behaviour.fitting
 from simulator.behaviour.calibrating import SlateBehaviour
 from simulator.behaviour.examination import click_chances, examination_table, expected_choices, expected_clicks
+from simulator.behaviour.leaving import running_satisfaction
 from simulator.datasets import DataSettings, load_dataset
 from simulator.log import JUDGE, InteractionLog, split_users
 from simulator.users import SimulatedUsers
@@ -76,7 +79,11 @@ def clicks_of(world: World, log: InteractionLog, slates: NDArray[np.int64]) -> f
      ("user_browsing", 0.85, 0.5), ("logit", 1, 1), ("nested", 1, 1)],
 )  # fmt: skip
 def test_the_worlds_clicks_on_the_logs_slates_are_those_of_the_truth(
-    shown: tuple[InteractionLog, NDArray[np.int64]], model: str, decay: float, going_on: float
+    shown: tuple[InteractionLog, NDArray[np.int64]],
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    decay: float,
+    going_on: float,
 ) -> None:
     """Shifted for the place alone, cascades and user browsing clicked .64 to .83 as often; not at all, a choice .6."""
     log, slates = shown
@@ -97,6 +104,43 @@ def test_the_worlds_clicks_on_the_logs_slates_are_those_of_the_truth(
     assert clicks_of(world, log, ours) / expected == pytest.approx(1.0, abs=0.05)
     assert any(note.startswith("appeal: ") and "click as often on" in note for note in world.notes)
     assert world.fitted_shift > 0.1
+    # A slate with as many clicks as the log's has satisfaction 1/2: in flight, and where leaving is fitted.
+    split = split_users(log, ROOT)
+    read = np.zeros(len(log), bool)
+    read[split.rows(log, split.users(JUDGE), late=False)] = True
+    logged = log.primary[slates[read[slates].all(axis=1)]].sum(axis=1).mean()
+    assert world.expected_clicks(SIZE) == pytest.approx(logged, rel=0.02)
+    usual: list[float] = []
+
+    def satisfaction(session: NDArray[np.int64], clicks: Floats, **given: float) -> Floats:
+        usual.append(given["usual"])
+        return running_satisfaction(session, clicks, **given)
+
+    monkeypatch.setattr(simulator.behaviour.fitting, "running_satisfaction", satisfaction)
+    leaving = build(log, **STILL, **behaviour, leave={"fit": True})
+    assert usual == pytest.approx([leaving.expected_clicks(SIZE)] * 2)
+
+
+def test_users_of_ones_own_class_meet_the_models_appeal(
+    shown: tuple[InteractionLog, NDArray[np.int64]], tmp_path: Path
+) -> None:
+    """The shift takes back the kernel's examination: a class that looks at every place clicked 2.4 times too often."""
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\n"
+        "from simulator.behaviour.own import Acts\n"
+        "class All:\n"
+        "    def begin(self, user): return {}\n"
+        "    def act(self, moment):\n"
+        "        clicks = moment.uniforms('click') < 1 / (1 + np.exp(-moment.appeal))\n"
+        "        return Acts(clicks, leave=np.zeros(len(clicks), bool))\n"
+    )
+    log, slates = shown
+    world = build(log, **STILL, behaviour=f"{tmp_path / 'own.py'}:All")
+    assert world.fitted_shift == 0
+    ours = slates[np.isin(log.user[slates[:, 0]], split_users(log, ROOT).users(JUDGE))]
+    assert clicks_of(world, log, ours) / log.primary[ours].sum() == pytest.approx(1.0, abs=0.1)
+    note = "appeal: examination and choice are not calibrated; users of your own class decide them"
+    assert note in world.notes
 
 
 def test_expected_clicks_of_slates_are_those_of_the_closed_forms_and_of_draws() -> None:
@@ -128,6 +172,24 @@ def test_a_nest_acts_as_the_kernels_does() -> None:
     assert empty == pytest.approx(5 / 6)
     flat = replace(behaviour, choice="logit").clicks(z, nests, np.random.default_rng(0))(0.0)
     assert flat == pytest.approx(6 / 7)
+    nothing = np.full((2, 3), -np.inf)
+    both = np.vstack([nothing[:1], z, nothing[:1], z + 1])
+    of_all = behaviour.clicks(both, np.tile(nests, (4, 1)), np.random.default_rng(0))
+    more = np.e * (inclusive + 3)
+    assert of_all(0.0) == pytest.approx(chosen + more / (1 + more))
+    assert of_all(1.0) == pytest.approx(more / (1 + more) + np.e * more / (1 + np.e * more))
+    assert behaviour.clicks(nothing, np.tile(nests, (2, 1)), np.random.default_rng(0))(0.0) == 0
+
+
+def test_long_slates_are_calibrated_on_fewer_and_their_nests_in_time_that_grows_with_their_places() -> None:
+    """By pairs of items 1,000 slates of 300 would be 90 million pairs a shift."""
+    rng = np.random.default_rng(0)
+    logit, nest = rng.standard_normal((1_000, 300)), rng.integers(-1, 20, (1_000, 300))
+    behaviour = SlateBehaviour("position", np.ones((300, 301)), 1.0, "nested", no_choice=4.0, dissimilarity=0.5)
+    began = time.process_time()
+    expected = behaviour.clicks(logit, nest, rng)
+    assert expected(1.0) > expected(0.0) > expected(-1.0)
+    assert time.process_time() - began < 1.5
 
 
 @pytest.mark.parametrize(
@@ -176,3 +238,5 @@ def test_of_many_slates_some_are_replayed_evenly_from_all(
         assert any(what in note for note in world.notes)
         assert world.fitted_shift == pytest.approx(whole, abs=0.5)
         assert world.fitted_shift > 0.1
+    monkeypatch.setattr(simulator.behaviour.calibrating, "_MOST_PLACES", 300 * SIZE)
+    assert any("300 logged slates" in note for note in build(log, examination={"model": "cascade"}).notes)

@@ -81,7 +81,7 @@ def test_every_behaviour_parameter_says_where_it_comes_from() -> None:
 def test_a_part_that_is_switched_on_is_swept_around_its_value_unless_the_scenario_says_how() -> None:
     """Of everything that is assumed, only how fast memories and gaps fade, a threshold and a slope are held fixed."""
     on = {
-        "examination": {"model": "cascade"},
+        "examination": {"model": "position"},
         "choice": {"model": "nested"},
         "boredom": {"depth": 3.0},
         "returning": {},
@@ -94,7 +94,10 @@ def test_a_part_that_is_switched_on_is_swept_around_its_value_unless_the_scenari
     assert found["popularity.strength"] == (0.0, -2.0)
     assert found["boredom.depth"] == (0.0, 6.0)
     assert found["choice.no_choice"] == (-1.0, 1.0)
-    assert found["choice.dissimilarity"] == found["examination.continuation"] == (0.25, 0.75)
+    assert found["choice.dissimilarity"] == (0.25, 0.75)
+    cascade = assumptions_of(SimulatorSettings.model_validate({"examination": {"model": "cascade"}}), 0.1, 0.01)
+    assert {a.parameter: a.sweep for a in cascade if a.part == "examination"} == {
+        "decay": (0.7, 1.0), "continuation": (0.25, 0.75)}  # fmt: skip
     assert found["returning.median_gap"] == (1.5, 6.0)
     assert found["returning.spread"] == (1.0, 2.0)
     held = {name for name, sweep in found.items() if not sweep}
@@ -103,9 +106,12 @@ def test_a_part_that_is_switched_on_is_swept_around_its_value_unless_the_scenari
     for a in rows:  # each is a value that the parameter may have
         for value in a.sweep:
             assert any(b.value == value for b in replace_parameter(rows, a.part, a.parameter, value))
-    own = {part: {**settings, "sweep": []} for part, settings in on.items()}
-    kept = assumptions_of(SimulatorSettings.model_validate(own), 0.1, 0.01)
-    assert not [a for a in kept if a.part in ("boredom", "friends", "popularity") and a.sweep]
+    for examination in ("position", "cascade"):
+        own = {part: {**settings, "sweep": []} for part, settings in on.items()}
+        own |= {"examination": {"model": examination, "sweep": []}}
+        own |= {"choice": {"model": "nested", "sweep": []}} if examination == "position" else {"choice": {}}
+        kept = assumptions_of(SimulatorSettings.model_validate(own), 0.1, 0.01)
+        assert not [a for a in kept if a.part in on and a.sweep]  # what stands beside `sweep` is held too
     off = SimulatorSettings()
     assert off.choice.sweep == off.boredom.sweep == off.friends.sweep == off.popularity.sweep == ()
 
