@@ -328,6 +328,15 @@ def flown(rng: Rng, which: int, users: int, shift: float = 0.0, decay: float = 0
     return flown_click_checks(FlownClicks(observed, expected, rows.user, place))[which]
 
 
+def flown_rare(rng: Rng, which: int, slates: int, by: float = 1.0, decay: float = 0.85) -> Check:
+    """Six places of slates of as many users, of which one place in a hundred is clicked; the same faults."""
+    user, place = np.repeat(np.arange(slates), 6), np.tile(np.arange(6), slates)
+    taste = 0.0144 * np.exp(0.5 * rng.standard_normal(len(user)) - 0.125)
+    observed = (rng.random(len(user)) < taste * 0.85**place).astype(float)
+    expected = rng.binomial(FLIGHTS, by * taste * decay**place) / FLIGHTS
+    return flown_click_checks(FlownClicks(observed, expected, user, place))[which]
+
+
 def graded(rng: Rng, which: int, users: int, *, level: float = 0.0, spread: float = 1.0, slope: float = 0.5) -> Check:
     """Log-normal seconds by what is known of a row, and by the user's own level; the arguments make it wrong."""
     user = np.repeat(np.arange(users), rng.geometric(1 / 8, users))
@@ -431,6 +440,12 @@ CASES = (
          lambda rng: flown(rng, 0, 350, 0.8), "logits + 0.8", within(0.85, 1.15)),
     Case("flown clicks by place", "550 users, 30 places each", lambda rng: flown(rng, 1, 550),
          lambda rng: flown(rng, 1, 550, -0.5, 1.0), "all places looked at, logits - 0.5", widest_stratum),
+    Case("flown clicks, one place in a hundred clicked", "20,000 slates of 6",
+         lambda rng: flown_rare(rng, 0, 20_000), lambda rng: flown_rare(rng, 0, 20_000, 1.6),
+         "1.6 times as many clicks", within(0.85, 1.15)),
+    Case("flown clicks by place, one place in a hundred clicked", "60,000 slates of 6",
+         lambda rng: flown_rare(rng, 1, 60_000), lambda rng: flown_rare(rng, 1, 60_000, 0.68, 1.0),
+         "all places looked at, .68 times as many clicks", widest_stratum),
     Case("graded behaviour: calibration in the large", "350 users, 8 values each", lambda rng: graded(rng, 0, 350),
          lambda rng: graded(rng, 0, 350, level=0.3), "values x 1.35", within(0.9, 1.1)),
     Case("graded behaviour: spread", "80 users, 8 values each", lambda rng: graded(rng, 1, 80),

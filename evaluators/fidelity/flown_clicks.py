@@ -34,6 +34,12 @@ _FAR = 20.0
 _APPEALS_AT_ONCE = 1 << 23
 FLIGHTS = 8
 """Flights over which clicks on a logged slate are averaged: the flights' own noise is then an eighth of the log's."""
+SLATES_AT_ONCE = 5_000
+"""Slates that are flown at a time, evenly from all, until clicks are told closely enough or no slate is left."""
+MOST_SLATES = 1_000_000
+"""Slates that are flown at most."""
+CLOSE, CLOSE_BY_PLACE = 0.05, 0.08
+"""Half-widths of O/E, as shares of it, at which no more slates are flown: a right world then passes nearly always."""
 GROUPS = 3
 """Groups of neighbouring places at most: each must hold some hundred clicks for its O/E to be told."""
 
@@ -97,12 +103,14 @@ class FlownClicks:
         expected: [n] clicks of the world's users there, mean over the flights.
         user: [n] the cluster.
         place: [n] place on the slate from 0, or None where the log does not say.
+        capped: whether the log has more slates than are flown at most, and these did not tell clicks closely enough.
     """
 
     observed: Floats
     expected: Floats
     user: Ints
     place: Ints | None
+    capped: bool = False
 
 
 def fly_logged_slates(world: World, log: InteractionLog, split: Split, users: Ints, *, seed: int) -> FlownClicks | str:
@@ -111,9 +119,9 @@ def fly_logged_slates(world: World, log: InteractionLog, split: Split, users: In
     At the start of a session nothing has sated, bored or moved anybody, as in the model's predictions. So what is held
     against the log is appeal, examination and choice: all that the world fits of clicks.
 
-    Slates are those whose rows are all late. What stands below the world's own last place is left out: how it is looked
-    at the world does not know. An item that stands twice on a slate is left out
-    where it stands second, as the simulator shows it once.
+    Slates are those whose rows are all late, as many as it takes to tell clicks as closely as the checks need. What
+    stands below the world's own last place is left out: how it is looked at the world does not know. An item that
+    stands twice on a slate is left out where it stands second, as the simulator shows it once.
 
     Args:
         world: a judge world.
@@ -131,15 +139,16 @@ def fly_logged_slates(world: World, log: InteractionLog, split: Split, users: In
     rows = in_slates(log, np.flatnonzero(keep[log.user]))
     begins = np.flatnonzero(np.diff(log.impression[rows], prepend=-1) != 0)
     whole = np.logical_and.reduceat(split.late[rows], begins) if len(rows) else np.zeros(0, bool)
-    chosen = evenly(np.flatnonzero(whole))
+    chosen = np.flatnonzero(whole)
+    capped = len(chosen) > MOST_SLATES
+    chosen = evenly(chosen, MOST_SLATES)
     user = log.user[rows[begins[chosen]]]
     if len(np.unique(user)) < FEWEST_USERS:
         return (
             f"{len(np.unique(user))} users have a slate of which no row was seen in a fit; needs {FEWEST_USERS} users"
         )
     size = np.diff(np.append(begins, len(rows)))[chosen]
-    slate = np.repeat(np.arange(len(chosen)), size)  # [m] of each row of these slates
-    within = np.arange(len(slate)) - np.repeat(np.cumsum(size) - size, size)
+    slate, within = _within(size)  # [m] of each row of these slates
     rows = rows[np.repeat(begins[chosen], size) + within]
     place = within if log.position is None else log.position[rows]
     if log.position is None and not world.looks_at_all(int(size.max())):
@@ -154,18 +163,59 @@ def fly_logged_slates(world: World, log: InteractionLog, split: Split, users: In
         width = world.slate_size
     kept = place < width
     slate, place, rows = slate[kept], place[kept], rows[kept]
-    items, logged = np.full((len(chosen), width), -1), np.zeros((len(chosen), width))
-    items[slate, place], logged[slate, place] = log.item[rows], log.primary[rows]
+    begin, start = np.searchsorted(slate, np.arange(len(chosen) + 1)), np.searchsorted(world.starts.user, user)
     # What the log showed may be shown, whatever the user met before and whenever the item is to arrive.
     open_world = replace(world, shown_again=True, entry=None, entry_session=None)
-    simulated = SimulatedUsers(open_world, len(chosen), seed=seed, slate_size=width)
-    start, number = np.searchsorted(world.starts.user, user), np.arange(len(chosen))
-    clicks = np.zeros((len(chosen), width))
-    for flight in range(FLIGHTS):
-        simulated.start(start, number + flight * len(chosen))
-        clicks += simulated.step(items).clicks
-    of, at = np.nonzero(simulated.outcome.shown >= 0)
-    return FlownClicks(logged[of, at], clicks[of, at] / FLIGHTS, user[of], None if log.position is None else at)
+    parts = -(-len(chosen) // SLATES_AT_ONCE)
+    lanes = -(-len(chosen) // parts)
+    simulated = SimulatedUsers(open_world, lanes, seed=seed, slate_size=width)
+    found: list[FlownClicks] = []
+    for part in range(parts):
+        number = np.arange(part, len(chosen), parts)  # evenly from all
+        lane, at = _within(np.diff(begin)[number])
+        row = begin[number][lane] + at
+        items, logged = np.full((lanes, width), -1), np.zeros((lanes, width))
+        items[lane, place[row]], logged[lane, place[row]] = log.item[rows[row]], log.primary[rows[row]]
+        clicks = np.zeros((lanes, width))
+        resident, session = np.resize(start[number], lanes), np.resize(number, lanes)
+        for flight in range(FLIGHTS):
+            simulated.start(resident, session + flight * len(chosen))
+            clicks += simulated.step(items).clicks
+        of, at = np.nonzero(simulated.outcome.shown >= 0)
+        found.append(FlownClicks(logged[of, at], clicks[of, at] / FLIGHTS, user[number[of]], at))
+        if part + 1 < parts and part & (part + 1):
+            continue  # looked at after one part, two, four and so on: neither often nor long
+        together = _joined(found, placed=log.position is not None)
+        if _told_closely(together):
+            return together
+    return replace(together, capped=capped)
+
+
+def _within(size: Ints) -> tuple[Ints, Ints]:
+    """Of each row of parts of these sizes: [m] the part, and [m] its place within it."""
+    part = np.repeat(np.arange(len(size)), size)
+    return part, np.arange(len(part)) - np.repeat(np.cumsum(size) - size, size)
+
+
+def _joined(parts: list[FlownClicks], *, placed: bool) -> FlownClicks:
+    place = np.concatenate([np.asarray(part.place) for part in parts]) if placed else None
+    observed, expected, user = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("observed", "expected", "user")
+    )
+    return FlownClicks(observed, expected, user, place)
+
+
+def _told_closely(found: FlownClicks) -> bool:
+    """Whether O/E of all, and of each group of places, is told so closely that no more slates are flown."""
+
+    def close(value: float | None, low: float | None, high: float | None, enough: float) -> bool:
+        return bool(value and low is not None and high is not None and high - low <= 2 * enough * value)
+
+    overall, *by_place = (check.estimate for check in flown_click_checks(found))
+    groups = [one for estimate in by_place for one in estimate.diagnostics.get("strata", ())]
+    return close(overall.value, overall.low, overall.high, CLOSE) and all(
+        close(one.get("value"), one.get("low"), one.get("high"), CLOSE_BY_PLACE) for one in groups
+    )
 
 
 def flown_click_checks(found: FlownClicks | str, *, level: float = 0.95) -> tuple[Check, ...]:
@@ -179,7 +229,7 @@ def flown_click_checks(found: FlownClicks | str, *, level: float = 0.95) -> tupl
         return (not_made(name, threshold, found),)
     method = "O/E of the log's clicks to those flown on its slates"
     estimate = observed_over_expected(found.expected, found.observed, found.user, level=level, method=method)
-    overall = judged(name, estimate, threshold, above=0.85, below=1.15)
+    overall = _unless_capped(judged(name, estimate, threshold, above=0.85, below=1.15), found)
     name, threshold = "flown clicks by place", "each [0.8, 1.25]"
     if found.place is None:
         why = "the log does not say at which place an item stood (data.columns.position)"
@@ -187,7 +237,16 @@ def flown_click_checks(found: FlownClicks | str, *, level: float = 0.95) -> tupl
     by_place = worst_stratum(
         name, _groups(found.place, found.expected), found.expected, found.observed, found.user, level=level
     )
-    return overall, by_place
+    return overall, _unless_capped(by_place, found)
+
+
+def _unless_capped(check: Check, found: FlownClicks) -> Check:
+    """The check; not made where it is undecided although as many slates were flown as are at most."""
+    if check.verdict != "undecided" or not found.capped:
+        return check
+    shown = f"{check.estimate.value:.3g} [{check.estimate.low:.3g}, {check.estimate.high:.3g}]"
+    why = f"{MOST_SLATES:,} slates are flown at most, and they do not tell it: {shown} straddles {check.threshold}"
+    return not_made(check.name, check.threshold, why)
 
 
 def _groups(place: Ints, expected: Floats) -> dict[str, NDArray[np.bool_]]:

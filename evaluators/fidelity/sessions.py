@@ -148,7 +148,7 @@ def flown_sessions(
     _, new = np.unique(session * log.catalogue.n_items + log.item[rows], return_index=True)
     new.sort()
     logged = _LoggedSlates.of_rows(log, rows[new], session[new])
-    late = evenly(np.flatnonzero(reaches))
+    late = evenly(np.flatnonzero(reaches), MOST_FLOWN)
     n_users = len(np.unique(log.user[rows][np.isin(session, late)]))
     if n_users < FEWEST_USERS:
         return none(f"{len(late)} sessions of {n_users} users reach into unseen rows; needs {FEWEST_USERS} users")
@@ -209,9 +209,9 @@ class _Flight:
     users: SimulatedUsers
 
 
-def evenly(there: Ints) -> Ints:
-    """`MOST_FLOWN` of these at most, evenly from all."""
-    return there[np.linspace(0, len(there) - 1, min(len(there), MOST_FLOWN)).astype(np.int64)]
+def evenly(there: Ints, most: int) -> Ints:
+    """`most` of these, or all where they are fewer, evenly from all."""
+    return there[np.linspace(0, len(there) - 1, min(len(there), most)).astype(np.int64)]
 
 
 def _fly(world: World, logged: _LoggedSlates, chosen: Ints, rng: np.random.Generator, seed: int) -> _Flight:
@@ -253,7 +253,7 @@ def _gaps(
     if not log.has_time:
         return "the log has no time stamps"
     found = logged_gaps(log, rows)
-    chosen = evenly(np.flatnonzero(found.left > 0))
+    chosen = evenly(np.flatnonzero(found.left > 0), MOST_FLOWN)
     if len(np.unique(found.user[chosen])) < FEWEST_USERS:
         return f"the log goes on behind sessions of fewer than {FEWEST_USERS} users"
     bound = np.minimum(found.left[chosen], world.value("returning", "window"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluators.fidelity import Check, flown_click_checks, fly_logged_slates, world_against_model
+from evaluators.fidelity import Check, flown_click_checks, flown_clicks, fly_logged_slates, world_against_model
 from simulator.log import JUDGE, InteractionLog, Split
 from simulator.users import SimulatedUsers
 from simulator.world import World
@@ -115,6 +115,39 @@ def test_places_below_the_worlds_own_are_left_out_where_items_do_not_compete() -
     whole = fly_logged_slates(everywhere, log, split, np.arange(USERS), seed=9)
     assert not isinstance(whole, str)
     assert len(whole.observed) == split.late.sum()
+
+
+def test_slates_are_flown_until_clicks_are_told_closely_or_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of 500 slates never tells places; where all tell it, or the first two parts do, that is enough."""
+    world = world_of(examination={"decay": 0.8})
+    logged = logged_by(world)
+    whole = fly_logged_slates(world, *logged, np.arange(USERS), seed=9)
+    monkeypatch.setattr(flown_clicks, "SLATES_AT_ONCE", 470)  # six parts, the last lanes of some left empty
+    monkeypatch.setattr(flown_clicks, "CLOSE", 0.0)
+    parts = fly_logged_slates(world, *logged, np.arange(USERS), seed=9)
+    assert not isinstance(whole, str)
+    assert not isinstance(parts, str)
+    assert len(parts.observed) == logged[1].late.sum()
+    for ours, theirs in ((parts.observed, whole.observed), (parts.expected, whole.expected)):
+        by_cell = [np.bincount(found.user * 5 + found.place, clicks)  # type: ignore[operator]
+                   for found, clicks in ((parts, ours), (whole, theirs))]  # fmt: skip
+        assert np.allclose(*by_cell)  # a slate meets the same luck in any part
+    monkeypatch.setattr(flown_clicks, "CLOSE", 0.2)
+    monkeypatch.setattr(flown_clicks, "CLOSE_BY_PLACE", 0.3)
+    few = fly_logged_slates(world, *logged, np.arange(USERS), seed=9)
+    assert not isinstance(few, str)
+    assert len(few.observed) < 0.5 * len(whole.observed)
+    assert len(np.unique(few.user)) > 0.7 * USERS  # evenly from all
+
+
+def test_what_the_most_slates_do_not_tell_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_of(examination={"decay": 0.8})
+    logged = logged_by(world)
+    monkeypatch.setattr(flown_clicks, "MOST_SLATES", 60)
+    for check in checks(world, logged).values():
+        assert check.verdict == "not made"
+        assert "60 slates are flown at most" in check.reason
+    assert checks(world.with_appeal_shift(-3.0), logged)["flown clicks"].verdict == "fail"
 
 
 def test_slates_of_which_a_fit_has_seen_a_row_are_not_flown() -> None:
