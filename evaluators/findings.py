@@ -49,7 +49,7 @@ from evaluators.report import (
 )
 from evaluators.settings import EvaluateSettings
 from evaluators.truth import Truth
-from simulator.behaviour import Assumption
+from simulator.behaviour import BETWEEN_SESSIONS, Assumption
 from simulator.streams import stream
 
 Floats = NDArray[np.float64]
@@ -500,7 +500,7 @@ def assumption_section(
     metrics: Sequence[str],
     bounds: Collection[str],
 ) -> AssumptionSection:
-    """An assumption, and how far its sweep moves the policy that it moves most, in each metric.
+    """An assumption, its other values that were flown, and how far they move the policy that they move most, by metric.
 
     Args:
         a: the assumption.
@@ -510,7 +510,8 @@ def assumption_section(
         bounds: agents that are no policies.
     """
     # The sweep is flown in B_1 alone, so its unswept value is that of B_1 too.
-    flown = [flights, *(of for (part, parameter, _), of in swept if (part, parameter) == (a.part, a.parameter))]
+    others = {value: of for (part, parameter, value), of in swept if (part, parameter) == (a.part, a.parameter)}
+    flown = [flights, *others.values()]
     effect: dict[str, tuple[float, float]] = {}
     moved: dict[str, str] = {}
     for metric in metrics if len(flown) > 1 else ():
@@ -523,9 +524,10 @@ def assumption_section(
         if ranges:
             moved[metric] = max(ranges, key=lambda name: ranges[name][1] - ranges[name][0])
             effect[metric] = ranges[moved[metric]]
+    idle = bool(a.sweep) and not others and a.part in BETWEEN_SESSIONS
     return AssumptionSection(
-        part=a.part, parameter=a.parameter, value=a.value, source=a.source, se=a.se, sweep=list(a.sweep),
-        effect=effect, moved=moved,
+        part=a.part, parameter=a.parameter, value=a.value, source=a.source, se=a.se, sweep=list(others),
+        effect=effect, moved=moved, note="acts between sessions, of which users have one each" if idle else None,
     )  # fmt: skip
 
 

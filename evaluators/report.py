@@ -406,7 +406,7 @@ class AssumptionSection(_Part):
     value: float | int | str | bool | None
     source: Literal["fitted", "assumed"]
     se: float | None = None
-    sweep: list[float] = Field(default_factory=list)
+    sweep: list[float] = Field(default_factory=list, description="its other values under which agents flew")
     effect: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
         description="metric -> (lowest, highest) value of the policy moved most, over the sweep and the value itself",

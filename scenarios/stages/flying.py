@@ -12,6 +12,7 @@ from agents.base import learns_online
 from scenarios.stages.setting import Setting
 from scenarios.stages.training import Failure, failed_by_limit
 from scenarios.stages.worlds import Data, Worlds, judged_on
+from simulator.behaviour import BETWEEN_SESSIONS
 from simulator.engine import Task
 from simulator.errors import LogError
 from simulator.log import HELD_OUT, WORLD_A, InteractionLog, Split
@@ -32,8 +33,6 @@ FLYING = ("simulator", "agents", "evaluators/judging.py", "evaluators/rollout.py
           "evaluators/sessions.py")  # fmt: skip
 MOST_PICKS = 10
 """Items at the top of an agent's list that the picks check scores; its slate if that is longer."""
-BETWEEN_SESSIONS = ("returning", "popularity")
-"""Parts that do nothing before a user's second session."""
 LEARNS_ON = "learns while it is judged: its users share what it learned, and its intervals take them as independent"
 """Note beside an agent that learns online."""
 

@@ -3,7 +3,13 @@
 The formulas are in docs/world.md; `simulator.kernel` computes them.
 """
 
-from simulator.behaviour.assumptions import Assumption, assumptions_of, replace_parameter, value_of
+from simulator.behaviour.assumptions import (
+    BETWEEN_SESSIONS,
+    Assumption,
+    assumptions_of,
+    replace_parameter,
+    value_of,
+)
 from simulator.behaviour.examination import (
     ExaminationFit,
     LoggedSlates,
@@ -16,6 +22,7 @@ from simulator.behaviour.examination import (
 from simulator.behaviour.settings import KINDS, REWARD_KINDS, REWARDS, SimulatorSettings
 
 __all__ = [
+    "BETWEEN_SESSIONS",
     "KINDS",
     "REWARDS",
     "REWARD_KINDS",

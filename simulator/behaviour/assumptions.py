@@ -61,6 +61,8 @@ _LIMITS: dict[tuple[str, str], tuple[float, float]] = {
 }
 """Scalar parameters and the values they may take. `examination.place_K[_after_J]` and those of heads come beside."""
 
+BETWEEN_SESSIONS = ("returning", "popularity")
+"""Parts that do nothing before a user's second session."""
 _PLACE = re.compile(r"place_\d+(_after_\d+)?")
 
 

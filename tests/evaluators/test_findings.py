@@ -31,5 +31,21 @@ def test_the_range_over_a_sweep_is_of_the_one_policy_that_it_moves_most_in_the_f
     section = assumption_section(decay, swept, now, ["reward"], {"oracle"})
     assert section.effect["reward"] == pytest.approx((28.0, 31.0))
     assert section.moved == {"reward": "mine"}
+    assert section.sweep == [0.7, 1.0]
+    assert section.note is None
     unswept = assumption_section(Assumption("drift", "rate", 0.05, "assumed"), swept, now, ["reward"], {"oracle"})
     assert unswept.effect == unswept.moved == {}
+
+
+def test_what_was_not_flown_is_no_sweep() -> None:
+    """Users with one session each never come back: the report said "swept over 0, 0.6" of what nobody flew."""
+    one = [(("drift", "rate", 0.0), flown(mine=1.0))]
+    loop = Assumption("popularity", "strength", 0.3, "assumed", sweep=(0.0, 0.6))
+    section = assumption_section(loop, one, flown(mine=2.0), ["reward"], ())
+    assert section.sweep == []
+    assert section.note == "acts between sessions, of which users have one each"
+    rate = Assumption("drift", "rate", 0.05, "assumed", sweep=(0.0, 0.2))  # the second flight failed, say
+    assert assumption_section(rate, one, flown(mine=2.0), ["reward"], ()).sweep == [0.0]
+    several = [(("popularity", "strength", 0.6), flown(mine=1.0))]
+    told = assumption_section(loop, several, flown(mine=2.0), ["reward"], ())
+    assert (told.sweep, told.note) == ([0.6], None)
