@@ -8,13 +8,13 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-from agents.base import Training
+from agents.base import AgentError, Training
+from agents.needs import lacking
 from simulator.cache import default_cache_folder
 from simulator.datasets.sources import named_file
 from simulator.encoders.settings import Adaptation
-from simulator.errors import InputError
 from simulator.log import HELD_OUT, WORLD_A, InteractionLog, Split
 from simulator.streams import stream
 
@@ -35,6 +35,18 @@ class BertItems(BaseModel):
         default="top_layers", description="what is trained of the encoder: `preference.adaptation`"
     )
     max_tokens: int = Field(default=64, ge=4, le=512, description="word pieces kept of an item's text")
+
+    @model_validator(mode="after")
+    def _of_an_encoder(self) -> Self:
+        idle = sorted({"adaptation", "max_tokens"} & self.model_fields_set)
+        if self.encoder is None and idle:
+            raise ValueError(f"{idle[0]} is of the encoder, and none is named; give encoder or leave it out")
+        return self
+
+    @property
+    def needs(self) -> str:
+        """What the log must hold, see `agents.needs`."""
+        return "item text" if self.encoder else ""
 
     def files(self, folder: Path) -> tuple[Path, ...]:
         """The files of an encoder that is a folder beside the scenario."""
@@ -63,7 +75,8 @@ def by_bert(training: Training, settings: BertItems) -> Training:
     """The training with items known by the fine-tuned BERT, or as it is where the settings name none.
 
     Raises:
-        InputError: the items have no text, or the log has too few rows to fit or to tune on.
+        AgentError: the items have no text.
+        InputError: the log has too few rows to fit or to tune on.
     """
     if settings.encoder is None:
         return training
@@ -76,13 +89,14 @@ def item_vectors(log: InteractionLog, settings: BertItems, seed: int) -> NDArray
     """[I, d] what items are to a preference model whose text encoder was fine-tuned on the rows of this log.
 
     Raises:
-        InputError: the items have no text, or the log has too few rows to fit or to tune on.
+        AgentError: the items have no text.
+        InputError: the log has too few rows to fit or to tune on.
     """
     from simulator.preference import PreferenceSettings, fine_tune, fit_preference
 
     assert settings.encoder is not None
-    if not any(text.strip() for text in log.catalogue.item_text):
-        raise InputError(f"encoder: '{settings.encoder}' has no text of items to read; name columns in data.item_text")
+    if lack := lacking("item text", log):
+        raise AgentError(f"encoder: {lack}")
     root = np.random.SeedSequence(seed)
     preference = PreferenceSettings(
         encoder=settings.encoder, adaptation=settings.adaptation, max_tokens=settings.max_tokens, members=2

@@ -81,6 +81,10 @@ UNUSED = ("eval_args", "metrics", "topk", "valid_metric", "valid_metric_bigger",
           "stopping_step", "metric_decimal_place")  # fmt: skip
 """RecBole settings of an evaluation that does not take place."""
 
+FILTERS = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "rm_dup_inter",
+           "filter_inter_by_user_or_item")  # fmt: skip
+"""RecBole settings that choose rows: it hears them only of some models, and what a model learns from is the run's."""
+
 
 class RecBoleSettings(BaseModel):
     """Parameters of a RecBole model; what is left empty is RecBole's own default."""
@@ -134,12 +138,14 @@ class RecBoleSettings(BaseModel):
     @classmethod
     def _free(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         model = info.data.get("model")
-        known = () if model is None else sorted(_defaults(model).keys() - {*OURS, *UNUSED})
+        known = () if model is None else sorted(_defaults(model).keys() - {*OURS, *UNUSED, *FILTERS})
         for name in options:
             if name in OURS:
                 raise ValueError(f"'{name}' is set by this program; leave it out")
             if name in UNUSED:
                 raise ValueError(f"'{name}' would change nothing, as RecBole evaluates nothing here; leave it out")
+            if name in FILTERS:
+                raise ValueError(f"'{name}' filters rows, which the scenario's data does; leave it out")
             if model and name in own_names(model):
                 raise ValueError(f"'{name}' is params.{own_names(model)[name]}, which is another; leave one out")
             if model and name not in known:

@@ -256,12 +256,14 @@ def text_score(
 ) -> TextScore | None:
     """The encoder as a role's features were made with it; None where the model reads no text."""
     from simulator.encoders.text import encoder_for
+    from simulator.preference.fitting import item_features
 
     if tower.chosen == "ids only" or model.members[0].item_map is None:
         return None
     texts, asked = encoder_texts(log, settings), queries_of(log, settings)
     made = encoder_for(settings.encoder, texts, folder, cache=cache, own=settings.own, root=root)
-    both = settings.categories and log.catalogue.item_categories.shape[1] > 0
+    text, side = item_features(tower.vectors, log.catalogue, settings)
+    both = text.shape[1] > 0 and side.shape[1] > 0  # categories that are the same of all items take no share
     encoder = kept_encoder(tower, log.catalogue.item_text, made, settings, folder, queries=asked)
     return TextScore(encoder, tower.vectors, np.sqrt(0.5) if both else 1.0, settings.max_tokens)
 

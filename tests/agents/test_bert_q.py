@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agents.base import AgentError
 from agents.bert_items import everyone_teaches, item_vectors
 from agents.bert_q import BertQ, BertQSettings
 from agents.deep_rl import StateScale
@@ -149,5 +150,5 @@ def test_who_learns_from_the_log_alone_may_know_items_by_the_same_bert(
     turned = replace(log, catalogue=replace(log.catalogue, item_text=log.catalogue.item_text[::-1]))
     assert np.abs(scores(log) - scores(turned)).max() > 1e-3
     blank = replace(log, catalogue=replace(log.catalogue, item_text=("",) * log.catalogue.n_items))
-    with pytest.raises(InputError, match="encoder: 'minilm' has no text of items to read"):
+    with pytest.raises(AgentError, match=r"encoder: the items have no text; name data\.item_text"):
         scores(blank)

@@ -210,6 +210,7 @@ def test_passes_and_sizes_may_be_given_by_recboles_own_names(world_and_log: tupl
         ("BPR", {"reg": 0.1}, r"params\.reg: 0.1 cannot be used; it is no setting of RecBole's BPR"),
         ("SASRec", {"embedding_size": 8}, r"params\.embedding_size: 8 cannot be used"),
         ("GRU4Rec", {"options": {"eval_args": {}}}, "'eval_args' would change nothing"),
+        ("BPR", {"options": {"user_inter_num_interval": "[12,inf)"}}, "'user_inter_num_interval' filters rows"),
         ("GRU4Rec", {"options": {"USER_ID_FIELD": "u"}}, "'USER_ID_FIELD' is set by this program"),
     ],
 )

@@ -29,6 +29,7 @@ agents:
   - {name: ids, kind: multimodal, params: {modalities: [id]}}
   - {name: factors, kind: "recbole:DeepFM"}
   - {name: calibrated, kind: "rerank:popularity", params: {constraint: calibration}}
+  - {name: reading, kind: cql, params: {encoder: minilm}}
 evaluate: {baseline: random}
 """
 ALL = """, item_text: [title], item_categories: [genre], items: items.csv, users: users.csv, policy_inputs: [age],
@@ -58,6 +59,7 @@ def test_agents_that_the_log_cannot_serve_are_refused_in_one_line_each_by_valida
         "agents[7].kind: 'multimodal' needs text, categories or data.modalities; the items have nothing to fuse",
         "agents[9].kind: 'recbole:DeepFM' needs item categories; the log's catalogue has none; name",
         "agents[10].kind: 'rerank:popularity' needs item categories; ",
+        "agents[11].kind: 'cql' needs item text; the items have no text; name data.item_text",
     ]
     for found in (check_scenario(scenario), refused(scenario, tmp_path)):
         assert len(found) == len(expected)
