@@ -427,9 +427,11 @@ def pairing_gain(agent: AgentValues, other: AgentValues) -> float | None:
 
 
 def _never_apart(agent: AgentValues, other: AgentValues) -> bool:
-    """Whether every training of both gave every user the same in every world."""
+    """Whether they are one agent, or every training of both gave every user the same in every world."""
     first = agent.per_user[:1]
-    return bool((agent.per_user == first).all() and (other.per_user == first).all())
+    return np.array_equal(agent.per_user, other.per_user) or bool(
+        (agent.per_user == first).all() and (other.per_user == first).all()
+    )
 
 
 def _never_differ(
