@@ -222,6 +222,10 @@ class Rules:
     trials: float = math.inf
     design_effect: float | None = None
 
+    def rewards(self, of_user: Array) -> Array | None:
+        """The users' values as rewards to be counted; None where they are none."""
+        return of_user if self.rewarded else None
+
 
 def simulated_mean(agent: AgentValues, pool: SeedPool, *, level: float = 0.95, rules: Rules | None = None) -> Estimate:
     """An agent's value over the judge worlds and further ones like them: V = s_M^2 (1 + 1/M) + V_within."""
@@ -243,8 +247,8 @@ def simulated_mean(agent: AgentValues, pool: SeedPool, *, level: float = 0.95, r
         method += f"; {rules.events:.0f} events: Clopper-Pearson at the effective sample size"
         return Estimate(crossed.value, low, high, level, agent.n_users, method, None, diagnostics)
     # A yes/no rate with events enough needs no n_pos (rule W2), a metric of the set has no rewards to count.
-    rewarded = crossed.of_user if rules.rewarded and not rules.rate else None
-    return _publish(crossed, level, method, diagnostics, rewarded=rewarded)
+    rewards = None if rules.rate else rules.rewards(crossed.of_user)
+    return _publish(crossed, level, method, diagnostics, rewards=rewards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +291,8 @@ def paired_difference(
     if not apart:
         estimate = _never_differ(0.0, crossed, level, method, diagnostics)
     else:
-        rewarded = crossed.of_user if (rules or Rules()).rewarded else None
-        estimate = _publish(crossed, level, method, diagnostics, rewarded=rewarded)
+        rewards = (rules or Rules()).rewards(crossed.of_user)
+        estimate = _publish(crossed, level, method, diagnostics, rewards=rewards)
     p_value = None if estimate.value is None else crossed.p_value if apart else 1.0
     return Paired(estimate, p_value, tuple(worlds.tolist()), crossed.components, scope)
 
@@ -325,8 +329,8 @@ def paired_ratio(
     if _never_apart(agent, other):
         same = _never_differ(1.0, crossed, level, method, {"worlds": list(worlds)})
         return Paired(same, 1.0, worlds, crossed.components, scope)
-    rewarded = crossed.of_user if (rules or Rules()).rewarded else None
-    log = _publish(crossed, level, method, {"worlds": list(worlds)}, rewarded=rewarded)
+    rewards = (rules or Rules()).rewards(crossed.of_user)
+    log = _publish(crossed, level, method, {"worlds": list(worlds)}, rewards=rewards)
     if log.value is None or log.low is None or log.high is None:
         return Paired(log, None, worlds, None, scope)
     # The linearised difference has mean 0 by construction: its limits are the log's half-widths.
@@ -378,8 +382,8 @@ def ratio_between_worlds(
     if np.array_equal(agent.by_seed, elsewhere.by_seed):
         return _never_differ(1.0, crossed, level, method, {})
     sides = [one.by_seed.mean(axis=0) for one in (agent, elsewhere)]
-    rewarded = min(sides, key=n_pos) if (rules or Rules()).rewarded else None
-    found = _publish(crossed, level, method, {}, rewarded=rewarded)
+    rewards = (rules or Rules()).rewards(min(sides, key=n_pos))
+    found = _publish(crossed, level, method, {}, rewards=rewards)
     if found.value is None or found.low is None or found.high is None:
         return found
     # The linearised difference has mean 0 by construction: its limits are the log's half-widths.
@@ -443,18 +447,18 @@ def _never_differ(
 
 
 def _publish(
-    crossed: Crossed, level: float, method: str, diagnostics: Mapping[str, object], *, rewarded: Array | None
+    crossed: Crossed, level: float, method: str, diagnostics: Mapping[str, object], *, rewards: Array | None
 ) -> Estimate:
     """The estimate through the doors of section 4 with all weights 1, or withheld with the reason.
 
-    `rewarded` [U] are the rewards of users that the estimate rests on; None where there are none to count.
+    `rewards` [U] are those of users that the estimate rests on; None where there are none to count.
 
     The third door never opens here: n_inf is U / kurtosis, and a skew that shuts the second door (above .2 sqrt U)
     makes the kurtosis exceed 1 + .04 U, so n_inf stays below 25.
     """
     n_users = len(crossed.scores)
     scores = crossed.scores
-    door = find_door((scores,), None if rewarded is None else n_pos(rewarded), 1.0, more="simulate more users")
+    door = find_door((scores,), None if rewards is None else n_pos(rewards), 1.0, more="simulate more users")
     kept = _finite({**diagnostics, "n_inf": door.n_inf, "n_pos": door.n_pos, "door": door.number})
     if door.number is None:
         return Estimate.withhold(method, "; ".join(door.reasons), n=n_users, level=level, diagnostics=kept)
