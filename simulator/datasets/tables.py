@@ -24,6 +24,7 @@ from simulator.errors import LogError, did_you_mean
 
 _EMPTY_WORDS = ("", "na", "n/a", "nan", "null", "none")
 _MISSING_WORDS = (*_EMPTY_WORDS, "inf", "-inf", "infinity", "-infinity", "+inf")
+_DATE_FORMS = (pa.timestamp("us"), pa.timestamp("us", tz="UTC"))  # ISO 8601 without an offset from UTC, and with one
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,26 +145,36 @@ class Table:
         return values
 
     def seconds(self, name: str, field: str) -> NDArray[np.float64]:
-        """A column of times as seconds since 1970: numbers as they are, dates and time stamps converted."""
+        """A column of times as seconds since 1970: numbers as they are, dates and time stamps converted.
+
+        Dates of a column all have an offset from UTC or none, and then count as UTC.
+        """
         column = self.column(name, field)
         if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
             return self._stamp_seconds(column.cast(pa.timestamp("us")), name, field)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            first = next((x.as_py() for x in column if x.as_py()), "")
-            try:
-                float(first)
-            except ValueError:
-                try:
-                    return self._stamp_seconds(column.cast(pa.timestamp("us")), name, field)
-                except pa.ArrowInvalid:
-                    if not _is_date(first):
-                        raise self._not_a_number(column, name, field) from None
-                    odd = next(row for row, value in enumerate(column.to_pylist()) if not _is_date(value))
-                    raise LogError(
-                        f"{field}: {self.where(odd)} of '{self.path.name}' has '{column[odd].as_py()}' in column "
-                        f"'{name}', which is no date like the first; write seconds or ISO 8601 dates"
-                    ) from None
+            column = pc.utf8_trim_whitespace(column)
+            filled = pc.index(pc.fill_null(pc.not_equal(column, ""), fill_value=False), value=True).as_py()
+            first = max(filled, 0)  # -1 where every place is empty
+            if not _is_number(column[first].as_py()):
+                return self._date_seconds(column, first, name, field)
         return self.numbers(name, field)
+
+    def _date_seconds(self, column: pa.ChunkedArray, first: int, name: str, field: str) -> NDArray[np.float64]:
+        """Text as seconds since 1970, written as row `first` is: with an offset from UTC, or without."""
+        form = next((form for form in _DATE_FORMS if _is_date(column[first].as_py(), form)), None)
+        like = "like the first; write all of them in seconds or as ISO 8601 dates, all with an offset or none"
+        if form is not None:
+            try:
+                return self._stamp_seconds(column.cast(form), name, field)
+            except pa.ArrowInvalid:
+                first = next(row for row, value in enumerate(column.to_pylist()) if not _is_date(value, form))
+        else:
+            like = "in seconds or as ISO 8601 has it; write e.g. 1706702400 or 2024-01-31T12:00:00Z"
+        raise LogError(
+            f"{field}: {self.where(first)} of '{self.path.name}' has '{_shown(column[first].as_py())}' in column "
+            f"'{name}', which is no time {like}"
+        )
 
     def _stamp_seconds(self, column: pa.ChunkedArray, name: str, field: str) -> NDArray[np.float64]:
         self._refuse(pc.is_null(column), name, field, column, "is missing", "fill it in or drop the row")
@@ -271,6 +282,8 @@ def read_table(path: Path, field: str, *, atomic: bool = False, wanted: Collecti
                 f"{field}: '{path.name}' has the type '{odd[0]}'; RecBole knows token, token_seq, float, float_seq"
             )
         header = [name for name, _, _ in pairs]
+    else:
+        _refuse_one_column(header, "\t" if tabs else ",", path, field)
     _refuse_twice(header, path, field)
 
     def read(names: Sequence[str]) -> pa.Table:
@@ -363,6 +376,16 @@ def _line_that_is_not_utf8(path: Path) -> int:
     return 1
 
 
+def _refuse_one_column(header: Sequence[str], delimiter: str, path: Path, field: str) -> None:
+    """Refuse a header that was separated by something else, and so is a single name."""
+    other = next((mark for mark in ",;|\t" if mark != delimiter and mark in header[0]), None)
+    if len(header) == 1 and other is not None:
+        raise LogError(
+            f"{field}: '{path.name}' has one column, '{_shown(header[0])}', with {other!r} in its name; separate the "
+            "columns of a .csv by commas, those of a .tsv by tabs"
+        )
+
+
 def _refuse_twice(names: Iterable[str], path: Path, field: str) -> None:
     seen: set[str] = set()
     for name in names:
@@ -392,9 +415,9 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _is_date(value: Any) -> bool:
+def _is_date(value: Any, form: pa.TimestampType) -> bool:
     try:
-        pa.scalar(value or "").cast(pa.timestamp("us"))
+        pa.scalar(value or "").cast(form)
     except pa.ArrowInvalid:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,60 @@ def test_wrong_user_columns_are_told_together(tmp_path: Path) -> None:
         tmp_path, rows(), users="users.csv", policy_inputs=["plan"], sensitive=["age"], bands={"age": [30]}
     )
     assert [line.split(":")[0] for line in found] == ["data.policy_inputs", "data.bands.age"]
+
+
+WRITTEN = ["{:%Y-%m-%d %H:%M:%S}", "{:%Y-%m-%dT%H:%M:%S}", " {:%Y-%m-%dT%H:%M:%SZ} ", "{:%Y-%m-%dT%H:%M:%S+00:00}",
+           "{:%Y-%m-%d %H:%M:%S.000+0000}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_dates_with_an_offset_and_without_are_the_same_seconds(form: str, tmp_path: Path) -> None:
+    """'Z' and '+00:00' were refused as no numbers, though ISO 8601 was promised."""
+    table = rows()
+    start = dt.datetime(2024, 1, 31, 12, tzinfo=dt.UTC)
+    table["time"] = [form.format(start + dt.timedelta(minutes=k)) for k in range(12)]
+    write(tmp_path, table)
+    log = load_dataset(settings_of(), tmp_path)
+    assert np.sort(log.time).tolist() == [start.timestamp() + 60 * k for k in range(12)]
+
+
+def test_an_offset_moves_the_clock(tmp_path: Path) -> None:
+    table = rows()
+    table["time"] = ["2024-01-31T12:00:00Z", "2024-01-31T12:30:00+02:00"] * 6  # 90 minutes back
+    write(tmp_path, table)
+    assert set(np.diff(np.unique(load_dataset(settings_of(), tmp_path).time))) == {5400.0}
+
+
+@pytest.mark.parametrize(
+    ("times", "line", "mend"),
+    [
+        (["31.01.2024 12:00"] * 12, 2, "write e.g. 1706702400 or 2024-01-31T12:00:00Z"),
+        (["2024-01-31T12:00Z"] * 5 + ["2024-01-31T12:00"] + ["2024-01-31T12:00Z"] * 6, 7, "all with an offset"),
+        (["2024-01-31"] * 5 + ["1706702400"] + ["2024-01-31"] * 6, 7, "all of them in seconds or as ISO 8601 dates"),
+        (["2024-01-31"] * 5 + [""] + ["2024-01-31"] * 6, 7, "no time like the first"),
+    ],
+)
+def test_a_time_that_is_none_is_told_how_times_are_written(
+    times: list[str], line: int, mend: str, tmp_path: Path
+) -> None:
+    """A date in another form was told that 'a number is wanted'."""
+    (said,) = mistakes(tmp_path, rows() | {"time": times})
+    assert said.startswith(f"data.columns.time: line {line} of 'log.csv' has '{times[line - 2]}' in column 'time'")
+    assert mend in said
+
+
+@pytest.mark.parametrize(("name", "mark"), [("log.csv", ";"), ("log.csv", "\t"), ("log.tsv", ",")])
+def test_a_table_with_other_separators_is_one_mistake_that_names_the_separator(
+    name: str, mark: str, tmp_path: Path
+) -> None:
+    """It was told once for each column that it had none of them."""
+    write(tmp_path, rows())
+    (tmp_path / name).write_text((tmp_path / "log.csv").read_text().replace(",", mark))
+    with pytest.raises(LogError) as caught:
+        load_dataset(settings_of(source=name), tmp_path)
+    (said,) = str(caught.value).splitlines()
+    assert said.startswith(f"data.source: '{name}' has one column")
+    assert f"with {mark!r} in its name; separate" in said
 
 
 # ------------------------------------------------------------------------------------------------- oddities
