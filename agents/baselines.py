@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,9 +86,7 @@ class PopularitySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    by: str = Field(
-        default="likes", pattern="^(likes|interactions)$", description="count `likes` or all `interactions`"
-    )
+    by: Literal["likes", "interactions"] = Field(default="likes", description="count `likes` or all `interactions`")
 
 
 class Popularity(Ranking):

@@ -7,7 +7,7 @@ on a slate for each state, and the agent shows it where that is more than it cos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class UpliftSettings(BaseModel):
     treatment_params: dict[str, Any] = Field(default_factory=dict, description="parameters of the treatment")
     control: str = Field(default="popularity", min_length=1, description="kind of the agent that serves the others")
     control_params: dict[str, Any] = Field(default_factory=dict, description="parameters of the control")
-    learner: str = Field(default="x", pattern="^(s|t|x|r|dr)$", description="causalml's meta-learner of the effect")
+    learner: Literal["s", "t", "x", "r", "dr"] = Field(default="x", description="causalml's meta-learner of the effect")
     cost: float = Field(default=0.0, description="clicks a slate that the treatment has to add before it is shown")
     trial_steps: int = Field(default=20_000, ge=100, description="user-steps in which both slates are dealt at random")
     num_envs: int = Field(default=128, ge=1, description="users who are served at once")

@@ -406,7 +406,6 @@ _WANTED = {
     "model_type": "is no mapping",
     "model_attributes_type": "is no mapping",
     "finite_number": "is not finite",
-    "none_required": "is not built yet",
 }
 
 
@@ -417,13 +416,25 @@ def _said(place: str, mistake: Mapping[str, Any], field: Any) -> str:
         said = str(context.get("error", mistake["msg"])).removeprefix("Value error, ")
         if isinstance(value, Mapping) or said.startswith(("'", '"')):
             return f"{place}: {said}"
-        return f"{place}: {_quoted(value)} {said}"
+        return f"{place}: {_quoted(value)}{':' if isinstance(value, list) else ''} {said}"
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         near = did_you_mean(str(value), allowed)
         return f"{place}: {_quoted(value)} is not one of {_listed(allowed)}{near or '; give one of these'}"
-    if kind == "string_pattern_mismatch" and place.endswith(".name"):
-        return f"{place}: {_quoted(value)} is no plain file name; use letters, digits, '.', '_', '-'"
+    if kind == "string_pattern_mismatch":
+        if place.endswith(".name"):
+            return f"{place}: {_quoted(value)} is no plain file name; use letters, digits, '.', '_', '-'"
+        return (
+            f"{place}: {_quoted(value)} cannot be used; {_described(field.description if field is not None else None)}"
+        )
+    if kind in ("too_short", "too_long") and isinstance(value, list):
+        few, many = context.get("min_length"), context.get("max_length")
+        wanted = f"at most {many}" if few is None else f"at least {few}"
+        return f"{place}: {_quoted(value)} has {len(value)} entries; give {wanted}"
+    if kind == "string_too_short" and not value:
+        return f"{place}: '' is empty; {_mend(field)}"
+    if kind == "none_required":
+        return f"{place}: {_quoted(value)} is not built yet; leave it out"
     what = _WANTED.get(kind) or mistake["msg"].replace("Input should", "should").replace("String should", "should")
     return f"{place}: {_quoted(value)} {what[0].lower()}{what[1:]}; {_mend(field)}"
 
@@ -436,7 +447,7 @@ def _mend(field: Any) -> str:
         if default is None:
             return "leave it out, or give " + _described(field.description).removeprefix("give ")
         if not isinstance(default, BaseModel):
-            shown = list(default) if isinstance(default, tuple) else default
+            shown = list(default) if isinstance(default, tuple) else repr(default) if default in ("", " ") else default
             return f"the default is {shown}"
     return _described(field.description if field is not None else None)
 
@@ -536,10 +547,17 @@ def _not_finite(raw: Any, where: str) -> Iterator[str]:
 
 
 def _quoted(value: Any) -> str:
+    if isinstance(value, list) and not any(isinstance(part, Mapping | list) for part in value):
+        shown = f"[{', '.join(_scalar(part) for part in value)}]"
+        if len(shown) <= 60:
+            return shown
     if isinstance(value, Mapping | list):
         return f"a {_yaml_kind(value)}"
-    text = {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
-    return f"'{text[:60]}'"
+    return f"'{_scalar(value)[:60]}'"
+
+
+def _scalar(value: Any) -> str:
+    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
 
 
 def _yaml_kind(value: Any) -> str:

@@ -7,6 +7,7 @@ whatever happens to the rest.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ Report = Callable[[float, str], None]
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 """One BLAS, torch and numba thread a task: sums do not change with the number of workers, and cores go to processes."""
+
+
+_DASK_ADDRESS = re.compile(r"dask:(tcp://)?[^\s/]+:\d{1,5}")
 
 
 def _never(result: Any) -> bool:
@@ -232,7 +236,7 @@ class Engine:
                         )
                     )
                 )
-            except OSError as error:
+            except (OSError, ValueError, OverflowError) as error:
                 raise InputError(
                     f"--engine: no dask scheduler answers at '{where}' ({error}); start one or leave --engine out"
                 ) from error
@@ -270,6 +274,6 @@ def parse_engine(text: str) -> str:
     """
     if text == "local":
         return ""
-    if text == "dask" or (text.startswith("dask:") and len(text) > len("dask:")):
+    if text == "dask" or _DASK_ADDRESS.fullmatch(text):
         return text
     raise InputError(f"--engine: '{text}' is not an engine; use local, dask or dask:tcp://host:port")

@@ -108,3 +108,12 @@ def test_an_unknown_engine_is_named() -> None:
     assert parse_engine("dask:tcp://127.0.0.1:8786") == "dask:tcp://127.0.0.1:8786"
     with pytest.raises(InputError, match="--engine: 'spark' is not an engine"):
         parse_engine("spark")
+
+
+@pytest.mark.parametrize("text", ["dask:", "dask:here", "dask:tcp://127.0.0.1", "dask:file://127.0.0.1:8786"])
+def test_an_address_without_a_port_is_told_before_anything_is_fitted(text: str) -> None:
+    """A dask client raised ValueError at the first stage with several tasks: a traceback and exit code 70."""
+    with pytest.raises(
+        InputError, match=f"--engine: '{text}' is not an engine; use local, dask or dask:tcp://host:port"
+    ):
+        parse_engine(text)
