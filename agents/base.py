@@ -26,6 +26,20 @@ class AgentLimitError(AgentError):
     """An agent came up against a limit on time or memory, which it may keep on a machine that is less busy."""
 
 
+MOST_SAID = 500
+"""Characters of an error that are told: it may carry a whole table in its text."""
+
+
+def said_by(error: BaseException) -> str:
+    """What an error says, in one line that is cut where it is long; empty where it says nothing."""
+    try:
+        text = str(error)
+    except Exception as worse:  # noqa: BLE001  the text of a user's own error is code of the user's
+        text = f"its text cannot be had ({type(worse).__name__})"
+    line = " ".join(text[: 4 * MOST_SAID].split())
+    return line if len(line) <= MOST_SAID else f"{line[:MOST_SAID]}..."
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a production policy would know of n users at one step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from agents.base import Agent, AgentError, Training
+from agents.base import Agent, AgentError, Training, said_by
 from agents.kinds import KINDS, SERVICE, Kind
 from agents.settings import AgentSettings, LimitSettings, Span, TrainSettings, TuneSettings
 from simulator.errors import InputError, did_you_mean
@@ -32,6 +33,9 @@ __all__ = [
     "train",
     "training_seeds",
 ]
+
+MOST_POINTS = 1_000
+"""Points of a learning curve that are kept: a page draws no more, and an agent of one's own may report each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +282,8 @@ def train(
     valued: list[tuple[int, float]] = []
 
     def report(steps: int, value: float) -> None:
+        if not math.isfinite(value):
+            raise AgentError(f"fit reported {value:g} at step {steps} (training.report); report a finite value")
         curve.append((int(steps), float(value)))
         training.report(int(steps), float(value))
 
@@ -297,7 +303,7 @@ def train(
         agent.fit(  # type: ignore[attr-defined]
             replace(training, report=report, valued=note, budget=budget, seconds=seconds, stopping=stopping)
         )
-    points = tuple(sorted(curve))
+    points = _thinned(sorted(curve))
     prior = getattr(agent, "prior", None)
     return Trained(
         agent,
@@ -310,6 +316,14 @@ def train(
         valued=tuple(valued),
         judged_at=None if stopping is None or not valued else valued[stopping.best([value for _, value in valued])][0],
     )
+
+
+def _thinned(points: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """The points, or of very many `MOST_POINTS` evenly among them, the first and the last included."""
+    if len(points) <= MOST_POINTS:
+        return tuple(points)
+    last = len(points) - 1
+    return tuple(points[round(k * last / (MOST_POINTS - 1))] for k in range(MOST_POINTS))
 
 
 def _built_in(settings: AgentSettings, folder: Path, where: str) -> tuple[Kind | None, dict[str, Any]]:
@@ -402,5 +416,5 @@ def _load(path: str) -> Any:
 
 def failure_line(error: BaseException) -> str:
     """One line for the `failed` row of an agent."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = said_by(error) or type(error).__name__
     return said if isinstance(error, AgentError | InputError) else f"{type(error).__name__}: {said}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from agents.base import AgentError, AgentLimitError, Feedback, Observation, Training
 from agents.contract import not_an_array
+from agents.leftovers import MARK, end_marked
 from agents.settings import LimitSettings
 from simulator.errors import InputError, did_you_mean
 
@@ -258,11 +260,13 @@ class _Process:
     def __init__(self, memory_gb: float, log_file: Path | None) -> None:
         ours, theirs = socket.socketpair()
         self.memory_gb = memory_gb
+        mark = secrets.token_hex(16)
         paths = [str(PROJECT), *(p for p in sys.path if p)]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
             "PYTHONHASHSEED": "0",
+            MARK: mark,
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
         }
         with theirs:
@@ -279,7 +283,7 @@ class _Process:
         assert self.child.stdout is not None
         self._printer = threading.Thread(target=_keep_output, args=(self.child.stdout, log_file), daemon=True)
         self._printer.start()
-        self.stop = weakref.finalize(self, _end, self.child, self.connection, self._printer)
+        self.stop = weakref.finalize(self, _end, self.child, mark, self.connection, self._printer)
 
     def ask(
         self,
@@ -349,12 +353,13 @@ def _keep_output(output: IO[bytes], log_file: Path | None) -> None:
         room -= len(block)
 
 
-def _end(child: subprocess.Popen[bytes], connection: Connection, printer: threading.Thread) -> None:
-    """End the child and whatever it started, by its own process group."""
+def _end(child: subprocess.Popen[bytes], mark: str, connection: Connection, printer: threading.Thread) -> None:
+    """End the child and whatever it started: its process group, and by their mark those that have left it."""
     connection.close()
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+    end_marked(mark)
     printer.join(timeout=5)
     if child.stdout is not None and not printer.is_alive():
         child.stdout.close()

@@ -27,8 +27,9 @@ import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import AgentError, Feedback, Observation, Training, learns_online, unheard
+from agents.base import AgentError, Feedback, Observation, Training, learns_online, said_by, unheard
 from agents.contract import check_slate, not_an_array
+from agents.leftovers import MARK, end_marked
 from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Lanes, session_value
 
 FILE_MODULE = "windtunnel_user_file"
@@ -180,7 +181,11 @@ class Host:
                 answer = ("raised", one_line(error))
             sys.stdout.flush()
             sys.stderr.flush()
-            self._connection.send(answer)
+            try:
+                self._connection.send(answer)
+            except MemoryError:  # what is sent is pickled first
+                self._agent, answer = None, ("memory", None)
+                self._connection.send(answer)
 
     def do_describe(self, target: str) -> dict[str, Any]:
         """See `describe`."""
@@ -245,18 +250,19 @@ def plain_array(value: Any) -> Any:
 
 def one_line(error: BaseException) -> str:
     """The error and the line of the user's own file that raised it."""
-    said = " ".join(str(error).split())
+    said = said_by(error)
     line = f"{type(error).__name__}: {said}" if said else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent != Path(__file__).parent]
     frames = [f for f in frames if not f.filename.startswith("<")]
     return f"{line} ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else line
 
 
-def _end_with_parent() -> None:
-    """End when the parent has gone, also while the user's code is busy."""
+def _end_with_parent(mark: str) -> None:
+    """End when the parent has gone, also while the user's code is busy, and with it what that started."""
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(1.0)
+    end_marked(mark)
     os._exit(1)
 
 
@@ -266,7 +272,7 @@ def main() -> None:
     limit = int(sys.argv[2])
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(os.environ[MARK],), daemon=True).start()
     Host(connection).serve()
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from agents.base import AgentError, Observation
 from agents.contract import check_slate
-from agents.loading import AgentSettings, LimitSettings, build_agent, resolve_kind, train
+from agents.loading import MOST_POINTS, AgentSettings, LimitSettings, build_agent, resolve_kind, train
 from agents.user_code import CUT, LOG_BYTES, UserAgent, _keep_output, _Patience, locate
 from evaluators.rollout import fly
 from simulator.errors import InputError
@@ -123,6 +123,49 @@ class Talks(Good):
         return super().act(observation, rng)
 
 
+class Rambles:
+    def act(self, observation, rng):
+        raise ValueError("x" * 3_000_000)
+
+
+class Unsayable:
+    def act(self, observation, rng):
+        class Mute(Exception):
+            def __str__(self):
+                raise RuntimeError("not that either")
+
+        raise Mute
+
+
+class Swells:
+    def fit(self, training):
+        self.table = np.zeros(int(1.2e9), np.int8)
+
+    def act(self, observation, rng):
+        return None
+
+
+class ReportsNothingFinite(Good):
+    def fit(self, training):
+        training.report(1, float("nan"))
+
+
+class ReportsEachStep(Good):
+    def fit(self, training):
+        super().fit(training)
+        for step in range(5_000):
+            training.report(step, float(step))
+
+
+class LeavesOneBehind(Good):
+    def act(self, observation, rng):
+        import subprocess
+
+        self.child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        print(self.child.pid, flush=True)
+        return super().act(observation, rng)
+
+
 class HangsInInit(Good):
     def __init__(self):
         time.sleep(60)
@@ -185,6 +228,8 @@ def test_an_own_agent_learns_in_the_train_world_reports_prints_and_travels(
         ("Ragged", {}, "act returned .* shape"),
         ("Hungry", {"memory_gb": 3.0}, r"act ate more memory than 3 GB \(limits.memory_gb\)"),
         ("Dies", {}, "act: its process ended with exit code 3"),
+        ("Rambles", {}, r"^act raised ValueError: x{500}\.\.\. \(own.py line \d+\)$"),
+        ("Unsayable", {}, r"act raised Mute: its text cannot be had \(RuntimeError\) \(own.py line \d+\)"),
     ],
 )
 def test_each_failure_of_an_own_agent_is_one_line(
@@ -196,6 +241,35 @@ def test_each_failure_of_an_own_agent_is_one_line(
         agent.act(observation, np.random.default_rng(0))
     assert "\n" not in str(caught.value)
     assert time.monotonic() - started < 20  # also where it would have slept for a minute
+
+
+def test_an_agent_that_is_too_large_to_be_sent_is_told_by_the_limit_that_it_met(
+    folder: Path, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    with pytest.raises(AgentError, match=r"fit ate more memory than 3 GB \(limits.memory_gb\)"):
+        train(own("Swells", memory_gb=3.0), training_in(*world_and_log), folder)
+
+
+def test_a_learning_curve_is_finite_and_no_longer_than_a_page_draws(
+    folder: Path, world_and_log: tuple[World, InteractionLog]
+) -> None:
+    with pytest.raises(AgentError, match=r"fit reported nan at step 1 \(training.report\); report a finite value"):
+        train(own("ReportsNothingFinite"), training_in(*world_and_log), folder)
+    trained = train(own("ReportsEachStep"), training_in(*world_and_log), folder)
+    steps = [step for step, _ in trained.curve]
+    assert (len(steps), steps[0], steps[-1]) == (MOST_POINTS, 0, 4_999)
+    assert np.diff(steps).max() <= 6
+
+
+def test_what_an_agent_started_ends_with_it_also_in_a_session_of_its_own(
+    folder: Path, tmp_path: Path, world_and_log: tuple[World, InteractionLog], observation: Observation
+) -> None:
+    said = tmp_path / "own.log"
+    trained = train(own("LeavesOneBehind"), training_in(*world_and_log), folder, log_file=said)
+    trained.agent.act(observation, np.random.default_rng(0))
+    trained.agent.close()  # type: ignore[attr-defined]
+    place = Path(f"/proc/{said.read_text().split()[-1]}/stat")
+    assert not place.exists() or " Z " in place.read_text()  # nobody may have asked how it ended
 
 
 def test_twenty_megabytes_of_print_change_no_slate_and_the_log_says_where_it_was_cut(
