@@ -6,7 +6,7 @@ arrays; a user's vector is pooled from those of the history, so acting is a matr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -69,6 +69,12 @@ class MultimodalSettings(BaseModel):
         """What the log must hold, see `agents.needs`; those that are named are looked for by the agent."""
         return "" if self.modalities else "text, categories or data.modalities"
 
+    def mistakes_in(self, catalogue: Catalogue) -> list[str]:
+        """Modalities that are named and that the catalogue does not have, one line each."""
+        said, some = any(text.strip() for text in catalogue.item_text), catalogue.item_categories.shape[1]
+        known = ["id", *["text"] * said, *["category"] * bool(some), *catalogue.modalities]
+        return [_not_there(name, known) for name in self.modalities if name not in known]
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -92,6 +98,12 @@ class Inputs:
     mean: float
 
 
+def _not_there(name: str, known: Collection[str]) -> str:
+    """One line on a modality that is not among the known ones."""
+    hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+    return f"modalities: the items have no '{name}'{hint} (data.modalities adds more)"
+
+
 def fusion_inputs(log: InteractionLog, catalogue: Catalogue, wanted: tuple[str, ...]) -> Inputs:
     """Inputs of the wanted modalities, or of all that there are.
 
@@ -109,8 +121,7 @@ def fusion_inputs(log: InteractionLog, catalogue: Catalogue, wanted: tuple[str, 
     names = wanted or tuple(known)
     for name in names:
         if name not in known:
-            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
-            raise AgentError(f"multimodal.modalities: the items have no '{name}'{hint} (data.modalities adds more)")
+            raise AgentError(f"multimodal.{_not_there(name, known)}")
     rows = np.bincount(log.item, minlength=catalogue.n_items)
     likes = np.bincount(log.item, weights=log.primary, minlength=catalogue.n_items).astype(np.float64)
     mean = float(log.primary.mean())

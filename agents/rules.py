@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from agents.base import Agent, AgentError, Observation, Training
+from agents.base import Agent, AgentError, Observation, Training, said_by
 from agents.settings import AgentSettings
 from agents.wrapping import Wrapping
 from simulator.datasets.sources import named_file
-from simulator.errors import InputError, did_you_mean
+from simulator.errors import InputError, ScenarioError, did_you_mean
 from simulator.log import Catalogue
+from simulator.yaml_text import parse_yaml
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -49,7 +50,22 @@ class Rule(BaseModel):
         given = [name for name in ("never", "only", "must") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"a rule says one of never, only and must; this one says {' and '.join(given) or 'none'}")
+        if not self.tests:
+            raise ValueError(f"{given[0]}: is empty; name what it tests, e.g. {{category: Horror}}")
+        if self.must is None and self.at_least != 1:
+            raise ValueError(f"at_least: {self.at_least} belongs to must; {given[0]} holds for all items")
         return self
+
+    @property
+    def which(self) -> str:
+        """Never, only or must."""
+        return next(name for name in ("never", "only", "must") if getattr(self, name) is not None)
+
+    @property
+    def tests(self) -> dict[str, Test]:
+        """Tests of the items that it is about."""
+        tests: dict[str, Test] = getattr(self, self.which)
+        return tests
 
     @field_validator("never", "only", "must", "when")
     @classmethod
@@ -88,27 +104,42 @@ class RulesSettings(BaseModel):
         Raises:
             InputError: it cannot be read, or a rule in it is none; one line each.
         """
-        import yaml
-
         field = f"{where}.params.file"
         for path in self.files(folder):
             try:
-                given = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                said = " ".join(str(error).split())[:160]
-                raise InputError(f"{field}: '{self.file}' cannot be read ({type(error).__name__}: {said})") from error
+                given = parse_yaml(path.read_text(encoding="utf-8"), f"'{self.file}'")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(
+                    f"{field}: '{self.file}' cannot be read ({type(error).__name__}: {said_by(error)}); name a text file"
+                ) from error
+            except ScenarioError as error:
+                raise ScenarioError(f"{field}: {mistake}" for mistake in error.mistakes) from error
             if not isinstance(given, list):
                 raise InputError(f"{field}: '{self.file}' is no list of rules; begin each with '- never:' or '- must:'")
-            try:
-                found = tuple(Rule.model_validate(rule) for rule in given)
-            except ValidationError as error:
-                first = error.errors()[0]
-                at = ".".join(str(part) for part in first["loc"]) or "rule"
-                raise InputError(
-                    f"{field}: '{self.file}': {at}: {first['msg'].removeprefix('Value error, ')}"
-                ) from error
+            found, mistakes = [], []
+            for number, rule in enumerate(given, 1):
+                try:
+                    found.append(Rule.model_validate(rule))
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    at = ".".join(["", *(str(part) for part in first["loc"])])
+                    said = first["msg"].removeprefix("Value error, ")
+                    mistakes.append(f"{field}: '{self.file}': rule {number}{at}: {said}")
+            if mistakes:
+                raise ScenarioError(mistakes)
             return self.model_copy(update={"rules": (*self.rules, *found), "file": None})
         return self
+
+    def mistakes_in(self, catalogue: Catalogue) -> list[str]:
+        """What rules name that the catalogue does not have, one line for each rule."""
+        mistakes = []
+        for at, rule in enumerate(self.rules):
+            try:
+                _items_of(rule.tests, catalogue, f"rules[{at}].{rule.which}")
+                UserTest.of(rule.when, catalogue, f"rules[{at}].when")
+            except InputError as error:
+                mistakes.append(str(error))
+        return mistakes
 
 
 class Rules(Wrapping):
@@ -116,7 +147,7 @@ class Rules(Wrapping):
 
     never and only narrow the candidates that the wrapped agent is asked with, so its own order stands. A must takes the
     agent's best items of that kind into the last places of a slate that has too few. A rule is never broken to fill a
-    slate: where fewer items than places are allowed, the agent fails and says so.
+    slate: where fewer items than places are allowed, or musts leave no place for one another, the agent fails and says so.
     """
 
     def __init__(self, settings: RulesSettings, wrapped: Sequence[Agent]) -> None:
@@ -135,8 +166,7 @@ class Rules(Wrapping):
         """
         self._items, self._users = [], []
         for at, rule in enumerate(self.settings.rules):
-            which = next(name for name in ("never", "only", "must") if getattr(rule, name) is not None)
-            self._items.append(_items_of(getattr(rule, which), training.catalogue, f"rules[{at}].{which}"))
+            self._items.append(_items_of(rule.tests, training.catalogue, f"rules[{at}].{rule.which}"))
             self._users.append(UserTest.of(rule.when, training.catalogue, f"rules[{at}].when"))
         self._n_items = training.catalogue.n_items
         self.fit_wrapped(training)
@@ -145,7 +175,7 @@ class Rules(Wrapping):
         """[n, K] slates that keep the rules.
 
         Raises:
-            AgentError: the rules leave a user fewer items than the slate has places.
+            AgentError: the rules leave a user fewer items than the slate has places, or ask for more than it has.
         """
         n, size = len(observation), observation.slate_size
         given = observation.candidates
@@ -164,10 +194,17 @@ class Rules(Wrapping):
                 "places; loosen a rule or show shorter slates"
             )
         slates = np.asarray(self.agent.act(replace(observation, candidates=allowed), rng), np.int64).copy()
-        needed = np.zeros((n, self._n_items), bool)  # what an earlier must has put or found there
-        for rule, items, users in zip(self.settings.rules, self._items, kept, strict=True):
-            if rule.must is not None:
-                self._put(slates, rule.at_least, items, users, allowed, needed, observation, rng)
+        needed = np.zeros((n, self._n_items), bool)  # what an earlier must has put there, or found and counts on
+        for at, (rule, items, users) in enumerate(zip(self.settings.rules, self._items, kept, strict=True)):
+            if rule.must is None:
+                continue
+            broken = self._put(slates, rule.at_least, items, users, allowed, needed, observation, rng)
+            if broken.any():
+                raise AgentError(
+                    f"rules: rules[{at}].must asks for {rule.at_least} in each slate, and beside what earlier rules put "
+                    f"there user {int(np.argmax(broken))} has no place for so many; a slate has {size} places, so ask "
+                    "for fewer"
+                )
         return slates
 
     def _put(
@@ -180,18 +217,30 @@ class Rules(Wrapping):
         needed: Bools,
         observation: Observation,
         rng: np.random.Generator,
-    ) -> None:
-        """Bring `at_least` of the items into the slates [n, K] of the users, from the last place up."""
+    ) -> Bools:
+        """Bring `at_least` of the items into the slates [n, K] of the users, from the last place up.
+
+        Returns:
+            [n] users whose slate has no place for as many, though there are candidates.
+        """
         rows = np.arange(len(slates))
         there = slates >= 0
         has = there & items[np.maximum(slates, 0)] & users[:, None]
-        needed[np.nonzero(has)[0], slates[has]] = True
+        # Of those that it finds it counts on `at_least`, which a later must leaves there: on what an earlier one
+        # counts on, then from the first place down.
+        counted = needed[rows[:, None], np.maximum(slates, 0)] & has
+        order = np.argsort(~has * 2 + ~counted, axis=1, kind="stable")
+        first = np.zeros_like(has)
+        np.put_along_axis(first, order, np.arange(slates.shape[1])[None, :] < at_least, axis=1)
+        counted = has & first
+        needed[np.nonzero(counted)[0], slates[counted]] = True
         missing = np.where(users, at_least - has.sum(axis=1), 0)
         if not (missing > 0).any():
-            return
+            return np.zeros(len(slates), bool)
         candidates = allowed & items
         row, column = np.nonzero(there)
         candidates[row, slates[row, column]] = False
+        left = candidates.sum(axis=1)
         more = np.asarray(self.agent.act(replace(observation, candidates=candidates), rng), np.int64)
         taken = np.zeros(len(slates), np.int64)
         for place in range(slates.shape[1] - 1, -1, -1):
@@ -203,6 +252,7 @@ class Rules(Wrapping):
             needed[rows[swap], new[swap]] = True
             missing = missing - swap
             taken += swap
+        return np.asarray((missing > 0) & (taken < left))
 
 
 class UserTest:

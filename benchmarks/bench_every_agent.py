@@ -27,7 +27,7 @@ from evaluators.report import EstimateModel, Report
 from pipeline import run
 from scenarios.checking import check_scenario
 from scenarios.loading import read_raw
-from scenarios.yaml_text import write_yaml
+from simulator.yaml_text import write_yaml
 
 NO_ROW = {
     "language_model": "needs a model's folder or an endpoint",

@@ -126,7 +126,7 @@ def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate
 def check_needs(
     log: InteractionLog, specs: Sequence[AgentSpec], agents: Sequence[AgentSettings | None], *, vetted: bool
 ) -> list[str]:
-    """Mistakes of agents that need what the log does not hold, one line each.
+    """Mistakes of agents that need, or name, what the log does not hold, one line each.
 
     Args:
         log: the whole log.
@@ -143,6 +143,9 @@ def check_needs(
             needs = getattr(one.params, "needs", "" if one.kind is None else one.kind.needs)
             if lack := lacking(needs, log):
                 mistakes.append(f"{field}: '{one.settings.kind}' needs {needs}; {lack}")
+            if hasattr(one.params, "mistakes_in"):
+                params = field.removesuffix("kind") + "params"
+                mistakes += [f"{params}.{line}" for line in one.params.mistakes_in(log.catalogue)]
     return mistakes
 
 

@@ -203,6 +203,23 @@ def test_a_must_is_met_by_the_agents_best_and_two_of_them_do_not_undo_each_other
     assert (own[::2, :2] == shown[::2, :2]).all()  # the rest of the slate is the agent's own
 
 
+def test_a_must_counts_on_no_more_than_it_asks_for_and_musts_that_do_not_fit_together_fail(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    """The first must finds a whole slate of its kind and asks for one: the other places are free for the second."""
+    log = world_and_log[1]
+    seen = with_ages(world_and_log[0], [30.0])
+    own = slates(made(world_and_log, "popularity"), seen)
+    first = {"must": {"id": [log.catalogue.item_ids[item] for item in own[0]]}}
+    rare = {"must": {"stock": "== 3"}, "at_least": 3}
+    shown = slates(under_rules(world_and_log, first, rare), seen)
+    assert (shown % 7 == 3).sum() == 3
+    assert shown[0, 0] == own[0, 0]
+    too_many = {"must": {"stock": "== 2"}, "at_least": 3}, {"must": {"stock": "== 3"}, "at_least": 2}
+    with pytest.raises(AgentError, match=r"rules\[1\].must asks for 2 in each slate, .* a slate has 4 places, so ask"):
+        slates(under_rules(world_and_log, *too_many), seen)
+
+
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
@@ -231,7 +248,10 @@ def test_a_rule_about_what_is_not_there_is_one_line(
         ("- {never: {stock: '< one'}}", "'< one' is no comparison"),
         ("- {nevr: {stock: 1}}", "nevr"),
         ("never: {category: a}", "is no list of rules"),
-        ("- {never: [", "cannot be read (ParserError"),
+        ("- {never: [", "mend the YAML"),
+        ("- never: {category: a}\n  never: {category: b}", "the key 'never' stands twice"),
+        ("- {never: {category: a}}\n- {only: {}}", "rule 2: only: is empty; name what it tests"),
+        ("- {never: {category: a}, at_least: 2}", "rule 1: at_least: 2 belongs to must"),
     ],
 )
 def test_a_file_of_rules_that_are_none_is_refused_before_anything_trains(tmp_path: Path, text: str, said: str) -> None:

@@ -22,7 +22,7 @@ from scenarios.loading import (
     world_digest,
 )
 from scenarios.schema import Scenario
-from scenarios.yaml_text import parse_yaml, write_yaml
+from simulator.yaml_text import parse_yaml, write_yaml
 from simulator.errors import InputError, ScenarioError
 
 SMALL = """\

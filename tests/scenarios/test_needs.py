@@ -67,6 +67,27 @@ def test_agents_that_the_log_cannot_serve_are_refused_in_one_line_each_by_valida
             assert line.startswith(start)
 
 
+def test_rules_and_modalities_that_name_what_is_not_there_are_refused_before_anything_trains(tmp_path: Path) -> None:
+    text = SCENARIO.replace(
+        "  - {name: late",
+        """  - {name: kept, kind: rules, params: {rules: [{never: {genre: a}}, {never: {category: a}},
+      {only: {category: b}, when: {size: "< 3"}}]}}
+  - {name: seen, kind: mmr, params: {agent: multimodal, params: {modalities: [id, image]}}}
+  - {name: late""",
+    )
+    write(tmp_path, ALL)
+    (tmp_path / "bare.yaml").write_text(text % ALL, encoding="utf-8")
+    expected = [
+        "agents[4].params.rules[0].never.genre: is nothing known of items; known: id, category",
+        "agents[4].params.rules[2].when.size: is not among data.policy_inputs; agents see age",
+        "agents[5].params.modalities: the items have no 'image'; there are id, text, category",
+    ]
+    for found in (check_scenario(tmp_path / "bare.yaml"), refused(tmp_path / "bare.yaml", tmp_path)):
+        assert len(found) == len(expected), found
+        for line, start in zip(found, expected, strict=True):
+            assert line.startswith(start)
+
+
 def refused(scenario: Path, folder: Path) -> tuple[str, ...]:
     with pytest.raises(ScenarioError) as caught:
         pipeline.run(scenario, out=folder / "runs", workers=1, progress=Progress(None))

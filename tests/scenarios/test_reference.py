@@ -52,7 +52,7 @@ def test_the_example_scenario_of_the_page_is_read(tmp_path: Path) -> None:
 
 
 def test_the_examples_of_the_data_page_work(capsys: pytest.CaptureFixture[str]) -> None:
-    from scenarios.yaml_text import parse_yaml
+    from simulator.yaml_text import parse_yaml
 
     first, media = (DataSettings.model_validate(parse_yaml(t, "data.md")["data"]) for t in examples("data.md", "yaml"))
     assert first.policy_inputs == ["country"]
