@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from agents.base import Agent, AgentError, Training, said_by
 from agents.kinds import KINDS, SERVICE, Kind
-from agents.settings import AgentSettings, LimitSettings, Span, TrainSettings, TuneSettings
+from agents.settings import AgentSettings, LimitSettings, Span, TrainSettings
 from simulator.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class AgentSpec:
         has_probabilities: it can say its action probabilities.
         has_observe: a user's own class that learns while it is judged.
         wrapped: the agents that it is made of, in the order in which its class takes them.
-        read: files that its parameters name.
+        read: files that its parameters name; of a user's own class the modules that its file imports.
         saved: the folder of a saved agent and what it says, or None.
         steps: it, or the one agent that it is made of, learns in steps along a learning curve.
     """
@@ -124,14 +124,14 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
     if kind is not None:
         params = _checked_params(kind, given, where)
         if settings.tune is not None:
-            for corner in _corners(settings.tune, params.model_dump(), where):
-                _checked_params(kind, {**given, **corner}, where)
+            _check_space(settings, params.model_dump(), folder, where)
         read = tuple(getattr(params, "files", lambda folder: ())(folder))
         if hasattr(params, "located"):
             params = params.located(folder, where)
         agent_class = _load(kind.agent)
         named = getattr(params, "wrapped", None)
-        wrapped = () if named is None else tuple(resolve_kind(one, folder, where=where) for one in named())
+        inner = () if named is None else (one.model_copy(update={"limits": settings.limits}) for one in named())
+        wrapped = tuple(resolve_kind(one, folder, where=where) for one in inner)
         own = kind.steps and not getattr(params, "deterministic", False)
         steps = own or (len(wrapped) == 1 and wrapped[0].steps)  # of several none's learning curve is the agent's
         if settings.train.early_stopping is not None and not steps:
@@ -161,7 +161,7 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         for name in settings.tune.space:
             if name not in settings.params:
                 raise InputError(f"{where}.tune.space.{name}: give params.{name} as well; the search starts there")
-        list(_corners(settings.tune, settings.params, where))
+        _check_space(settings, settings.params, folder, where)
     target = locate(settings.kind, folder, where)
     about = describe_class(target, settings.params, settings.limits, where)
     if settings.train.early_stopping is not None and not about.has_fit:
@@ -180,6 +180,7 @@ def resolve_kind(settings: AgentSettings, folder: Path, *, where: str | None = N
         privileged=False,
         has_probabilities=about.has_probabilities,
         has_observe=about.has_observe,
+        read=about.imported,
         steps=about.has_fit,
     )
 
@@ -204,6 +205,8 @@ def _saved_spec(settings: AgentSettings, place: Path, where: str) -> AgentSpec:
         raise InputError(f"{where}.params.{next(iter(settings.params))}: a saved agent keeps its own; leave params out")
     if settings.train.early_stopping is not None:
         raise InputError(f"{where}.train.early_stopping: a saved agent is not trained again; leave early_stopping out")
+    if settings.tune is not None:
+        raise InputError(f"{where}.tune: a saved agent is not trained again; leave tune out")
     target = str(place / saved.source) if saved.source.startswith("agent.py:") else saved.source
     return AgentSpec(
         settings,
@@ -369,12 +372,14 @@ def _checked_params(kind: Kind, given: dict[str, Any], where: str) -> BaseModel:
     return params
 
 
-def _corners(tune: TuneSettings, own: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
-    """The lowest and the highest point of a space, once it is known to hold the agent's own parameters.
+def _check_space(settings: AgentSettings, own: Mapping[str, Any], folder: Path, where: str) -> None:
+    """Hold the space of a search against the agent: its ends, each value of its lists, and where the search starts.
 
     Raises:
-        InputError: it does not.
+        InputError: it leaves out the agent's own parameters, or the agent cannot be made with a value of it.
     """
+    tune = settings.tune
+    assert tune is not None
     for name, part in tune.space.items():
         if name not in own:
             continue  # a built-in kind has no such parameter, which its settings say with the nearest name
@@ -384,11 +389,18 @@ def _corners(tune: TuneSettings, own: Mapping[str, Any], where: str) -> Iterator
                 f"{where}.tune.space.{name}: {there} leaves out the agent's own {own[name]!r}, where the search "
                 f"starts; widen it or set params.{name}"
             )
-    for last in (False, True):
-        yield {
+    points = [
+        {
             name: (part.high if last else part.low) if isinstance(part, Span) else part[-1 if last else 0]
             for name, part in tune.space.items()
         }
+        for last in (False, True)
+    ]
+    lists = ((name, part) for name, part in tune.space.items() if not isinstance(part, Span))
+    points += [{name: value} for name, part in lists for value in part[1:-1]]
+    for point in points:
+        tried = settings.model_copy(update={"params": {**settings.params, **point}, "tune": None})
+        resolve_kind(tried, folder, where=where)
 
 
 def _mistakes(error: ValidationError, known: Iterable[str], where: str) -> list[str]:

@@ -109,9 +109,8 @@ class RulesSettings(BaseModel):
             try:
                 given = parse_yaml(path.read_text(encoding="utf-8"), f"'{self.file}'")
             except (OSError, UnicodeDecodeError) as error:
-                raise InputError(
-                    f"{field}: '{self.file}' cannot be read ({type(error).__name__}: {said_by(error)}); name a text file"
-                ) from error
+                said = f"{type(error).__name__}: {said_by(error)}"
+                raise InputError(f"{field}: '{self.file}' cannot be read ({said}); name a text file") from error
             except ScenarioError as error:
                 raise ScenarioError(f"{field}: {mistake}" for mistake in error.mistakes) from error
             if not isinstance(given, list):
@@ -147,7 +146,8 @@ class Rules(Wrapping):
 
     never and only narrow the candidates that the wrapped agent is asked with, so its own order stands. A must takes the
     agent's best items of that kind into the last places of a slate that has too few. A rule is never broken to fill a
-    slate: where fewer items than places are allowed, or musts leave no place for one another, the agent fails and says so.
+    slate: where fewer items than places are allowed, or musts leave no place for one another, the agent fails and says
+    so.
     """
 
     def __init__(self, settings: RulesSettings, wrapped: Sequence[Agent]) -> None:
@@ -201,9 +201,9 @@ class Rules(Wrapping):
             broken = self._put(slates, rule.at_least, items, users, allowed, needed, observation, rng)
             if broken.any():
                 raise AgentError(
-                    f"rules: rules[{at}].must asks for {rule.at_least} in each slate, and beside what earlier rules put "
-                    f"there user {int(np.argmax(broken))} has no place for so many; a slate has {size} places, so ask "
-                    "for fewer"
+                    f"rules: rules[{at}].must asks for {rule.at_least} in each slate, and beside what earlier rules "
+                    f"put there user {int(np.argmax(broken))} has no place for so many; a slate has {size} places, so "
+                    "ask for fewer"
                 )
         return slates
 

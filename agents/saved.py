@@ -1,12 +1,14 @@
 """A trained agent as a folder: written by every run, read as an agent's `kind`, and opened in a child process only.
 
-The folder holds `agent.json` (what it is), `agent.pickle` (what it learned) and, of a user's own class, `agent.py`.
+The folder holds `agent.json` (what it is), `agent.pickle` (what it learned) and, of a user's own class, `agent.py` with
+the modules beside it that it imports.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,11 +51,15 @@ def save_agent(folder: Path, agent: Agent, spec: AgentSpec, catalogue: Catalogue
     """Write a trained agent's folder; other processes read all of it or nothing."""
     from agents.user_code import UserAgent
 
-    source, content = "", None
+    source, content = "", dict[Path, bytes]()
     if isinstance(agent, UserAgent):
         place, _, name = agent.target.rpartition(":")
         if place.endswith(".py"):
-            content, source = Path(place).read_bytes(), f"{SOURCE}:{name}"
+            home = Path(place).parent
+            beside = [path for path in spec.read if path.is_relative_to(home) and path != home / SOURCE]
+            content = {path.relative_to(home): path.read_bytes() for path in beside}
+            content[Path(SOURCE)] = Path(place).read_bytes()
+            source = f"{SOURCE}:{name}"
         else:
             source = agent.target
         state = agent.saved_state()
@@ -68,8 +74,8 @@ def save_agent(folder: Path, agent: Agent, spec: AgentSpec, catalogue: Catalogue
         n_items=catalogue.n_items,
         sha256=hashlib.sha256(state).hexdigest(),
     )
-    if content is not None:
-        write_atomically(folder / SOURCE, lambda part: _write(part, content))
+    for path, text in content.items():
+        write_atomically(folder / path, partial(_write, content=text))
     write_atomically(folder / STATE, lambda part: _write(part, state))
     write_atomically(folder / MANIFEST, lambda part: _write(part, manifest.model_dump_json(indent=1).encode()))
 

@@ -41,11 +41,12 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class ClassInfo:
-    """What a user's class can do."""
+    """What a user's class can do, and the files of the user's own modules that its file imports."""
 
     has_fit: bool
     has_probabilities: bool
     has_observe: bool
+    imported: tuple[Path, ...]
 
 
 def locate(kind: str, folder: Path, where: str) -> str:
@@ -94,7 +95,8 @@ def describe_class(target: str, params: dict[str, Any], limits: LimitSettings, w
     for name in required:
         if name not in params:
             raise InputError(f"{where}.params.{name}: missing; {shown} needs it")
-    return ClassInfo(about["has_fit"], about["has_probabilities"], about["has_observe"])
+    imported = tuple(Path(file) for file in about["imported"])
+    return ClassInfo(about["has_fit"], about["has_probabilities"], about["has_observe"], imported)
 
 
 class UserAgent:

@@ -13,10 +13,11 @@ import inspect
 import os
 import resource
 import sys
+import sysconfig
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +35,9 @@ from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Lanes, session_value
 
 FILE_MODULE = "windtunnel_user_file"
 """Name under which a user's file is a module, so that what was pickled here can be read in another such process."""
+
+WINDTUNNEL = ("agents", "cli", "evaluators", "pipeline", "scenarios", "simulator")
+"""Packages and modules that are Windtunnel's own."""
 
 
 def load_class(target: str) -> Any:
@@ -67,6 +71,7 @@ def _named_class(module: ModuleType, name: str) -> Any:
 
 def describe(target: str) -> dict[str, Any]:
     """What the parent must know of the class before anything trains."""
+    before = set(sys.modules)
     agent_class = load_class(target)
     parameters = inspect.signature(agent_class).parameters.values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -77,7 +82,28 @@ def describe(target: str) -> dict[str, Any]:
         "known": [p.name for p in named],
         "required": [p.name for p in named if p.default is p.empty],
         "open": any(p.kind is p.VAR_KEYWORD for p in parameters),
+        "imported": own_files(sys.modules.keys() - before - {FILE_MODULE}, target),
     }
+
+
+def own_files(names: Collection[str], target: str) -> list[str]:
+    """Files of the user's own modules of these names, in the order of names: what came with no installation.
+
+    What lies among installed packages is the user's own where it is of the package that `target` names. Windtunnel's
+    modules are known by other means.
+    """
+    package = "" if target.rpartition(":")[0].endswith(".py") else target.partition(":")[0].partition(".")[0]
+    installed = [Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
+    found = []
+    for name in sorted(names):
+        top = name.partition(".")[0]
+        file = getattr(sys.modules.get(name), "__dict__", {}).get("__file__")  # what is loaded late loads on getattr
+        if file is None or top in WINDTUNNEL or not Path(file).is_file():
+            continue
+        path = Path(file).resolve()
+        if top == package or not any(path.is_relative_to(place) for place in installed):
+            found.append(str(path))
+    return found
 
 
 class StoppedEarly(BaseException):

@@ -143,9 +143,10 @@ def check_needs(
             needs = getattr(one.params, "needs", "" if one.kind is None else one.kind.needs)
             if lack := lacking(needs, log):
                 mistakes.append(f"{field}: '{one.settings.kind}' needs {needs}; {lack}")
-            if hasattr(one.params, "mistakes_in"):
+            mistakes_in = getattr(one.params, "mistakes_in", None)
+            if mistakes_in is not None:
                 params = field.removesuffix("kind") + "params"
-                mistakes += [f"{params}.{line}" for line in one.params.mistakes_in(log.catalogue)]
+                mistakes += [f"{params}.{line}" for line in mistakes_in(log.catalogue)]
     return mistakes
 
 

@@ -14,10 +14,10 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from scenarios.schema import Scenario, cross_check
-from simulator.yaml_text import parse_yaml, write_yaml
 from simulator.cache import digest_of
 from simulator.datasets import DATASETS, log_of_policy
 from simulator.errors import InputError, ScenarioError, did_you_mean
+from simulator.yaml_text import parse_yaml, write_yaml
 
 _LARGEST_FILE = 10_000_000
 """Bytes; a larger file is no scenario but a mistaken path."""

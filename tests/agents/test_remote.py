@@ -24,7 +24,7 @@ from agents.base import AgentError, AgentLimitError
 from agents.contract import check_agent
 from agents.loading import Trained, resolve_kind, train
 from agents.saved import STATE, SavedAgent, save_agent
-from agents.settings import AgentSettings
+from agents.settings import AgentSettings, TuneSettings
 from scenarios import rank_server
 from simulator.errors import InputError
 from simulator.log import InteractionLog
@@ -217,11 +217,20 @@ def saved(folder: Path, world_and_log: tuple[World, InteractionLog], kind: str =
 
 OWN = """
 import numpy as np
+from parts.order import Order
 class Own:
     def fit(self, training):
-        self.order = np.argsort(-np.bincount(training.log.item, minlength=training.catalogue.n_items), kind="stable")
+        self.order = Order(training).items
     def act(self, observation, rng):
         return np.stack([self.order[row[self.order]][: observation.slate_size] for row in observation.candidates])
+"""
+
+
+ORDER = """
+import numpy as np
+class Order:
+    def __init__(self, training):
+        self.items = np.argsort(-np.bincount(training.log.item, minlength=training.catalogue.n_items), kind="stable")
 """
 
 
@@ -230,9 +239,12 @@ def test_a_saved_agent_acts_as_it_did_in_a_process_of_its_own(
     kind: str, tmp_path: Path, world_and_log: tuple[World, InteractionLog]
 ) -> None:
     (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "order.py").write_text(ORDER)
     seen = observed(world_and_log[0])
     before = np.asarray(saved(tmp_path / "kept", world_and_log, kind).act(seen, np.random.default_rng(0)))
     (tmp_path / "own.py").unlink()  # the folder is all that is needed
+    (tmp_path / "parts" / "order.py").unlink()
     spec = resolve_kind(AgentSettings(name="again", kind="kept"), tmp_path)
     assert not spec.fitted_here
     agent = train(spec, training_in(*world_and_log), tmp_path).agent
@@ -278,6 +290,9 @@ def test_a_folder_that_is_none_is_damaged_or_knows_other_items_is_one_line(
     saved(tmp_path / "kept", world_and_log)
     with pytest.raises(InputError, match=r"params.alpha: a saved agent keeps its own"):
         resolve_kind(AgentSettings(name="x", kind="kept", params={"alpha": 1}), tmp_path)
+    tune = TuneSettings.model_validate({"space": {"alpha": [0.1, 0.2]}})
+    with pytest.raises(InputError, match=r"agents\[x\].tune: a saved agent is not trained again; leave tune out"):
+        resolve_kind(AgentSettings(name="x", kind="kept", tune=tune), tmp_path)
     world, log = world_and_log
     other = replace(log, catalogue=replace(log.catalogue, item_ids=log.catalogue.item_ids[::-1]))
     with pytest.raises(AgentError, match="knows another catalogue"):

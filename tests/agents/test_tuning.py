@@ -87,6 +87,22 @@ def test_a_space_is_held_against_the_agent_s_parameters(space: dict[str, Any], s
         resolve_kind(settings, Path())
 
 
+@pytest.mark.parametrize(
+    ("kind", "space", "said"),
+    [
+        ("multimodal", {"fusion": ["gated", "gatted", "transformer"]}, "params.fusion: 'gatted' cannot be used"),
+        ("mmr", {"agent": ["popularity", "linuxb", "linucb"]}, "'linuxb' is not an agent; did you mean 'linucb'"),
+        ("recbole:EASE", {"model": ["EASE", "ItemKNN"]}, "params.model: 'EASE' is given twice; the kind"),
+    ],
+)
+def test_every_value_of_a_list_is_held_against_the_agent_s_parameters(
+    kind: str, space: dict[str, Any], said: str
+) -> None:
+    settings = AgentSettings.model_validate({"name": "one", "kind": kind, "tune": {"space": space}})
+    with pytest.raises(InputError, match=said):
+        resolve_kind(settings, Path())
+
+
 def test_what_was_chosen_takes_the_place_of_the_agent_s_own() -> None:
     spec = resolve_kind(AgentSettings(name="one", kind="linucb", params={"reg": 2.0}), Path())
     assert own_params(spec)["alpha"] == 0.5

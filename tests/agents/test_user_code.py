@@ -20,6 +20,7 @@ from agents.contract import check_slate
 from agents.loading import MOST_POINTS, AgentSettings, LimitSettings, build_agent, resolve_kind, train
 from agents.user_code import CUT, LOG_BYTES, UserAgent, _keep_output, _Patience, locate
 from evaluators.rollout import fly
+from scenarios.stages.training import source_of
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.world import World
@@ -377,6 +378,37 @@ def test_a_file_that_is_not_there_is_said_with_its_folder_and_then_the_nearest_n
     with pytest.raises(InputError) as caught:
         locate("mime.py:Mine", tmp_path, "agents[0]")
     assert str(caught.value).endswith(f"there is no file mime.py in {tmp_path}; did you mean 'mine.py'?")
+
+
+def test_limits_of_an_agent_hold_for_the_own_class_that_it_is_made_of(folder: Path) -> None:
+    wrapping = own("Any", act_seconds=2.5).model_copy(update={"kind": "rerank:own.py:Good"})
+    (inner,) = resolve_kind(wrapping, folder).wrapped
+    assert inner.settings.limits == wrapping.limits != LimitSettings()
+
+
+def test_an_agent_depends_on_its_file_and_on_every_module_of_the_user_s_that_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results are kept under these digests: an edit of any of them trains it again."""
+    (tmp_path / "rank.py").write_text("import json, numpy\nfrom beside import Base\nclass Mine(Base): pass\n")
+    (tmp_path / "beside.py").write_text("class Base:\n    def act(self, observation, rng): return None\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("")
+    (tmp_path / "mine" / "rank.py").write_text("import beside\nclass Mine(beside.Base): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def source(kind: str) -> str:
+        return source_of(resolve_kind(AgentSettings(name="own", kind=kind), tmp_path))
+
+    for kind, files in (
+        ("rank.py:Mine", ("rank.py", "beside.py")),
+        ("mine.rank:Mine", ("mine/rank.py", "mine/__init__.py", "beside.py")),
+    ):
+        for file in files:
+            before = source(kind)
+            with (tmp_path / file).open("a") as text:
+                text.write("\n# edited\n")
+            assert source(kind) != before, (kind, file)
 
 
 def test_an_own_agent_with_observe_learns_in_each_flight_anew(

@@ -22,8 +22,8 @@ from scenarios.loading import (
     world_digest,
 )
 from scenarios.schema import Scenario
-from simulator.yaml_text import parse_yaml, write_yaml
 from simulator.errors import InputError, ScenarioError
+from simulator.yaml_text import parse_yaml, write_yaml
 
 SMALL = """\
 name: small
