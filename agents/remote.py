@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agents.base import AgentError, AgentLimitError, Observation, Training
+from agents.base import AgentError, AgentLimitError, Observation, Training, said_by
 
 Ints = NDArray[np.int64]
 
@@ -173,13 +176,18 @@ def post_json(
     if token_env is not None:
         if not os.environ.get(token_env):
             raise AgentError(f"{where}: the environment variable {token_env} is not set; set it to the service's token")
-        headers["Authorization"] = f"Bearer {os.environ[token_env]}"
+        token = os.environ[token_env].strip()
+        if not (token.isascii() and token.isprintable()):
+            raise AgentError(f"{where}: the environment variable {token_env} holds no token; it must be printable ASCII")
+        headers["Authorization"] = f"Bearer {token}"
     failed = ""
     for number in range(retries + 1):
         if number:
             sleep(PAUSE * 2 ** (number - 1))
         try:
-            status, content = _post(httpx, url, question, headers, seconds)
+            status, content = _in_time(partial(_post, httpx, url, question, headers, seconds), seconds)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise AgentError(f"{where}: is no address ({said_by(error)}); mend it") from error
         except httpx.HTTPError as error:
             late = isinstance(error, httpx.TimeoutException)
             failed = f"no answer within {seconds:g} s" if late else f"cannot be reached ({type(error).__name__})"
@@ -198,6 +206,30 @@ def post_json(
             said = _short(content[:200].decode(errors="replace"))
             raise AgentError(f"{where}: the answer is no JSON: {said}") from error
     raise AgentLimitError(f"{where}: {failed}, in {retries + 1} {'tries' if retries else 'try'}")
+
+
+def _in_time(ask: Callable[[], tuple[int, bytes]], seconds: float) -> tuple[int, bytes]:
+    """The answer, if it is there in time: looking up a name and a drip of headers know no limit of their own.
+
+    Raises:
+        TimeoutError: it is not; the thread that waits for it ends with the connection, or with this process.
+    """
+    answers: SimpleQueue[tuple[int, bytes] | Exception] = SimpleQueue()
+
+    def wait() -> None:
+        try:
+            answers.put(ask())
+        except Exception as error:  # noqa: BLE001  raised below, in the thread that asked
+            answers.put(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _post(

@@ -195,6 +195,43 @@ def test_a_service_that_hangs_costs_its_seconds_and_no_more(world_and_log: tuple
         assert time.monotonic() - began < 15
 
 
+def test_a_drip_of_headers_is_no_answer_in_time(world_and_log: tuple[World, InteractionLog]) -> None:
+    """Each line comes within the seconds, and for ever; no limit of a read ends that."""
+    woken = threading.Event()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            try:
+                while not woken.wait(0.1):
+                    self.wfile.write(b"X-More: 1\r\n")
+            except OSError:
+                pass  # whoever asked has given up
+
+    with serving(Dripping) as url:
+        agent = made(world_and_log, url, seconds=0.3, retries=0).agent
+        stop = threading.Timer(10, woken.set)
+        stop.start()
+        began = time.monotonic()
+        with pytest.raises(AgentLimitError, match=r"no answer within 0.3 s, in 1 try"):
+            agent.act(observed(world_and_log[0], 2), np.random.default_rng(0))
+        woken.set()
+        stop.cancel()
+        assert time.monotonic() - began < 5
+
+
+def test_a_token_or_an_address_that_cannot_be_sent_is_one_line(
+    world_and_log: tuple[World, InteractionLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = observed(world_and_log[0], 2)
+    monkeypatch.setenv("RANK_TOKEN", "caf\u00e9")
+    with pytest.raises(AgentError, match="variable RANK_TOKEN holds no token; it must be printable ASCII") as failed:
+        made(world_and_log, "http://127.0.0.1:1/rank", token_env="RANK_TOKEN").agent.act(seen, np.random.default_rng(0))
+    assert "caf" not in str(failed.value)
+    with pytest.raises(AgentError, match=r"^xn--/rank: is no address \(Malformed A-label"):
+        made(world_and_log, "http://xn--/rank").agent.act(seen, np.random.default_rng(0))
+
+
 def test_what_the_service_has_seen_must_be_said_and_an_address_without_host_is_refused() -> None:
     spec = resolve_kind(AgentSettings(name="one", kind="http://127.0.0.1:1/rank"), Path())
     assert not spec.fitted_here
