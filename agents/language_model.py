@@ -5,12 +5,15 @@ The model in a folder is run by `agents.local_language_model`, which alone impor
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +23,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.base import Agent, AgentError, AgentLimitError, Observation, Training
 from agents.needs import lacking
-from agents.remote import post_json
+from agents.remote import no_turns, post_json
 from agents.settings import AgentSettings
 from agents.wrapping import Wrapping, best_of
 from simulator.cache import default_cache_folder, write_atomically
 from simulator.datasets.sources import named_file
 
 Ints = NDArray[np.int64]
+
+TOKENS = 2
+"""Part of the name of a local model's answers, raised when a text becomes other tokens."""
 
 
 class LanguageModelSettings(BaseModel):
@@ -60,9 +66,14 @@ class LanguageModelSettings(BaseModel):
         description="how the prompt begins; {liked} stands for the texts of the newest likes",
     )
     max_new_tokens: int = Field(default=64, ge=1, description="tokens that a model may write in an answer")
-    requests_per_minute: float | None = Field(default=None, gt=0, description="endpoint: questions a minute at most")
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="endpoint: tries a minute at most, of all processes that share the cache folder"
+    )
     most_requests: int = Field(
-        default=2_000, ge=1, description="questions that are not in the cache, in one process, before the agent fails"
+        default=2_000,
+        ge=1,
+        description="questions that are not in the cache, in one task of a run (its flights, each check), before the "
+        "agent fails",
     )
     price_in: float = Field(default=0.0, ge=0, description="money for 1,000 tokens of a question")
     price_out: float = Field(default=0.0, ge=0, description="money for 1,000 tokens of an answer")
@@ -126,6 +137,7 @@ class Usage:
         cached: questions answered from the cache.
         tokens_in, tokens_out: tokens of the questions put and of their answers.
         kept_in, kept_out: tokens of the questions answered from the cache, when they were put.
+        unread: answers, also kept ones, that named no item of the list.
         cost: money for the questions put, by the prices of the settings.
     """
 
@@ -135,6 +147,7 @@ class Usage:
     tokens_out: int = 0
     kept_in: int = 0
     kept_out: int = 0
+    unread: int = 0
     cost: float = 0.0
 
 
@@ -158,7 +171,6 @@ class LanguageModel(Wrapping):
         self._text: tuple[str, ...] = ()
         self._local: Any = None
         self._model_key = ""
-        self._last = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_local": None}  # the model is loaded again where the agent is asked
@@ -206,12 +218,9 @@ class LanguageModel(Wrapping):
         if not texts:
             return []
         settings = self.settings
-        key = [self._model_key, settings.ranking, begin, texts, settings.max_new_tokens]
-        path = (
-            default_cache_folder()
-            / "language-model"
-            / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:40]}.json"
-        )
+        local = [] if settings.endpoint is not None else [TOKENS]
+        key = [self._model_key, settings.ranking, begin, texts, settings.max_new_tokens, *local]
+        path = _kept_folder() / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:40]}.json"
         answer = _kept(path)
         if answer is None:
             answer = self._ask(begin, texts)
@@ -221,6 +230,7 @@ class LanguageModel(Wrapping):
             self.usage.cached += 1
             self.usage.kept_in += answer.tokens_in
             self.usage.kept_out += answer.tokens_out
+        self.usage.unread += not answer.order
         named = [place for place in dict.fromkeys(answer.order) if 0 <= place < len(texts)]
         return named + [place for place in range(len(texts)) if place not in set(named)]
 
@@ -258,16 +268,15 @@ class LanguageModel(Wrapping):
         tokens = usage.tokens_in + usage.kept_in, usage.tokens_out + usage.kept_out
         price = self._price(*tokens)
         questions = f"{usage.requests + usage.cached:,} questions, {tokens[0]:,} tokens in and {tokens[1]:,} out"
-        return questions + (f", {price:.2f} by its prices where no answer was kept" if price else "")
+        questions += f", {price:.2f} by its prices where no answer was kept" if price else ""
+        unread = f"; {usage.unread:,} answers named no item, so that the shortlist's order stood"
+        return questions + unread * bool(usage.unread)
 
     def _from_endpoint(self, asked: str) -> Answer:
         settings = self.settings
-        if settings.requests_per_minute is not None:
-            wait = self._last + 60 / settings.requests_per_minute - time.monotonic()
-            if self._last and wait > 0:
-                time.sleep(wait)
-            self._last = time.monotonic()
         assert settings.endpoint is not None
+        name = hashlib.sha256(settings.endpoint.encode()).hexdigest()[:40]
+        rate = settings.requests_per_minute
         body = {
             "model": settings.model,
             "messages": [{"role": "user", "content": asked}],
@@ -280,6 +289,7 @@ class LanguageModel(Wrapping):
             seconds=settings.seconds,
             retries=settings.retries,
             token_env=settings.token_env,
+            turn=no_turns if rate is None else partial(wait_for_turn, _kept_folder() / f"{name}.turn", 60 / rate),
         )
         try:
             said = answer["choices"][0]["message"]["content"]
@@ -294,6 +304,23 @@ class LanguageModel(Wrapping):
         return Answer(numbers_in(said, len(re.findall(r"(?m)^\d+\. ", asked))), *tokens)
 
 
+def wait_for_turn(path: Path, apart: float) -> None:
+    """Return `apart` seconds after the last turn that any process took by this file, and take one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # who waits holds it: turns are taken one after another
+        file.seek(0)
+        try:
+            last = float(file.read())
+        except ValueError:  # nobody has taken one yet
+            last = -math.inf
+        wait = min(last + apart - time.time(), apart)  # no more, should the clock have been set back
+        if wait > 0:
+            time.sleep(wait)
+        file.truncate(0)
+        file.write(repr(time.time()))
+
+
 def question(begin: str, texts: Sequence[str]) -> str:
     """The prompt with the numbered shortlist."""
     numbered = "\n".join(f"{number}. {' '.join(text.split())}" for number, text in enumerate(texts, 1))
@@ -304,6 +331,11 @@ def numbers_in(said: str, count: int) -> tuple[int, ...]:
     """Places (from 0) that an answer names, in its order; numbers that stand for no item are left out."""
     found = (int(number) - 1 for number in re.findall(r"\d{1,6}", said))
     return tuple(place for place in dict.fromkeys(found) if 0 <= place < count)
+
+
+def _kept_folder() -> Path:
+    """Where answers and turns are kept."""
+    return default_cache_folder() / "language-model"
 
 
 def _kept(path: Path) -> Answer | None:

@@ -50,13 +50,12 @@ class LocalModel:
 
     def by_likelihood(self, begin: str, texts: list[str]) -> Answer:
         """The texts by the mean log-likelihood of their tokens after the beginning."""
-        first = self._ids(begin)
         scores, tokens = [], 0
         with one_thread(0), torch.inference_mode():
             for low in range(0, len(texts), BATCH):
                 parts = [self._ids(text)[: self.longest // 2] or [0] for text in texts[low : low + BATCH]]
                 # The newest likes stand at the end of the beginning, so a long one is cut in front.
-                head = first[-(self.longest - max(map(len, parts)) - 1) :] or [0]
+                head = self._asked(begin, self.longest - max(map(len, parts)) - 1)
                 tokens += sum(len(head) + len(part) for part in parts)
                 scores += self._scores(head, parts)
         order = np.argsort(-np.array(scores), kind="stable")
@@ -82,7 +81,7 @@ class LocalModel:
     def generate(self, asked: str, most: int) -> tuple[str, int, int]:
         """What the model writes after the question, always its likeliest token; tokens of both."""
         most = min(most, self.longest // 2)
-        ids = self._ids(asked)[-(self.longest - most) :] or [0]
+        ids = self._asked(asked, self.longest - most)
         with one_thread(0), torch.inference_mode():
             out = self.model.generate(
                 torch.tensor([ids]),
@@ -94,6 +93,18 @@ class LocalModel:
             )[0].tolist()
         new = out if self.seq2seq else out[len(ids) :]
         return str(self.tokenizer.decode(new, skip_special_tokens=True)), len(ids), len(new)
+
+    def _asked(self, text: str, most: int) -> list[int]:
+        """The newest tokens of a question, at most so many with those that its tokenizer puts around a text.
+
+        Models were trained with a beginning, and a seq2seq model's encoder with an end; a causal one goes on writing.
+        """
+        bare, whole = self._ids(text), [int(token) for token in self.tokenizer(text)["input_ids"]]
+        starts = range(len(whole) - len(bare) + 1)
+        start = next((k for k in starts if whole[k : k + len(bare)] == bare), 0)
+        before, after = whole[:start], whole[start + len(bare) :] if self.seq2seq else []
+        room = max(1, most - len(before) - len(after))
+        return [*before, *bare[-room:], *after] or [0]
 
     def _ids(self, text: str) -> list[int]:
         return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]

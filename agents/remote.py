@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -146,6 +147,24 @@ class Remote:
                 out[row, place] = self._index[name]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What came back.
+
+    Attributes:
+        status: of HTTP; content: what stands in the answer.
+        later: seconds that the service asks to be left alone (`Retry-After`), or 0.
+    """
+
+    status: int
+    content: bytes
+    later: float
+
+
+def no_turns() -> None:
+    """Nobody waits for a turn."""
+
+
 def post_json(
     url: str,
     question: Mapping[str, Any],
@@ -153,7 +172,7 @@ def post_json(
     seconds: float,
     retries: int,
     token_env: str | None,
-    sleep: Callable[[float], None] = time.sleep,
+    turn: Callable[[], None] = no_turns,
 ) -> Any:
     """What a service answers to a question, both in JSON.
 
@@ -163,7 +182,7 @@ def post_json(
         seconds: time for one answer.
         retries: further tries after no answer, or a status of `AGAIN`.
         token_env: environment variable whose content is sent as a bearer token, or None.
-        sleep: waits between tries.
+        turn: called before each try; returns when it may be made.
 
     Raises:
         AgentLimitError: no try was answered in time.
@@ -178,14 +197,17 @@ def post_json(
             raise AgentError(f"{where}: the environment variable {token_env} is not set; set it to the service's token")
         token = os.environ[token_env].strip()
         if not (token.isascii() and token.isprintable()):
-            raise AgentError(f"{where}: the environment variable {token_env} holds no token; it must be printable ASCII")
+            raise AgentError(
+                f"{where}: the environment variable {token_env} holds no token; it must be printable ASCII"
+            )
         headers["Authorization"] = f"Bearer {token}"
-    failed = ""
+    failed, later = "", 0.0
     for number in range(retries + 1):
         if number:
-            sleep(PAUSE * 2 ** (number - 1))
+            time.sleep(max(PAUSE * 2 ** (number - 1), min(later, seconds)))
+        turn()
         try:
-            status, content = _in_time(partial(_post, httpx, url, question, headers, seconds), seconds)
+            reply = _in_time(partial(_post, httpx, url, question, headers, seconds), seconds)
         except (httpx.InvalidURL, UnicodeError) as error:
             raise AgentError(f"{where}: is no address ({said_by(error)}); mend it") from error
         except httpx.HTTPError as error:
@@ -195,26 +217,26 @@ def post_json(
         except TimeoutError:
             failed = f"no answer within {seconds:g} s"
             continue
-        if status in AGAIN:
-            failed = f"status {status}"
+        if reply.status in AGAIN:
+            failed, later = f"status {reply.status}", reply.later
             continue
-        if status != 200:
-            raise AgentError(f"{where}: status {status}: {_short(content.decode(errors='replace'))}")
+        if reply.status != 200:
+            raise AgentError(f"{where}: status {reply.status}: {_short(reply.content.decode(errors='replace'))}")
         try:
-            return json.loads(content)
+            return json.loads(reply.content)
         except (ValueError, RecursionError) as error:
-            said = _short(content[:200].decode(errors="replace"))
+            said = _short(reply.content[:200].decode(errors="replace"))
             raise AgentError(f"{where}: the answer is no JSON: {said}") from error
     raise AgentLimitError(f"{where}: {failed}, in {retries + 1} {'tries' if retries else 'try'}")
 
 
-def _in_time(ask: Callable[[], tuple[int, bytes]], seconds: float) -> tuple[int, bytes]:
+def _in_time(ask: Callable[[], _Reply], seconds: float) -> _Reply:
     """The answer, if it is there in time: looking up a name and a drip of headers know no limit of their own.
 
     Raises:
         TimeoutError: it is not; the thread that waits for it ends with the connection, or with this process.
     """
-    answers: SimpleQueue[tuple[int, bytes] | Exception] = SimpleQueue()
+    answers: SimpleQueue[_Reply | Exception] = SimpleQueue()
 
     def wait() -> None:
         try:
@@ -232,10 +254,8 @@ def _in_time(ask: Callable[[], tuple[int, bytes]], seconds: float) -> tuple[int,
     return answer
 
 
-def _post(
-    httpx: Any, url: str, question: Mapping[str, Any], headers: Mapping[str, str], seconds: float
-) -> tuple[int, bytes]:
-    """Status and content of an answer; a drip of bytes is no answer in time."""
+def _post(httpx: Any, url: str, question: Mapping[str, Any], headers: Mapping[str, str], seconds: float) -> _Reply:
+    """The answer; a drip of bytes is no answer in time."""
     deadline = time.monotonic() + seconds
     content = bytearray()
     # Proxies of the environment are not for a service on this machine, which is the usual case.
@@ -251,7 +271,8 @@ def _post(
                 )
             if time.monotonic() > deadline:
                 raise TimeoutError
-    return int(response.status_code), bytes(content)
+    asked = response.headers.get("Retry-After", "")  # seconds, or a date, which is not read
+    return _Reply(int(response.status_code), bytes(content), float(asked) if asked.isdecimal() else 0.0)
 
 
 def _is_local(url: str) -> bool:

@@ -6,6 +6,7 @@ Sabotaged once, each seen red: log-likelihoods shifted by a token, numbers count
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,21 @@ def test_likelihoods_are_those_of_one_text_at_a_time(name: str, models: dict[str
     assert model.by_likelihood(begin, texts[::-1]).order == tuple((len(texts) - 1 - expected).tolist())
 
 
+def test_a_question_has_the_tokens_that_its_tokenizer_puts_around_a_text_also_where_it_is_cut(
+    models: dict[str, Path],
+) -> None:
+    import tokenizers
+
+    around = tokenizers.processors.TemplateProcessing(single="[EOS] $A [EOS]", special_tokens=[("[EOS]", 2)])
+    for name, end in (("causal", []), ("seq2seq", [2])):
+        model = LocalModel(str(models[name]))
+        bare = model.tokenizer("item 3 ; item 4")["input_ids"]
+        assert model._asked("item 3 ; item 4", 9) == bare
+        model.tokenizer.backend_tokenizer.post_processor = around
+        assert model._asked("item 3 ; item 4", 9) == [2, *bare, *end]
+        assert model._asked("item 3 ; item 4", 4) == [2, *bare[-3 + len(end) :], *end]
+
+
 @pytest.mark.parametrize(
     ("name", "ranking"), [("causal", "likelihood"), ("seq2seq", "generated"), ("causal", "generated")]
 )
@@ -155,6 +171,33 @@ def test_a_budget_of_questions_ends_the_agent_and_a_rate_makes_it_wait(
     assert len(asked) == 2
     assert len(slept) == 1
     assert 5 < slept[0] <= 10
+
+
+def test_a_rate_holds_for_all_processes_and_for_tries_and_a_service_that_asks_for_time_gets_it(
+    world_and_log: tuple[World, InteractionLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("agents.language_model.time.sleep", slept.append)
+    states = iter([200, 429, 200])
+    seen = observed(world_and_log[0], 1)
+    with answering(lambda asked: replying("1", next(states))(asked), {"Retry-After": "7"}) as (url, asked):
+        for pool in (2, 3):
+            agent = made(world_and_log, model="rate", endpoint=url, requests_per_minute=6, pool=pool)
+            pickle.loads(pickle.dumps(agent)).act(seen, np.random.default_rng(0))  # as in another process
+    assert len(asked) == 3
+    turns = [seconds for seconds in slept if seconds != 7]
+    assert len(slept) - len(turns) == 1
+    assert len(turns) == 2
+    assert all(5 < seconds <= 10 for seconds in turns)
+
+
+def test_answers_that_name_no_item_are_counted(world_and_log: tuple[World, InteractionLog]) -> None:
+    seen = observed(world_and_log[0], 2)
+    with answering(replying("I would rather not")) as (url, _):
+        agent = made(world_and_log, model="mute", endpoint=url)
+        slates = agent.act(seen, np.random.default_rng(0))
+    np.testing.assert_array_equal(slates, agent.agent.act(seen, np.random.default_rng(0)))
+    assert agent.account().endswith("out; 2 answers named no item, so that the shortlist's order stood")
 
 
 def test_an_answer_without_text_is_one_line(world_and_log: tuple[World, InteractionLog]) -> None:

@@ -9,11 +9,12 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cloudpickle
@@ -55,7 +56,9 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 @contextmanager
-def answering(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def answering(
+    answer: Answer, headers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A server that answers so, and the questions that it was asked."""
     asked: list[dict[str, Any]] = []
 
@@ -67,6 +70,8 @@ def answering(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             status, content = answer(question)
             try:
                 self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content)
             except OSError:
