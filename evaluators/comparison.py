@@ -286,7 +286,9 @@ def paired_difference(
     diagnostics: dict[str, object] = {"worlds": worlds.tolist(), "pairing_gain": gain}
     if len(worlds) > 1:
         further = crossed.plus(float(worlds.var(ddof=1)) * (1 + 1 / len(worlds)), len(worlds) - 1)
-        half = further.half_width(level)
+        # A spread that is estimated adds degrees of freedom too, so that the quantile may fall by more than the error
+        # grows; a further world is never better known than these.
+        half = max(further.half_width(level), crossed.half_width(level))
         diagnostics["further_world"] = [crossed.value - half, crossed.value + half]
     if not apart:
         estimate = _never_differ(0.0, crossed, level, method, diagnostics)

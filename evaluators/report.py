@@ -606,6 +606,12 @@ class Report(_Part):
         return EXIT_CODES[self.verdict]
 
     @property
+    def gates_asked(self) -> int:
+        """Gates that stand in the scenario, also those that hold for no agent of it."""
+        gates = self.scenario.get("gates")
+        return len(gates) if isinstance(gates, list) else 0
+
+    @property
     def primary_metric(self) -> str | None:
         """The metric that ranking and the first table show; None where no agent has a number."""
         if self.metrics:

@@ -240,7 +240,7 @@ def _swept(report: Report) -> list[tuple[Text, Text]]:
 
 
 def _verdict(report: Report) -> tuple[Text, Text]:
-    counts = gate_summary(gate.verdict for gate in report.gates)
+    counts = gate_summary((gate.verdict for gate in report.gates), report.gates_asked)
     line = Text.assemble((VERDICT_WORDS[report.verdict].upper(), STYLES[report.verdict]), f": {counts}")
     return Text("Verdict", "bold"), line
 

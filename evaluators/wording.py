@@ -103,11 +103,17 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def gate_summary(verdicts: Iterable[str]) -> str:
-    """'2 of 4 gates pass, 1 fails, 1 is undecided'; says so where there are none."""
+def gate_summary(verdicts: Iterable[str], asked: int) -> str:
+    """'2 of 4 gates pass, 1 fails, 1 is undecided'; says so where the scenario asks none, or none of any agent.
+
+    Args:
+        verdicts: of each gate for each agent that it holds for.
+        asked: gates that stand in the scenario.
+    """
     verdicts = list(verdicts)
     if not verdicts:
-        return "the scenario has no gates"
+        nobody = f"{'the gate holds' if asked == 1 else f'all {asked} gates hold'} for no agent of this run"
+        return f"{nobody}: name agents under it, or fly a policy with vet" if asked else "the scenario has no gates"
     passed, failed, open_ = (verdicts.count(verdict) for verdict in ("pass", "fail", "undecided"))
     if passed == len(verdicts):
         return "the gate passes" if passed == 1 else f"all {passed} gates pass"

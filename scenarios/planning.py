@@ -36,6 +36,7 @@ def planning_lines(path: Path, *, overrides: Sequence[str] = ()) -> list[str]:
     return [
         *_detectable(prepared, n_users),
         *_too_few_worlds(scenario),
+        *_gates_on_nobody(prepared),
         *_small_groups(scenario, log, judges),
         *_few_items(scenario, log, split),
     ]
@@ -63,6 +64,19 @@ def _too_few_worlds(scenario: Scenario) -> Iterator[str]:
             f"evaluate.worlds: {scenario.evaluate.worlds} judge worlds decide no difference; "
             f"its gates stay undecided below {FEWEST_WORLDS_FOR_A_GATE}"
         )
+
+
+def _gates_on_nobody(prepared: Prepared) -> Iterator[str]:
+    from evaluators.findings import BASELINES
+
+    spared = {*prepared.scenario.evaluate.baseline, *BASELINES}
+    others = [one.settings.name for one in prepared.specs if one.settings.name not in spared and not one.privileged]
+    for at, gate in enumerate(prepared.scenario.gates):
+        if not (others if gate.agents is None else gate.agents):
+            yield (
+                f"gates[{at}].agents: '{gate.name}' holds for no agent of this scenario, so a run passes without it; "
+                "name agents, or fly a policy with `windtunnel vet`"
+            )
 
 
 def _small_groups(scenario: Scenario, log: InteractionLog, judges: NDArray[np.int64]) -> Iterator[str]:

@@ -171,6 +171,18 @@ def test_a_run_has_every_agent_every_finding_and_what_a_search_chose(flown: Flow
     assert not list(flown.cache.glob("trials/*"))  # of use only while the search is under way
 
 
+def test_times_and_memory_stand_in_seconds_and_nowhere_else(flown: Flown) -> None:
+    """Fine-tuning's stood in the section on the preference model: two runs from fresh caches were not equal."""
+
+    def keys(part: Any) -> set[str]:
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        return set(part if isinstance(part, dict) else ()).union(*(keys(one) for one in inner))
+
+    document = flown.report.without_seconds()
+    del document["scenario"]  # agents[].train.seconds is a setting
+    assert not [key for key in keys(document) if "second" in key or "MB" in key or "memory" in key]
+
+
 @pytest.mark.slow
 def test_workers_change_nothing_but_the_seconds(flown: Flown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two = fly(flown.scenario, tmp_path / "two", monkeypatch, workers=2)

@@ -82,7 +82,7 @@ def render_page(report: Report) -> str:
     content = {
         "report": report,
         "task": TASKS.get(str(report.scenario.get("task", "")), ""),
-        "gates_in_words": _sentence(wording.gate_summary(gate.verdict for gate in report.gates)),
+        "gates_in_words": _sentence(wording.gate_summary((gate.verdict for gate in report.gates), report.gates_asked)),
         "gates": agents.gates_with_axes(report.gates),
         "main": agents.metric_heading(report.primary_metric),
         "agents": report.ordered_agents(),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from evaluators.for_whom import ForWhom
     from evaluators.report import AdaptationSection, EstimateModel, ForgettingRow, Report
     from simulator.preference.continual import Forgetting
+    from simulator.preference.fitting import TextTower
 
 
 def evaluate(
@@ -211,7 +212,8 @@ def assemble(
     block["reliability"] = [{"bin": k, **one} for k, one in enumerate(block["reliability"], 1)]
     versions = {**library_versions(), "windtunnel": _own_version()}
     of_stages = {f"{stage} (cpu)": cpu for stage, cpu in setting.progress.cpu_seconds.items()}
-    seconds = {**setting.progress.seconds, **of_stages, **setting.cpu}
+    of_towers = tower_seconds({"world A": worlds.tower_a, "judge worlds": worlds.tower_judge})
+    seconds = {**setting.progress.seconds, **of_stages, **setting.cpu, **of_towers}
     return Report(
         name=scenario.name,
         digest=digest(scenario, data.run_digest),
@@ -266,6 +268,15 @@ def forgetting_row(world: str, lost: Forgetting) -> ForgettingRow:
     )
 
 
+def tower_seconds(towers: Mapping[str, TextTower]) -> dict[str, float]:
+    """Processor seconds of each part of fine-tuning, by the encoder's role, as a report's `seconds` names them."""
+    return {
+        f"fine-tune/encoder of {role}, {part} (cpu)": cpu
+        for role, tower in towers.items()
+        for part, cpu in tower.seconds.items()
+    }
+
+
 def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, Any]) -> dict[str, Any]:
     """The report's section on the preference model."""
     from evaluators.fidelity import ratio_by_user
@@ -299,11 +310,7 @@ def _preference(setting: Setting, worlds: Worlds, fidelity_block: Mapping[str, A
             "judge world 1": worlds.judge_models[0].summary(),
             "world A": {"chosen": worlds.tower_a.chosen, **worlds.model_a.summary()},
             "tuning loss by pass": list(tower.curve),
-            "fine-tuning": {
-                "trained parameters": tower.trained_parameters,
-                "seconds": tower.seconds,
-                "peak MB": tower.peak_memory,
-            },
+            "fine-tuning": {"trained parameters": tower.trained_parameters},
             "calibration floor": fidelity_block["calibration_floor"],
             **more,
         },

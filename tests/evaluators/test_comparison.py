@@ -190,6 +190,18 @@ def test_a_difference_is_of_these_worlds_and_names_a_further_ones_limits(rng: np
     assert found.worlds == pytest.approx((a.per_user - b.per_user).mean(axis=(0, 2)))
 
 
+@given(seed=st.integers(0, 10_000), n_worlds=st.integers(2, 6), n_seeds=st.integers(1, 3))
+def test_a_further_world_is_never_better_known_than_these(seed: int, n_worlds: int, n_seeds: int) -> None:
+    """Two trainings have one degree of freedom; with the worlds' own the quantile fell from 12.7 to 4.3."""
+    rng = np.random.default_rng(seed)
+    a, b = (learner(rng.standard_normal((n_seeds, n_worlds, 60)) + rng.standard_normal((n_seeds, 1, 1))) for _ in "ab")
+    found = paired_difference(a, b, SeedPool.of([a, b])).estimate
+    low, high = found.diagnostics["further_world"]
+    if found.value is not None:
+        assert low <= found.low
+        assert high >= found.high
+
+
 # ------------------------------------------------------------------------------------------------ publication
 
 

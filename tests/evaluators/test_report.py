@@ -181,17 +181,25 @@ def test_a_column_has_the_decimals_of_its_median_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "text"),
+    ("verdicts", "asked", "text"),
     [
-        ([], "the scenario has no gates"),
-        (["pass"], "the gate passes"),
-        (["pass", "pass"], "all 2 gates pass"),
-        (["pass", "fail", "undecided"], "1 of 3 gates passes, 1 fails, 1 is undecided"),
-        (["fail", "fail"], "0 of 2 gates pass, 2 fail"),
+        ([], 0, "the scenario has no gates"),
+        ([], 1, "the gate holds for no agent of this run: name agents under it, or fly a policy with vet"),
+        ([], 2, "all 2 gates hold for no agent of this run: name agents under it, or fly a policy with vet"),
+        (["pass"], 1, "the gate passes"),
+        (["pass", "pass"], 2, "all 2 gates pass"),
+        (["pass", "fail", "undecided"], 3, "1 of 3 gates passes, 1 fails, 1 is undecided"),
+        (["fail", "fail"], 2, "0 of 2 gates pass, 2 fail"),
     ],
 )
-def test_gates_are_counted_in_words(verdicts: list[str], text: str) -> None:
-    assert gate_summary(verdicts) == text
+def test_gates_are_counted_in_words(verdicts: list[str], asked: int, text: str) -> None:
+    """A run whose gates all hold for nobody said that its scenario has none."""
+    assert gate_summary(verdicts, asked) == text
+
+
+def test_gates_that_hold_for_nobody_are_counted_as_asked() -> None:
+    text = example_report(gates=[], scenario={"gates": [{"name": "better"}]}).as_text()
+    assert "the gate holds for no agent of this run" in " ".join(text.split())
 
 
 # ----------------------------------------------------------------------------------------------------------- terminal

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evaluators.page import charts, in_words, render_page, write_page
 from evaluators.page.belief import band_of
-from evaluators.report import AgentSection, Curve, DataSection, GroupRow, PortfolioRow, Report
+from evaluators.report import AgentSection, Curve, DataSection, GroupRow, PortfolioRow, PowerRow, Report
 from tests.evaluators.example_report import about, example_report, gate, withheld
 
 SCRIPT = "<script>alert('x')</script>"
@@ -89,6 +89,14 @@ def test_the_verdict_comes_before_everything_else(page: str) -> None:
     text = " ".join(" ".join(read(page).text).split())
     order = [text.index(word) for word in ("Fail 2 of 5 gates pass", "better than popularity", "52.9 [51.2, 54.6]")]
     assert order == sorted(order)
+
+
+def test_what_would_decide_a_difference_is_a_size_or_why_there_is_none() -> None:
+    """'none' stood for a difference that is decided and for one that is withheld alike."""
+    row = PowerRow(metric="reward", agent="ease", baseline="random", users=60)
+    rows = [row, row.model_copy(update={"note": "W3"}), row.model_copy(update={"users_needed": 112})]
+    page = render_page(example_report(power=rows))
+    assert re.findall(r'data-label="Would decide now"><span>([^<]*)<', page) == ["decided", "not known", "112 users"]
 
 
 def test_strings_of_the_user_are_escaped_wherever_they_stand() -> None:

@@ -64,6 +64,17 @@ def test_a_gate_on_a_difference_in_too_few_worlds_is_foretold(scenario: Path) ->
     assert not any(said in line for line in planning_lines(scenario, overrides=without))
 
 
+def test_a_gate_that_holds_for_nobody_is_foretold(scenario: Path) -> None:
+    """A run of baselines alone passes whatever its gates are."""
+    assert not any(line.startswith("gates[") for line in planning_lines(scenario))
+    everyone = "evaluate.baseline=[popularity, linucb, dqn]"
+    (line,) = (
+        line for line in planning_lines(scenario, overrides=["gates[0].agents=null", everyone]) if "gates" in line
+    )
+    assert line.startswith("gates[0].agents: 'better' holds for no agent of this scenario, so a run passes without it")
+    assert not any(line.startswith("gates[") for line in planning_lines(scenario, overrides=["gates[0].agents=null"]))
+
+
 def test_groups_that_are_too_small_for_a_gap_are_foretold(scenario: Path) -> None:
     (line,) = (line for line in planning_lines(scenario) if line.startswith("evaluate.fairness"))
     assert "groups of sex with fewer than 30 flown users (m " in line

@@ -7,8 +7,9 @@ import pytest
 
 from evaluators.page import render_page
 from evaluators.report import PreferenceSection
-from scenarios.stages.reporting import forgetting_row
+from scenarios.stages.reporting import forgetting_row, tower_seconds
 from simulator.preference.continual import Forgetting
+from simulator.preference.fitting import TextTower
 from tests.evaluators.example_report import example_report
 
 
@@ -27,3 +28,11 @@ def test_what_was_forgotten_is_loss_before_after_and_their_difference_each_with_
     page = render_page(example_report(preference=PreferenceSection(forgetting=[row])))
     assert "Older rows' loss before" in page
     assert all(f">{value}" in page or f"{value} " in page for value in ("0.60", "0.70", "+0.1"))
+
+
+def test_the_parts_of_fine_tuning_are_times_like_the_others() -> None:
+    tower = TextTower(np.zeros((2, 3), np.float32), "fine-tuned", seconds={"encode": 0.5, "heads": 2.0})
+    assert tower_seconds({"world A": tower}) == {
+        "fine-tune/encoder of world A, encode (cpu)": 0.5,
+        "fine-tune/encoder of world A, heads (cpu)": 2.0,
+    }
