@@ -15,7 +15,7 @@ from agents.features import Features, fit_features
 from agents.settings import AgentSettings
 from agents.teaching import own_act, quietly, teach
 from agents.train_world import Lanes
-from agents.wrapping import Wrapping
+from agents.wrapping import Wrapping, slates_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -163,7 +163,7 @@ class Mixture(Wrapping):
         for k, agent in enumerate(self.wrapped):
             rows = np.flatnonzero(arm == k)
             if len(rows):
-                out[rows] = agent.act(rows_of(observation, rows), rng)
+                out[rows] = slates_of(agent, rows_of(observation, rows), rng)
         return out
 
 

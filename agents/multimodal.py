@@ -19,7 +19,7 @@ from agents.base import AgentError, Observation, Training
 from agents.baselines import Ranking
 from agents.features import attention, in_session, main_directions, unit_rows
 from agents.slates import top_slates
-from agents.teaching import Clock, teach
+from agents.teaching import Clock, teach, whole_passes
 from agents.train_world import Act, Lanes, session_value
 from simulator.errors import did_you_mean
 from simulator.log import Catalogue, InteractionLog
@@ -373,7 +373,7 @@ class Multimodal(Ranking):
     def fit(self, training: Training) -> None:
         """Learn from the train rows; a step is a row shown, `budget` is rounded to whole passes.
 
-        What is chosen in the train world after that takes no step.
+        A budget above 0 is one pass at least. What is chosen in the train world after that takes no step.
 
         Raises:
             AgentError: a modality that is named is not there.
@@ -382,7 +382,7 @@ class Multimodal(Ranking):
 
         inputs = fusion_inputs(training.log, training.catalogue, self.settings.modalities)
         n_rows = len(training.log)
-        most = self.settings.epochs if training.budget is None else round(training.budget / n_rows)
+        most = self.settings.epochs if training.budget is None else whole_passes(training.budget, n_rows)
         clock = Clock(training)
 
         def begin() -> _Balancing:

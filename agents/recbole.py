@@ -27,7 +27,7 @@ from agents.recbole_training import (
     refusals,
     train_passes,
 )
-from agents.teaching import teach
+from agents.teaching import teach, whole_passes
 from agents.train_world import Act
 from simulator.log import InteractionLog
 
@@ -82,8 +82,9 @@ class RecBole(Ranking):
     def fit(self, training: Training) -> None:
         """Let RecBole train on the liked rows.
 
-        For models that learn by passes, steps are liked rows shown, `budget` is rounded to whole passes, and a limit in
-        seconds ends the training after a pass. The others take their one pass, whatever the budget.
+        For models that learn by passes, steps are liked rows shown, `budget` is rounded to whole passes (one at least
+        where it is above 0), and a limit in seconds ends the training after a pass. The others take their one pass,
+        whatever the budget.
 
         Raises:
             AgentError: RecBole refuses the settings or the rows, or the log lacks what the model reads, or has more
@@ -101,7 +102,7 @@ class RecBole(Ranking):
 
     def _learn(self, training: Training, fitted: Fitted) -> None:
         n_rows = fitted.n_rows
-        passes = self.settings.epochs if training.budget is None else round(training.budget / n_rows)
+        passes = self.settings.epochs if training.budget is None else whole_passes(training.budget, n_rows)
 
         def act(served: Served) -> Act:
             self._served = served

@@ -20,7 +20,7 @@ from agents.features import SHRINK
 from agents.needs import lacking
 from agents.settings import AgentSettings
 from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Lanes
-from agents.wrapping import Wrapping, best_of
+from agents.wrapping import Wrapping, best_of, slates_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -139,7 +139,7 @@ class Rerank(Wrapping):
             if allowed is not None:
                 candidates = allowed[None, :] if candidates is None else candidates & allowed
                 candidates = np.broadcast_to(candidates, (n, len(self._group)))
-            return np.asarray(self.agent.act(replace(observation, candidates=candidates), rng), np.int64)
+            return slates_of(self.agent, replace(observation, candidates=candidates), rng)
 
         own, head, tail = ask(None), ask(self._group == HEAD), ask(self._group == TAIL)
         # A group that has too few candidates leaves its places to the other one.
@@ -168,7 +168,7 @@ class Rerank(Wrapping):
         exposure = np.zeros(2)
         running = np.ones(lanes.num_envs, bool)
         while running.any():
-            slates = np.asarray(self.agent.act(observation, rng))
+            slates = slates_of(self.agent, observation, rng)
             there = (slates >= 0) & running[:, None]
             row, place = np.nonzero(there)
             exposure += np.bincount(self._group[slates[row, place]], attention[place], 2)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agents.base import Agent, AgentError, Observation, Training, said_by
 from agents.settings import AgentSettings
-from agents.wrapping import Wrapping
+from agents.wrapping import Wrapping, slates_of
 from simulator.datasets.sources import named_file
 from simulator.errors import InputError, ScenarioError, did_you_mean
 from simulator.log import Catalogue
@@ -193,7 +193,7 @@ class Rules(Wrapping):
                 f"rules: {room[worst]} of {before[worst]} candidates are left for user {worst}, and a slate has {size} "
                 "places; loosen a rule or show shorter slates"
             )
-        slates = np.asarray(self.agent.act(replace(observation, candidates=allowed), rng), np.int64).copy()
+        slates = slates_of(self.agent, replace(observation, candidates=allowed), rng).copy()
         needed = np.zeros((n, self._n_items), bool)  # what an earlier must has put there, or found and counts on
         for at, (rule, items, users) in enumerate(zip(self.settings.rules, self._items, kept, strict=True)):
             if rule.must is None:
@@ -241,7 +241,7 @@ class Rules(Wrapping):
         row, column = np.nonzero(there)
         candidates[row, slates[row, column]] = False
         left = candidates.sum(axis=1)
-        more = np.asarray(self.agent.act(replace(observation, candidates=candidates), rng), np.int64)
+        more = slates_of(self.agent, replace(observation, candidates=candidates), rng)
         taken = np.zeros(len(slates), np.int64)
         for place in range(slates.shape[1] - 1, -1, -1):
             shown = slates[:, place]

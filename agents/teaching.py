@@ -231,6 +231,11 @@ def _taught(lesson: Lesson[Learner[P], P], begin: Callable[[], Learner[P]], budg
     return lesson.end(learner.steps, learner.policy())
 
 
+def whole_passes(budget: int, n_rows: int) -> int:
+    """Passes over so many rows that are nearest to a budget of rows; none for 0 alone, or nothing would be learned."""
+    return max(round(budget / n_rows), min(budget, 1))
+
+
 def own_act(agent: Agent) -> Act:
     """How an agent that is its own policy shows slates."""
     return agent.act

@@ -19,7 +19,7 @@ from agents.features import Features, fit_features
 from agents.settings import AgentSettings
 from agents.teaching import Clock, quietly
 from agents.train_world import Lanes
-from agents.wrapping import Wrapping
+from agents.wrapping import Wrapping, slates_of
 from simulator.causal_models import EffectModel, fit_effect_learner
 
 Floats = NDArray[np.float64]
@@ -110,5 +110,5 @@ class Uplift(Wrapping):
         for agent, mine in ((self.treatment, treated), (self.control, ~treated)):
             rows = np.flatnonzero(mine)
             if len(rows):
-                out[rows] = agent.act(rows_of(observation, rows), rng)
+                out[rows] = slates_of(agent, rows_of(observation, rows), rng)
         return out

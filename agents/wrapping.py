@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent, Feedback, Observation, Training, learns_online
+from agents.contract import check_slate
+from agents.train_world import shown_places
 
 Ints = NDArray[np.int64]
 
@@ -49,6 +51,29 @@ class Wrapping:
         return "; ".join(one for one in said if one)
 
 
+def slates_of(agent: Agent, observation: Observation, rng: np.random.Generator) -> Ints:
+    """[n, K] slates of an agent within another, as they must be; -1 at the end of a row that has too few candidates.
+
+    Candidates are narrowed for it, so that they may be fewer than places, which an agent of a user's own need never
+    have met: what it puts there that is none is left out. Where there are enough it is held to its contract.
+
+    Raises:
+        AgentError: the slates are not as they must be.
+    """
+    slates = agent.act(observation, rng)
+    if observation.candidates is not None:
+        room = observation.candidates.sum(axis=1)
+        few = np.flatnonzero(room < observation.slate_size)
+        given = np.asarray(slates)
+        if len(few) and given.shape == (len(observation), observation.slate_size) and given.dtype.kind in "iu":
+            kept = shown_places(given[few], observation.candidates[few])
+            kept = np.take_along_axis(kept, np.argsort(kept < 0, axis=1, kind="stable"), axis=1)
+            whole = (kept >= 0).sum(axis=1) == room[few]  # all that may be shown is there
+            slates = given.astype(np.int64)  # a copy
+            slates[few[whole]] = kept[whole]
+    return check_slate(slates, observation)
+
+
 def best_of(agent: Agent, observation: Observation, rng: np.random.Generator, n_items: int, slates: int) -> Ints:
     """[n, slates * K] the agent's best items: its slate, then its slate without these, and so on; -1 where none is.
 
@@ -59,7 +84,7 @@ def best_of(agent: Agent, observation: Observation, rng: np.random.Generator, n_
     left = np.ones((n, n_items), bool) if candidates is None else candidates.copy()
     found = []
     for _ in range(slates):
-        slate = np.asarray(agent.act(replace(observation, candidates=left), rng), np.int64)
+        slate = slates_of(agent, replace(observation, candidates=left), rng)
         found.append(slate)
         left = left.copy()  # the agent may have kept the array that it was given
         row, place = np.nonzero(slate >= 0)

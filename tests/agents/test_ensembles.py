@@ -20,6 +20,7 @@ from agents.diversity import DPP, MMR, Diversified, DiversitySettings
 from agents.loading import resolve_kind, train
 from agents.mixture import Mixture, MixtureSettings
 from agents.settings import AgentSettings
+from agents.wrapping import best_of, slates_of
 from evaluators.rollout import fly
 from simulator.errors import InputError
 from simulator.log import InteractionLog
@@ -273,6 +274,35 @@ def test_rules_of_a_file_are_read_from_the_scenarios_folder_and_belong_to_what_t
     agent = train(spec, training_in(*world_and_log), tmp_path).agent
     forbidden = world_and_log[1].catalogue.item_categories[:, :2].any(axis=1)
     assert not forbidden[slates(agent, observed(world_and_log[0]))].any()
+
+
+class Sorts:
+    """The agent of the docs: candidates first, and whatever comes after them in a row that has too few."""
+
+    def __init__(self, place: int = 0) -> None:
+        self.place = place
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> np.ndarray:
+        assert observation.candidates is not None
+        order = np.argsort(~observation.candidates, axis=1, kind="stable")
+        return order[:, self.place : self.place + observation.slate_size]
+
+
+def test_an_agent_within_another_is_held_to_its_contract_where_it_has_enough_candidates(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    seen = observed(world_and_log[0], 3)
+    candidates = np.zeros((3, ITEMS), bool)
+    candidates[:, 10:20] = True
+    candidates[1] = np.arange(ITEMS) == 7
+    seen = replace(seen, candidates=candidates)
+    rng = np.random.default_rng(0)
+    assert slates_of(Sorts(), seen, rng).tolist() == [[10, 11, 12, 13], [7, -1, -1, -1], [10, 11, 12, 13]]
+    assert best_of(Sorts(), seen, rng, ITEMS, 3)[0].tolist() == [*range(10, 20), -1, -1]
+    with pytest.raises(AgentError, match="act returned item 0 for user 0, which is not among the candidates; 3 of 3"):
+        slates_of(Sorts(8), seen, rng)
+    with pytest.raises(AgentError, match=r"act returned shape \[3, 0\]"):
+        slates_of(Sorts(ITEMS), seen, rng)
 
 
 def test_an_agent_made_of_one_that_learns_online_learns_online_and_its_next_flight_starts_afresh(

@@ -21,6 +21,7 @@ from agents.loading import AgentSpec, Trained, resolve_kind, train
 from agents.multimodal import Multimodal
 from agents.settings import AgentSettings, EarlyStopping
 from agents.slates import top_slates
+from agents.teaching import whole_passes
 from agents.train_world import VALUE_SEED, VALUE_SESSIONS, Act, Lanes, session_value
 from simulator.cache import StageCache
 from simulator.env import WindtunnelVectorEnv
@@ -223,6 +224,16 @@ def test_early_stopping_of_what_does_not_learn_in_steps_is_bad_input(kind: str) 
     with pytest.raises(InputError, match=r"agents\[a\].train.early_stopping: .*nothing to stop") as caught:
         resolve_kind(AgentSettings.model_validate(entry), Path())
     assert "\n" not in str(caught.value)
+
+
+def test_a_small_budget_of_rows_is_one_pass_and_none_is_none() -> None:
+    assert [whole_passes(budget, 1_000) for budget in (0, 1, 400, 1_400, 2_600)] == [0, 1, 1, 1, 3]
+
+
+@pytest.mark.parametrize("kind", ["recbole:BPR", "multimodal"])
+def test_what_learns_by_passes_learns_whatever_it_is_given(kind: str) -> None:
+    trained = train(AgentSettings(name="one", kind=kind), training_in(*taught_world(), budget=10), Path())
+    assert trained.steps > 10
 
 
 def test_the_best_point_is_the_first_of_those_that_are_no_gain_on_each_other() -> None:
