@@ -177,10 +177,20 @@ class StageCache:
 
         Raises:
             FileNotFoundError: it is not there.
+            InputError: it is damaged (a full or broken disk, a copy that was cut); it is removed, so the same command
+                computes it again.
         """
-        with self.path(stage, key).open("rb") as file:
+        place = self.path(stage, key)
+        with place.open("rb") as file:
             os.utime(file.fileno())  # when it was last of use: what `prune` goes by
-            return pickle.load(file)
+            try:
+                return pickle.load(file)
+            except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+                place.unlink(missing_ok=True)
+                raise InputError(
+                    f"WINDTUNNEL_CACHE: '{place}' was damaged ({type(error).__name__}) and is removed; run the same "
+                    "command again, or name another folder"
+                ) from error
 
     def drop(self, stage: str, key: str) -> None:
         """Forget a result, if it is there."""

@@ -117,18 +117,22 @@ class Effect:
             lines.append(f"  if odds of the treatment are wrong by at most {bound}: [{low:.4g}, {high:.4g}]")
         if self.drivers:
             lines.append("  who is moved: " + ", ".join(f"{d.feature} {d.importance:.0%}" for d in self.drivers[:5]))
-        if self.learners:
-            lines.append(
-                f"  {'learner':<13} {'mean':<8} {'slope':<24} {'Qini - random':<34} lowest fifth, highest fifth"
-            )
+        return lines + self._learner_lines()
+
+    def _learner_lines(self) -> list[str]:
+        """A table of the learners, each column as wide as its widest entry; nothing where none was compared."""
+        if not self.learners:
+            return []
+        table = [("learner", "mean", "slope", "Qini - random", "lowest fifth, highest fifth")]
         for one in self.learners:
-            if one.mean.value is None:
-                lines.append(f"  {one.learner:<13} withheld: {one.mean.withheld}")
-                continue
-            ends = ", ".join(_shown(effect) for _, _, effect in (one.gates[0], one.gates[-1]))
-            name, slope, qini = one.learner, _shown(one.calibration), _shown(one.qini)
-            lines.append(f"  {name:<13} {one.mean.value:<+8.4f} {slope:<24} {qini:<34} {ends}")
-        return lines
+            if one.mean.value is not None:
+                ends = ", ".join(_shown(effect) for _, _, effect in (one.gates[0], one.gates[-1]))
+                mean = f"{one.mean.value:+.4g}"
+                table.append((one.learner, mean, _shown(one.calibration), _shown(one.qini), ends))
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        rows = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+        withheld = [one for one in self.learners if one.mean.value is None]
+        return rows + [f"  {one.learner:<{widths[0]}}  withheld: {one.mean.withheld}" for one in withheld]
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,8 @@ def control_of(values: Sequence[str], control: str | None, treatment: str) -> st
         asked = str(control).strip()
         if asked in values:
             return asked
-        raise LogError(f"control: '{control}' is not a value of '{treatment}'{did_you_mean(asked, values)}")
+        hint = did_you_mean(asked, values) or f"; it has {', '.join(values[:5])}"
+        raise LogError(f"control: '{control}' is not a value of '{treatment}'{hint}")
     named = [v for v in values if v.lower() in ("0", "false", "control", "none") or v.lower().split(" ")[0] == "no"]
     if len(named) != 1:
         raise LogError(f"control: not given, and '{treatment}' has {', '.join(values[:5])}; say which is the control")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,23 @@ class OpeResult:
         if self.selected is not None:
             e = self.selected
             value = f"withheld: {e.withheld}" if e.value is None else f"{e.value:.5g} {_interval(e.low, e.high)}"
-            clear = " and ".join(
-                "clear" if one["clear"] else "within its noise" for one in e.diagnostics.get("selection", [])
-            )
-            lines += ["", f"{e.method}: {value}", *([f"the choices are {clear}"] if clear else [])]
+            lines += [
+                "",
+                f"{e.method}: {value}",
+                *_clearness([one["clear"] for one in e.diagnostics.get("selection", [])]),
+            ]
         if self.against:
             lines += ["", f"minus {self.against}:", *_table(self.differences)]
         return "\n".join(lines)
+
+
+def _clearness(clear: Sequence[bool]) -> list[str]:
+    """Whether the halves' choices are more than their noise; nothing where none was made."""
+    if not clear:
+        return []
+    if len(set(clear)) > 1:
+        return ["one choice is clear, the other within its noise"]
+    return ["both choices are clear" if clear[0] else "both choices are within their noise"]
 
 
 _UNITS = {"bandit": "rounds", "slate": "slates", "trajectory": "trajectories"}

@@ -81,7 +81,8 @@ def model_named(name: str, *, seed: int = 0) -> Any:
         if name in known:
             break
     else:
-        raise InputError(f"reward_model: '{name}' is no regressor of scikit-learn{did_you_mean(name, known)}")
+        hint = did_you_mean(name, known) or "; give e.g. Ridge or HistGradientBoostingRegressor"
+        raise InputError(f"reward_model: '{name}' is no regressor of scikit-learn{hint}")
     try:
         model = known[name]()
     except TypeError as error:

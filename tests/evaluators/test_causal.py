@@ -27,8 +27,9 @@ from evaluators.causal import (
     run_effect,
     served_effect,
 )
-from evaluators.causal.learners import calibration, gates, linear_drivers
+from evaluators.causal.learners import LearnerResult, calibration, gates, linear_drivers
 from evaluators.causal.overlap import trimmed_effect, trimming_bound
+from evaluators.estimate import Estimate
 from simulator.causal_models import LEARNERS, effect_drivers, elastic_net_propensity, fit_effect_learner
 from simulator.errors import InputError, LogError
 
@@ -388,12 +389,31 @@ def test_a_mediator_splits_the_effect_and_a_moved_negative_control_withholds_it(
     assert refuted.learners[0].mean.value is None
 
 
+def test_learners_stand_in_columns_whatever_their_numbers() -> None:
+    """A slope of [-4.952, 0.7281] was wider than its column, and moved the rest of its row."""
+
+    def row(name: str, slope: float) -> LearnerResult:
+        about = Estimate(slope, slope - 1 / 3, slope + 1 / 3, 0.95, 90, "t")
+        return LearnerResult(
+            name, Estimate(0.01, None, None, 0.95, 90, "t"), about, about, ((0, 1, about), (1, 2, about))
+        )
+
+    nothing = Estimate.withhold("ate", why="an example")
+    learners = (row("s", -2112.123456), row("causal_forest", 0.5))
+    shown = Effect("a", "y", nothing, {}, nothing, {}, (), {}, (), learners=learners).as_lines("b")
+    head, *rows = (line for line in shown if line.startswith(("  learner", "  s ", "  causal")))
+    starts = [head.index(word) for word in ("mean", "slope", "Qini", "lowest")]
+    assert len(rows) == 2
+    for line in rows:
+        assert all(line[at - 2 : at] == "  " and line[at] != " " for at in starts), line
+
+
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
         ({}, {"treatment": "arn"}, ["treatment: 'arn'", "did you mean 'arm'"]),
         ({}, {"outcome": "region"}, ["outcome: 'region' is 'south'", "numbers are needed"]),
-        ({}, {"control": "nothing"}, ["control: 'nothing' is not a value"]),
+        ({}, {"control": "nothing"}, ["control: 'nothing' is not a value of 'arm'; it has None, a, b"]),
         ({}, {"propensity": "0.5"}, ["propensity: 0.5 for each of 2 treatments leaves 0"]),
         ({}, {"propensity": "1.5"}, ["propensity"]),
         ({}, {"propensity": "prob"}, ["propensity: 'prob' is neither a number nor a column"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,9 @@ def test_an_estimator_is_chosen_on_users_that_it_is_not_reported_on(tmp_path: Pa
     assert {one["chosen"] for one in selected["diagnostics"]["selection"]} <= {"ips", "snips", "dr"}
     assert selected["low"] < found.estimates["dr"].value < selected["high"]  # type: ignore[operator]
     assert "selected by cross-validation" in found.as_text()
+    assert re.search(
+        r"^(both choices are (clear|within their noise)|one choice is clear, the other)", found.as_text(), re.M
+    )
     with np.load(log) as columns:
         whole = save(tmp_path / "whole.npz", {**columns, "pi_b": np.full((len(columns["action"]), 3), 1 / 3)})
     fitted = run_ope(whole, policy, ["ips", "snips", "dr"], choose="importance_fitting")
@@ -188,6 +192,10 @@ def test_an_estimator_is_chosen_on_users_that_it_is_not_reported_on(tmp_path: Pa
     assert fitted.to_json()["selected"]["diagnostics"]["selection"][0]["policies_apart"] > 0
     with pytest.raises(InputError, match=r"method: 'crossvalidation' is none of .*did you mean 'cross_validation'"):
         run_ope(log, policy, ["ips", "snips"], choose="crossvalidation")
+    with pytest.raises(
+        InputError, match=r"reward_model: 'Fo' is no regressor of scikit-learn; give e\.g\. Ridge or Hist"
+    ):
+        run_ope(log, policy, ["dr"], reward_model="Fo")
 
 
 def test_a_discount_of_a_log_without_steps_is_refused(tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def test_a_result_comes_back_whole(tmp_path: Path) -> None:
     assert cache.load("train", "ab" * 32)["curve"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_damaged_result_is_named_and_removed_so_that_the_next_run_computes_it(left: int, tmp_path: Path) -> None:
+    """It was a traceback with the promise that the same command goes on, which it never did."""
+    cache = StageCache(tmp_path)
+    cache.store("fit", "key", np.arange(100.0))
+    path = cache.path("fit", "key")
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(
+        InputError, match=r"WINDTUNNEL_CACHE: '.*key\.pkl' was damaged \(.*\) and is removed; run the same"
+    ):
+        cache.load("fit", "key")
+    assert not cache.has("fit", "key")
+
+
 def test_of_two_runs_that_need_a_result_one_computes_it(tmp_path: Path) -> None:
     cache, computed = StageCache(tmp_path), []
 
