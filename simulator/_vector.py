@@ -218,6 +218,16 @@ def lowest_bit(typing: Any, bits: Any) -> Any:
 
 
 @_intrinsic
+def count_bits(typing: Any, bits: Any) -> Any:
+    """How many bits are set."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), lower
+
+
+@_intrinsic
 def move8(typing: Any, array: Any, row: Any, source: Any, target: Any) -> Any:
     """array[row, target : target + 8] = array[row, source : source + 8], int32."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simulator import kernel
+from simulator._compiled import aligned_zeros
 from simulator.behaviour.own import Moment, State, begun, checked_acts
 from simulator.late import Arrivals, Delay, folded, hashed, uniform_of
 from simulator.top_items import ItemScorer, pack_mask
@@ -123,7 +124,7 @@ class SimulatedUsers:
         starts, n_items = world.starts, world.n_items
         self.width = -(-world.item_vectors.shape[1] // 16) * 16
         categories = world.item_categories > 0
-        self._table = _aligned((n_items + 1, self.width))
+        self._table = aligned_zeros(n_items + 1, self.width)
         self._table[:-1, : world.item_vectors.shape[1]] = world.item_vectors
         self._groups = np.zeros((n_items + 1, -(-categories.shape[1] // _GROUP)), np.uint32)
         packed = np.packbits(categories, axis=1, bitorder="little")
@@ -132,7 +133,7 @@ class SimulatedUsers:
         self._traits[:-1, kernel.ITEM_BIAS] = world.item_bias
         self._traits[:-1, kernel.SHARE] = 1 / np.maximum(categories.sum(axis=1), 1)
         self._parameters = np.concatenate([self._parameter_array(), world.examination_table(slots)[:, 0]])
-        self._start_state = _aligned((len(starts), self.width + _GROUP * self._groups.shape[1]))
+        self._start_state = aligned_zeros(len(starts), self.width + _GROUP * self._groups.shape[1])
         self._start_state[:, : starts.vector.shape[1]] = starts.vector
         self._start_bias = (starts.bias + np.float32(world.appeal_shift)).astype(np.float32)
         length = world.history_length
@@ -156,7 +157,7 @@ class SimulatedUsers:
         self.user_features = np.zeros((n, starts.user_features.shape[1]), np.float32)
         self._clock = np.zeros((n, 3), np.uint64)
         self._clock[:, int(kernel.WRITTEN)] = length  # an empty history before the first start
-        self._state = _aligned((n, self._start_state.shape[1]))
+        self._state = aligned_zeros(n, self._start_state.shape[1])
         self._mood = np.zeros((n, 2), np.float32)
         self._seen = np.zeros((n, 0 if listed else words), np.uint64)
         # An odd number of cache lines a lane: a power of two would put all lanes into a few places of a cache.
@@ -603,11 +604,3 @@ class SimulatedUsers:
                 part = slice(extra.friends_start[row], extra.friends_start[row + 1])
                 out[lane, extra.friends_item[part]] += extra.numbers[kernel.FRIENDS]
         return out
-
-
-def _aligned(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Zeros that begin at a multiple of 64 bytes, so that no load of eight floats lies across two cache lines."""
-    size = shape[0] * shape[1]
-    room = np.zeros(size + 16, np.float32)
-    first = (-room.ctypes.data % 64) // 4
-    return room[first : first + size].reshape(shape)

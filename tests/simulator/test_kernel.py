@@ -6,6 +6,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -370,6 +371,39 @@ def test_top_k_is_the_sorted_scores_without_what_is_blocked() -> None:
 def test_equal_scores_go_to_the_smaller_number() -> None:
     scorer = ItemScorer(np.zeros((100, 4), np.float32))
     assert scorer.top_k(np.ones((3, 4), np.float32), 5).tolist() == [[0, 1, 2, 3, 4]] * 3
+
+
+def _sixteenth(rng: np.random.Generator, n_items: int) -> NDArray[np.float32]:
+    """The best items are all in one lane, so that hardly any are below the limit that the lanes give."""
+    return (rng.permutation(n_items) + n_items * (np.arange(n_items) % 16 == 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "bias_of",
+    [
+        pytest.param(lambda rng, n: rng.permutation(n), id="all different"),
+        pytest.param(lambda rng, n: np.arange(n), id="better and better"),
+        pytest.param(lambda rng, n: rng.integers(0, n // 3 + 1, n), id="some equal"),
+        pytest.param(lambda rng, n: rng.integers(0, 3, n), id="most equal"),
+        pytest.param(_sixteenth, id="all in one lane"),
+        pytest.param(lambda rng, n: np.where(rng.random(n) < 0.3, np.nan, rng.permutation(n)), id="some NaN"),
+        pytest.param(lambda rng, n: np.where(np.arange(n) >= n - 12, np.nan, rng.permutation(n)), id="the last NaN"),
+        pytest.param(lambda rng, n: np.where(rng.random(n) < 0.5, np.inf, rng.permutation(n)), id="some infinite"),
+    ],
+)
+@pytest.mark.parametrize("n_items", [9, 40, 1_000, 2_049, 5_000])
+@pytest.mark.parametrize("k", [1, 10, 16, 17, 40])
+def test_the_best_items_are_found_however_the_scores_lie(bias_of: Any, n_items: int, k: int) -> None:
+    rng = np.random.default_rng(n_items + k)
+    bias = np.asarray(bias_of(rng, n_items), np.float32)
+    mask = rng.random((6, n_items)) < np.array([0.0, 0.05, 0.5, 0.9, 0.999, 1.0])[:, None]
+    scorer = ItemScorer(np.zeros((n_items, 1), np.float32), bias)
+    for again in range(2):  # the scratch is used once more
+        found = scorer.top_k(np.ones((6, 1), np.float32), k, blocked=pack_mask(mask))
+        for u in range(6):
+            allowed = np.flatnonzero(~mask[u] & ~np.isnan(bias))
+            best = allowed[np.argsort(-bias[allowed], kind="stable")][:k]
+            assert found[u].tolist() == [*best, *[-1] * (k - len(best))], (u, again)
 
 
 def test_users_that_were_pickled_or_copied_say_who_is_done_as_they_go_on() -> None:
