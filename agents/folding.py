@@ -6,17 +6,21 @@ table in the form that `design_of` gives it.
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from simulator._compiled import F32, I64, PLAIN
-from simulator._vector import add16, fill16, load16, mad16, store16
+from simulator._compiled import F32, I64, PLAIN, aligned_zeros
+from simulator._vector import add16, fill16, load16, mad16, prefetch_read, store16
 
 _0, _1 = np.float32(0.0), np.float32(1.0)
 _TOGETHER = 16
 """Users whose equations are solved side by side, one in each lane of a vector."""
+
+
+_threads = threading.local()
 
 
 class Scratch(NamedTuple):
@@ -44,7 +48,7 @@ def design_of(table: F32, beside: F32 | None = None) -> F32:
     """
     n_items, size = table.shape
     more = 0 if beside is None else beside.shape[1]
-    design = np.zeros((n_items, -(-(2 + size + more) // 16) * 16), np.float32)
+    design = aligned_zeros(n_items, -(-(2 + size + more) // 16) * 16)
     design[:, 0] = 1.0
     design[:, 1 : 1 + size] = table
     if beside is not None:
@@ -53,17 +57,24 @@ def design_of(table: F32, beside: F32 | None = None) -> F32:
 
 
 def scratch_of(length: int, wide: int, size: int) -> Scratch:
-    """For histories of this length, a design of so many columns and `size` coefficients."""
-    return Scratch(
-        rows=np.zeros((length, wide), np.float32),
-        weighted=np.zeros((length, wide), np.float32),
-        gram=np.zeros((wide, wide), np.float32),
-        sums=np.zeros((2, wide), np.float32),
-        share=np.zeros(length, np.float32),
-        unit=np.zeros((1, 16), np.float32),
-        equations=np.zeros((size * (size + 3) // 2, _TOGETHER), np.float32),
-        scale=np.zeros((wide, _TOGETHER), np.float32),
-    )
+    """For histories of this length, a design of so many columns and `size` coefficients: the thread's, taken anew."""
+    kept: tuple[tuple[int, int, int], Scratch] | None = getattr(_threads, "scratch", None)
+    if kept is None or kept[0] != (length, wide, size):
+        kept = (
+            (length, wide, size),
+            Scratch(
+                rows=aligned_zeros(length, wide),
+                weighted=aligned_zeros(length, wide),
+                gram=aligned_zeros(wide, wide),
+                sums=aligned_zeros(2, wide),
+                share=aligned_zeros(length),
+                unit=aligned_zeros(1, 16),
+                equations=aligned_zeros(size * (size + 3) // 2, _TOGETHER),
+                scale=aligned_zeros(wide, _TOGETHER),
+            ),
+        )
+        _threads.scratch = kept
+    return kept[1]
 
 
 @njit(**PLAIN)
@@ -235,7 +246,7 @@ def _fold_narrow(
     """
     gram, nothing, length = s.gram, fill16(_0), items.shape[1]
     surprise = load16(s.unit, 0, 0)
-    # Where there are fewer than three vectors, the last one is summed again, to the same place.
+    # Where there are two vectors, the second is summed twice, to the same place.
     third = design.shape[1] - 16
     second = min(16, third)
     a0, a1, a2, a3 = nothing, nothing, nothing, nothing
@@ -270,10 +281,11 @@ def _fold_narrow(
         share = fill16(like * of_liked - (trust - like) * of_disliked)
         recent = fill16(of_recent if at >= length - window else _0)
         b0, c0 = mad16(share, first, b0), mad16(recent, first, c0)
-        beside = load16(design, item, second)
-        b1, c1 = mad16(share, beside, b1), mad16(recent, beside, c1)
-        beside = load16(design, item, third)
-        b2, c2 = mad16(share, beside, b2), mad16(recent, beside, c2)
+        if second:
+            beside = load16(design, item, second)
+            b1, c1 = mad16(share, beside, b1), mad16(recent, beside, c1)
+            beside = load16(design, item, third)
+            b2, c2 = mad16(share, beside, b2), mad16(recent, beside, c2)
     store16(gram, 0, 0, a0)
     store16(gram, 1, 0, a1)
     store16(gram, 2, 0, a2)
@@ -292,10 +304,11 @@ def _fold_narrow(
     store16(gram, 15, 0, a15)
     store16(s.sums, 0, 0, b0)
     store16(s.sums, 1, 0, c0)
-    store16(s.sums, 0, second, b1)
-    store16(s.sums, 1, second, c1)
-    store16(s.sums, 0, third, b2)
-    store16(s.sums, 1, third, c2)
+    if second:
+        store16(s.sums, 0, second, b1)
+        store16(s.sums, 1, second, c1)
+        store16(s.sums, 0, third, b2)
+        store16(s.sums, 1, third, c2)
 
 
 @njit(nogil=True, **PLAIN)
@@ -324,6 +337,11 @@ def describe(
     """
     size, length = precision.shape[0], items.shape[1]
     narrow = size < 16 and design.shape[1] <= 48
+    if items.size >= design.shape[0]:
+        # Most rows will be read: in order they come into cache several times as fast as where the histories name them.
+        for item in range(design.shape[0]):
+            for c in range(0, design.shape[1], 16):
+                prefetch_read(design, item, c)
     s.unit[0, size % 16] = _1
     for first in range(0, items.shape[0], _TOGETHER):
         count = min(_TOGETHER, items.shape[0] - first)
