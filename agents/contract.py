@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -137,4 +138,19 @@ def rows_of(observation: Observation, rows: NDArray[np.int64] | slice) -> Observ
         candidates=cut(observation.candidates),
         step=observation.step[rows],
         appeal=cut(observation.appeal),
+    )
+
+
+def joined(observations: Sequence[Observation]) -> Observation:
+    """Users of several observations in one, without candidates, appeals and context."""
+    first = observations[0]
+    return replace(
+        first,
+        user_features=np.concatenate([one.user_features for one in observations]),
+        history_items=np.concatenate([one.history_items for one in observations]),
+        history_feedback=np.concatenate([one.history_feedback for one in observations]),
+        context=np.zeros((sum(len(one) for one in observations), 0), np.float32),
+        candidates=None,
+        step=np.concatenate([one.step for one in observations]),
+        appeal=None,
     )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sb3_contrib import QRDQN
 from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -25,13 +26,13 @@ from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from agents.base import Observation, Training
 from agents.checkpoints import GlobalDraws
-from agents.contract import rows_of
+from agents.contract import joined, rows_of
 from agents.deep_rl import DQNSettings, ItemQ, QRDQNSettings, QSettings, StateScale, greedy_on
 from agents.features import Features, UserBlocks
 from agents.item_networks import FactoredScores, ItemHeads
 from agents.slates import top_slates
 from agents.teaching import Curve, Lesson
-from agents.train_world import Act, Lanes
+from agents.train_world import Act, Lanes, Step
 
 F32 = NDArray[np.float32]
 M = TypeVar("M", bound=BaseAlgorithm)
@@ -88,10 +89,12 @@ class SB3Lanes(VecEnv):
         self._look(lanes.reset())
         self._actions: NDArray[Any] = np.zeros(0)
         self._value: Callable[[F32], F32] | None = None
+        self._ends: list[Step] = []  # of the steps that `pay` has not heard of
         super().__init__(lanes.num_envs * places, observation_space, action_space)
 
     def reset(self) -> F32:
         """Start every session."""
+        self._ends = []
         return self._look(self.lanes.reset())
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -102,26 +105,35 @@ class SB3Lanes(VecEnv):
         """Step every user; a lane whose session ended shows the next one's start and keeps its last observation."""
         step = self.lanes.step(self._slates(self._actions, self.users, self.observation))
         seen = self._look(step.observation)
-        rewards = self._rewards(step.clicks)
         infos = [NO_INFO] * self.num_envs
-        done = np.repeat(step.done, self.places)
-        cut = np.repeat(step.truncated, self.places)
+        done = step.done if self.places == 1 else np.repeat(step.done, self.places)
         if self._value is not None:
-            if cut.any():
-                on_time = rows_of(step.last, np.flatnonzero(step.truncated[step.done]))
-                rewards[cut] += self._value(self._encode(self._features.users(on_time)))
+            self._ends.append(step)
         elif done.any():
             last = self._encode(self._features.users(step.last))
+            cut = np.repeat(step.truncated, self.places)
             for row, lane in enumerate(np.flatnonzero(done).tolist()):
                 infos[lane] = {"terminal_observation": last[row], "TimeLimit.truncated": bool(cut[lane])}
-        return seen, rewards, done, infos
+        return seen, self._rewards(step.clicks), done, infos
 
     def pay_on(self, value: Callable[[F32], F32]) -> None:
-        """Add to the reward of a session that the horizon cuts what it would go on to bring, by last observations.
+        """Have what sessions that the horizon cuts would go on to bring paid by `pay`, by their last observations.
 
         SB3's algorithms on a policy do the same, one session after the other; they find nothing left to do.
         """
         self._value = value
+
+    def pay(self, rewards: F32) -> None:
+        """Add to the rewards [T, n * places] of the last T steps, all since the last call, what is owed."""
+        steps, self._ends = self._ends, []
+        if self._value is None:
+            return
+        assert len(steps) == len(rewards)
+        cut = np.concatenate([step.truncated[step.done] for step in steps])
+        if cut.any():
+            last = rows_of(joined([step.last for step in steps]), np.flatnonzero(cut))
+            which = np.repeat([step.truncated for step in steps], self.places, axis=1)
+            rewards[which] += self._value(self._encode(self._features.users(last)))
 
     def _look(self, observation: Observation) -> F32:
         """Take note of what is observed now; SB3's view of it."""
@@ -150,6 +162,30 @@ class SB3Lanes(VecEnv):
     ) -> list[bool]:
         """Never."""
         return [False for _ in self._get_indices(indices)]
+
+
+class Paid:
+    """Of a rollout buffer of SB3: what lanes owe for sessions that the horizon cut is paid once a rollout.
+
+    Args:
+        lanes: which fill it.
+        args, kwargs: the buffer's.
+    """
+
+    rewards: F32
+
+    def __init__(self, *args: Any, lanes: SB3Lanes, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lanes = lanes
+
+    def compute_returns_and_advantage(self, *args: Any, **kwargs: Any) -> None:
+        """As the buffer's, with what is owed."""
+        self._lanes.pay(self.rewards)
+        super().compute_returns_and_advantage(*args, **kwargs)  # type: ignore[misc]
+
+
+class PaidRollouts(Paid, RolloutBuffer):
+    """The buffer of PPO and A2C."""
 
 
 class _Points(BaseCallback):

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
 
 from agents.base import Observation, Training
 from agents.deep_rl import Layers
@@ -28,7 +27,7 @@ from agents.proto_actions import (
     SACSettings,
     TD3Settings,
 )
-from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length, value_after
+from agents.sb3_adapter import PaidRollouts, SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length, value_after
 from agents.train_world import Act, Lanes
 
 BOUND = 10.0
@@ -74,7 +73,7 @@ def proto_lanes(training: Training, settings: ProtoSettings, proto: Proto) -> SB
     )
 
 
-def proto_model(settings: ProtoSettings, lanes: VecEnv, *, budget: int, seed: int) -> BaseAlgorithm:
+def proto_model(settings: ProtoSettings, lanes: SB3Lanes, *, budget: int, seed: int) -> BaseAlgorithm:
     """SB3's algorithm for these settings, untrained."""
     build: Callable[..., BaseAlgorithm] = _BUILDERS[type(settings)]
     model = build(
@@ -86,7 +85,7 @@ def proto_model(settings: ProtoSettings, lanes: VecEnv, *, budget: int, seed: in
         seed=seed % 2**32,
         device="cpu",
     )
-    if isinstance(lanes, SB3Lanes) and isinstance(model, OnPolicyAlgorithm):
+    if isinstance(model, OnPolicyAlgorithm):
         lanes.pay_on(value_after(model))
     return model
 
@@ -101,7 +100,7 @@ def mean_action(model: BaseAlgorithm) -> Layers:
     return layers_of([*policy.mlp_extractor.policy_net, policy.action_net], "tanh")
 
 
-def _ppo(settings: PPOSettings, lanes: VecEnv, budget: int, **common: Any) -> sb3.PPO:
+def _ppo(settings: PPOSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.PPO:
     n_steps = rollout_length(settings.n_steps, settings.num_envs, budget)
     return sb3.PPO(
         "MlpPolicy",
@@ -113,11 +112,13 @@ def _ppo(settings: PPOSettings, lanes: VecEnv, budget: int, **common: Any) -> sb
         clip_range=settings.clip_range,
         ent_coef=settings.ent_coef,
         policy_kwargs={"net_arch": [settings.hidden_size] * 2, "log_std_init": settings.log_std_init},
+        rollout_buffer_class=PaidRollouts,
+        rollout_buffer_kwargs={"lanes": lanes},
         **common,
     )
 
 
-def _a2c(settings: A2CSettings, lanes: VecEnv, budget: int, **common: Any) -> sb3.A2C:
+def _a2c(settings: A2CSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.A2C:
     return sb3.A2C(
         "MlpPolicy",
         lanes,
@@ -125,11 +126,13 @@ def _a2c(settings: A2CSettings, lanes: VecEnv, budget: int, **common: Any) -> sb
         gae_lambda=settings.gae_lambda,
         ent_coef=settings.ent_coef,
         policy_kwargs={"net_arch": [settings.hidden_size] * 2, "log_std_init": settings.log_std_init},
+        rollout_buffer_class=PaidRollouts,
+        rollout_buffer_kwargs={"lanes": lanes},
         **common,
     )
 
 
-def _sac(settings: SACSettings, lanes: VecEnv, budget: int, **common: Any) -> sb3.SAC:
+def _sac(settings: SACSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.SAC:
     model = sb3.SAC(
         "MlpPolicy",
         lanes,
@@ -141,7 +144,7 @@ def _sac(settings: SACSettings, lanes: VecEnv, budget: int, **common: Any) -> sb
     return model
 
 
-def _td3(settings: TD3Settings, lanes: VecEnv, budget: int, **common: Any) -> sb3.TD3:
+def _td3(settings: TD3Settings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.TD3:
     assert lanes.action_space.shape is not None
     mean = np.zeros(lanes.action_space.shape)
     noise = NormalActionNoise(mean, np.full_like(mean, settings.action_noise))

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from torch import nn
 
@@ -16,7 +17,7 @@ from agents.base import Observation, Training
 from agents.deep_rl import StateScale
 from agents.features import UserBlocks
 from agents.item_networks import layers_of
-from agents.sb3_adapter import SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length, value_after
+from agents.sb3_adapter import Paid, SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length, value_after
 from agents.shortlist import MaskablePPOSettings, Shortlist, ShortlistPolicy, shortlist_slates
 from agents.train_world import Act, Lanes
 
@@ -115,6 +116,10 @@ class ShortlistHeads(nn.Module):
         return out
 
 
+class PaidMaskableRollouts(Paid, MaskableRolloutBuffer):
+    """The buffer of MaskablePPO."""
+
+
 class ShortlistActorCritic(MaskableActorCriticPolicy):
     """sb3-contrib's policy with networks that read items, so that an option is what it is, not where it stands."""
 
@@ -153,6 +158,8 @@ def shortlist_model(
                 "embedding_size": settings.embedding_size,
             }
         },
+        rollout_buffer_class=PaidMaskableRollouts,
+        rollout_buffer_kwargs={"lanes": lanes},
         seed=seed % 2**32,
         device="cpu",
     )

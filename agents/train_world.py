@@ -71,10 +71,8 @@ class Lanes:
             slates = shown_places(slates, self._candidates)
         seen, reward, terminated, truncated, _ = self.env.step(slates)
         ended = self.env.ended
-        feedback = seen["history_feedback"]
-        if len(ended.lanes):
-            feedback = feedback.copy()
-            feedback[ended.lanes] = ended.observation["history_feedback"]
+        feedback = seen["history_feedback"][:, -self.slate_size :].copy()
+        feedback[ended.lanes] = ended.observation["history_feedback"][:, -self.slate_size :]
         return Step(
             clicks=_clicks(slates, feedback),
             reward=np.asarray(reward, np.float32),

@@ -90,6 +90,9 @@ class FreeLanes(SB3Lanes):
         self._next += 1
         return self._seen.copy(), self._nothing.copy(), done.copy(), list(infos)
 
+    def pay(self, rewards: Any) -> None:
+        """Owes nothing."""
+
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [None] * self.num_envs
 
