@@ -190,13 +190,16 @@ class Features:
         return self._items
 
 
-def fit_features(training: Training, *, content_size: int = 16, learned_size: int = 8) -> Features:
+def fit_features(
+    training: Training, *, content_size: int = 16, learned_size: int = 8, category_size: int | None = None
+) -> Features:
     """Fit the tables on the train rows.
 
     Args:
         training: gives the log, the catalogue and the sizes of slate and session.
         content_size: directions kept of the content vectors.
         learned_size: dimensions learned from who liked what.
+        category_size: main directions kept of the categories; None, or as many as there are categories: all of them.
     """
     log = training.log
     n_items = log.catalogue.n_items
@@ -211,6 +214,8 @@ def fit_features(training: Training, *, content_size: int = 16, learned_size: in
     learned = _learn_vectors(log, surprise, content, learned_size, training.rng)
     vectors = np.concatenate([content, learned], axis=1, dtype=np.float32)
     categories = unit_rows(log.catalogue.item_categories) if log.catalogue.item_categories.shape[1] else content
+    if category_size is not None and category_size < categories.shape[1]:
+        categories = main_directions(categories, category_size)
     unscaled = Features(
         mean=mean,
         like_rate=like_rate,

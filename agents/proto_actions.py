@@ -92,6 +92,9 @@ class ProtoSettings(BaseModel):
     num_envs: int = Field(default=128, ge=1, description="users stepped at once")
     content_size: int = Field(default=16, ge=1, description="directions kept of the items' content vectors")
     learned_size: int = Field(default=8, ge=1, description="dimensions of items learned from who liked what")
+    category_size: int | None = Field(
+        default=None, ge=1, description="directions kept of the items' categories; empty: every category for itself"
+    )
 
 
 class PPOSettings(ProtoSettings):
@@ -111,16 +114,21 @@ class PPOSettings(ProtoSettings):
 class A2CSettings(ProtoSettings):
     """Parameters of A2C.
 
-    In fewer dimensions than the others' it learns as well, and users are described in half the time: 37.98 against
-    37.58 clicks on split 3 of ml-100k, 39.16 against 39.21 on split 5, four trainings each.
+    In fewer dimensions than the others' it learns as well, and describing users and looking for the nearest items take
+    less than half the time: on splits 3, 5 and 7 of ml-100k 38.02, 39.20 and 35.98 clicks, against 37.95, 39.19 and
+    35.92 with every category for itself, eight directions of the content and six learned dimensions; six trainings
+    each, which lie within .6 of their mean.
     """
 
     gae_lambda: float = Field(default=0.9, ge=0, le=1, description="weight of longer returns in the advantage")
     n_steps: int = Field(default=5, ge=1, description="slates of each user between updates")
     ent_coef: float = Field(default=0.0, ge=0, description="weight of the entropy of the proto-action")
     log_std_init: float = Field(default=-0.5, description="log of the proto-action's first standard deviation")
-    content_size: int = Field(default=8, ge=1, description="directions kept of the items' content vectors")
-    learned_size: int = Field(default=6, ge=1, description="dimensions of items learned from who liked what")
+    content_size: int = Field(default=6, ge=1, description="directions kept of the items' content vectors")
+    learned_size: int = Field(default=4, ge=1, description="dimensions of items learned from who liked what")
+    category_size: int | None = Field(
+        default=4, ge=1, description="directions kept of the items' categories; empty: every category for itself"
+    )
 
 
 class OffPolicySettings(ProtoSettings):
@@ -155,7 +163,12 @@ class TD3Settings(OffPolicySettings):
 
 def fit_proto(training: Training, settings: ProtoSettings) -> Proto:
     """Tables and scale from the train rows."""
-    features = fit_features(training, content_size=settings.content_size, learned_size=settings.learned_size)
+    features = fit_features(
+        training,
+        content_size=settings.content_size,
+        learned_size=settings.learned_size,
+        category_size=settings.category_size,
+    )
     return Proto(features, StateScale.of(features, training))
 
 

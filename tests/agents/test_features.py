@@ -20,6 +20,7 @@ from agents.features import (
     content_directions,
     fit_features,
     fold_in,
+    main_directions,
     newest_rows,
 )
 from agents.folding import design_of
@@ -60,16 +61,20 @@ def test_the_fold_in_is_the_ridge_regression_of_each_users_rows() -> None:
         assert np.allclose([level[user], *taste[user]], solved, atol=1e-5)
 
 
-@pytest.mark.parametrize("learned_size", [3, 10, 20])
+@pytest.mark.parametrize(
+    ("learned_size", "category_size", "vectors"), [(3, 3, 1), (10, 3, 2), (10, None, 2), (20, 3, 2)]
+)
 def test_users_are_what_plain_numpy_makes_of_their_histories(
-    world_and_log: tuple[World, InteractionLog], learned_size: int
+    world_and_log: tuple[World, InteractionLog], learned_size: int, category_size: int | None, vectors: int
 ) -> None:
     """Histories with gaps, of logged rows and slates; 37 users, so that the last group of sixteen is not full.
 
     Items in few dimensions are folded in by one pass, those in many by several; fifteen columns are the most of few.
     """
-    features = fit_features(training_in(*world_and_log), content_size=4, learned_size=learned_size)
+    sizes = {"content_size": 4, "learned_size": learned_size, "category_size": category_size}
+    features = fit_features(training_in(*world_and_log), **sizes)
     assert len(features.precision) == 1 + 4 + learned_size
+    assert features._design.shape[1] == 16 * vectors
     rng = np.random.default_rng(3)
     n, length, slate_size = 37, 23, 4
     items = rng.integers(-1, features.n_items, (n, length))
@@ -174,6 +179,20 @@ def test_content_directions_do_not_depend_on_where_or_how_far_the_vectors_lie(
 
 def tables(features: Features) -> dict[str, Any]:
     return {one.name: getattr(features, one.name) for one in fields(Features) if one.init}
+
+
+def test_categories_are_kept_in_as_many_directions_as_are_asked_for(
+    world_and_log: tuple[World, InteractionLog], features: Features
+) -> None:
+    training = training_in(*world_and_log)
+    n_categories = training.catalogue.item_categories.shape[1]
+    for size in (2, n_categories - 1):
+        kept = fit_features(training, content_size=4, learned_size=3, category_size=size).categories
+        assert kept.shape == (training.catalogue.n_items, size)
+        assert np.array_equal(kept, main_directions(features.categories, size))
+    for size in (n_categories, n_categories + 5):
+        kept = fit_features(training, content_size=4, learned_size=3, category_size=size).categories
+        assert np.array_equal(kept, features.categories)
 
 
 def test_features_read_nothing_of_the_world(world_and_log: tuple[World, InteractionLog]) -> None:
