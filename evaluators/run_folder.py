@@ -66,6 +66,27 @@ def write_run(
         write_atomically(folder / "report.json", lambda path: _write_text(path, text))
 
 
+def write_ids(folder: Path, user_ids: Sequence[str], item_ids: Sequence[str]) -> None:
+    """Write ids.parquet: the log's own id of each user and item that the other tables name by number.
+
+    Args:
+        folder: of the run.
+        user_ids: [U], by number.
+        item_ids: [I], by number.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "kind": pa.array(["user"] * len(user_ids) + ["item"] * len(item_ids)).dictionary_encode(),
+            "number": np.concatenate([np.arange(len(user_ids)), np.arange(len(item_ids))]),
+            "id": pa.array([*user_ids, *item_ids], pa.string()),
+        }
+    )
+    write_atomically(folder / "ids.parquet", lambda path: pq.write_table(table, path))
+
+
 def write_fidelity(folder: Path, report: Report) -> None:
     """Write fidelity.html and, last, fidelity.json: the report of the stages before any agent, beside that of a run.
 

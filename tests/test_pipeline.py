@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -169,6 +170,19 @@ def test_a_run_has_every_agent_every_finding_and_what_a_search_chose(flown: Flow
     assert max(search.trials, key=lambda trial: trial.value).params == search.chosen
     assert {trial.value for trial in search.trials} > {search.trials[0].value}
     assert not list(flown.cache.glob("trials/*"))  # of use only while the search is under way
+
+
+def test_what_was_shown_can_be_read_with_the_logs_own_ids(flown: Flown) -> None:
+    """Users and items stood as numbers that nothing in the folder explained: no slate could be looked up."""
+    (folder,) = (path.parent for path in (flown.cache / "runs").rglob("report.json"))
+    ids = pd.read_parquet(folder / "ids.parquet").set_index(["kind", "number"]).id
+    log = pd.read_csv(flown.scenario.parent / "log.csv")
+    sessions = pd.read_parquet(folder / "sessions.parquet")
+    for _, row in sessions[sessions.agent == "popularity"].iterrows():
+        met = log.item[(log.user == ids["user", row.user]) & (log.time < 8)]  # histories are not shown again
+        shown = {ids["item", number] for number in row.slate if number >= 0}
+        assert shown <= set(log.item) - set(met)
+    assert set(ids["user"]) == set(log.user)
 
 
 def test_times_and_memory_stand_in_seconds_and_nowhere_else(flown: Flown) -> None:

@@ -327,9 +327,10 @@ def write(
     trained: Mapping[str, Sequence[Trained | Failure]],
 ) -> Path:
     """Write the run's folder, `out/<name>/<digest12>/`, preference models and agents with it, and return it."""
-    from evaluators.run_folder import write_run
+    from evaluators.run_folder import write_ids, write_run
 
     def beside(place: Path) -> None:
+        write_ids(place, data.log.catalogue.user_ids, data.log.catalogue.item_ids)
         save_models(place / "preference", data, worlds)
         save_agents(place / "agents", data, specs, trained)
 
