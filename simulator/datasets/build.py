@@ -120,6 +120,11 @@ def build_log(tables: Tables, settings: DataSettings, *, seed: int, folder: Path
         rows = np.flatnonzero(~np.isin(user * len(item_ids) + item, tested))
         if len(rows) < len(log):
             notes.append(f"{len(log) - len(rows)} rows whose user and item are in the random part were dropped")
+        if not len(rows):
+            raise LogError(
+                f"data.random: '{tables.random.path.name}' has every pair of '{log.path.name}', so no row is left; "
+                "name a file of other rows"
+            )
     if settings.max_users is not None and settings.max_users < len(user_ids):
         rng = stream(np.random.SeedSequence(seed), "data", "max_users")
         kept = np.zeros(len(user_ids), bool)

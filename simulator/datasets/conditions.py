@@ -129,7 +129,8 @@ class _Parser:
         while at < len(text):
             match = _TOKEN.match(text, at)
             if match is None:
-                raise ValueError(f"cannot read {text[at:].strip()[:20]!r}; {_EXAMPLE}")
+                odd = f"cannot read {text[at:].strip()[:20]!r}"
+                raise ValueError(f"{odd}; put a column's name with blanks or signs in backquotes, or {_EXAMPLE}")
             self.tokens.append((str(match.lastgroup), match[match.lastgroup or 0]))
             at = match.end()
         self.at = 0

@@ -80,3 +80,12 @@ def test_a_column_alone_must_be_yes_or_no() -> None:
         holds("a")
     with pytest.raises(LogError, match="neither yes nor no"):
         holds("w")
+
+
+def test_a_name_with_signs_is_told_of_backquotes() -> None:
+    """'bought? == 1' was told that '? == 1' cannot be read, and not how such a column is named."""
+    with pytest.raises(
+        ValueError, match=r"cannot read '\? == 1'; put a column's name with blanks or signs in backquotes"
+    ):
+        Condition.parse("bought? == 1")
+    assert Condition.parse("`bought?` == 1").columns() == {"bought?": True}

@@ -269,3 +269,9 @@ def test_a_random_part_without_the_logs_columns_is_refused(tmp_path: Path) -> No
     write(tmp_path, {"user": ["u0"], "item": ["i1"], "stars": [5]}, "random.csv")
     (line,) = mistakes(tmp_path, rows(), random="random.csv", ranges={})
     assert "'random.csv' has no column 'rating'" in line
+
+
+def test_a_random_part_that_has_the_whole_log_is_named_and_not_the_log(tmp_path: Path) -> None:
+    write(tmp_path, rows(), "random.csv")
+    (line,) = mistakes(tmp_path, rows(), random="random.csv")
+    assert line.startswith("data.random: 'random.csv' has every pair of 'log.csv'")
