@@ -62,9 +62,11 @@ def prepare_scenario(
         ScenarioError: everything that is wrong, one line each.
     """
     parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
-    specs, wrong_agents = _resolve_agents(parts, path, candidate)
+    specs, wrong_agents = _resolve_agents(parts, path)
     encoder, wrong_encoder = _resolve_encoder(parts, path.parent)
     mistakes = [*parts.mistakes, *wrong_agents, *wrong_encoder, *_check_behaviour(parts, path.parent)]
+    if candidate is not None:
+        mistakes = _by_options(mistakes, parts)
     if mistakes or encoder is None:
         raise ScenarioError(mistakes)
     return Prepared(_completed(parts.whole(), specs), tuple(specs), path.parent, encoder)
@@ -78,11 +80,12 @@ def check_scenario(
         parts = read_parts(path, overrides=overrides, seed=seed, candidate=candidate)
     except ScenarioError as error:
         return list(error.mistakes)
-    specs, wrong_agents = _resolve_agents(parts, path, candidate)
+    specs, wrong_agents = _resolve_agents(parts, path)
     _, wrong_encoder = _resolve_encoder(parts, path.parent)
     wrong_behaviour = _check_behaviour(parts, path.parent)
     wrong_log = _check_log(parts, path, specs, vetted=candidate is not None)
-    return [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *wrong_log]
+    mistakes = [*parts.mistakes, *wrong_agents, *wrong_encoder, *wrong_behaviour, *wrong_log]
+    return mistakes if candidate is None else _by_options(mistakes, parts)
 
 
 def check_log(log: InteractionLog, simulator: SimulatorSettings | None, evaluate: EvaluateSettings | None) -> list[str]:
@@ -384,7 +387,23 @@ def _check_learned_in(spec: AgentSpec, path: Path, encoder: str | None, where: s
     return mistakes
 
 
-def _resolve_agents(parts: Parts, path: Path, candidate: Candidate | None) -> tuple[list[AgentSpec], list[str]]:
+def _by_options(mistakes: Sequence[str], parts: Parts) -> list[str]:
+    """Mistakes of the policy to vet by the options that gave it: who gives one knows of no entry in the scenario."""
+    agents = parts.raw.get("agents")
+    names = [one.get("name") if isinstance(one, dict) else None for one in agents] if isinstance(agents, list) else []
+    if CANDIDATE not in names:
+        return list(mistakes)
+    entry = f"agents[{names.index(CANDIDATE)}]."
+    options = {"kind": "--policy", "trained_on": "--trained-on"}
+    told = []
+    for line in mistakes:
+        field, colon, said = line.removeprefix(entry).partition(":")
+        place = options.get(field, f"--set agents[{CANDIDATE}].{field}")
+        told.append(f"{place}{colon}{said}" if line.startswith(entry) else line)
+    return told
+
+
+def _resolve_agents(parts: Parts, path: Path) -> tuple[list[AgentSpec], list[str]]:
     specs: list[AgentSpec] = []
     mistakes: list[str] = []
     agents: Sequence[AgentSettings | None] = parts.settings.get("agents") or ()
@@ -395,9 +414,7 @@ def _resolve_agents(parts: Parts, path: Path, candidate: Candidate | None) -> tu
         try:
             specs.append(resolve_kind(agent, path.parent, where=f"agents[{at}]"))
         except InputError as error:
-            vetted = candidate is not None and agent.name == CANDIDATE  # who gives a policy knows of no entry
-            place = f"agents[{at}].kind:"
-            mistakes += [line.replace(place, "--policy:", 1) if vetted else line for line in str(error).splitlines()]
+            mistakes += str(error).splitlines()
         else:
             mistakes += _check_learned_in(specs[-1], path, getattr(preference, "encoder", None), f"agents[{at}]")
     return specs, mistakes

@@ -116,6 +116,31 @@ def test_a_policy_that_cannot_be_loaded_is_named_by_its_option(
     assert files_in(cache) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--policy", "randm"], "--policy: 'randm' is not an agent; did you mean 'random'?"),
+        (["--policy", ""], "--policy: '' is empty; give it"),
+        (["--policy", "needs.py:Needs"], "--set agents[candidate].params.size: missing; needs.py:Needs needs it"),
+        (["--policy", "mine.py:Mine", "--trained-on", "then"], "--trained-on: 'then' cannot be used; give it"),
+        (
+            ["--policy", "mine.py:Mine", "--trained-on", "before 2001-13-45"],
+            "--trained-on: 'before 2001-13-45' names no time; write",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_policy_is_named_by_the_option_that_gave_it(
+    options: list[str], said: str, tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It was named agents[2].trained_on, an entry that the user's scenario does not have."""
+    path = lay_out(tmp_path, Wrong("", "", ""))
+    (tmp_path / "needs.py").write_text(
+        "class Needs:\n    def __init__(self, size): ...\n    def act(self, o, rng): ...\n"
+    )
+    assert cli.main(["vet", str(path), *options]) == 2
+    assert capfd.readouterr().err.splitlines()[0].startswith(said)
+
+
 def test_a_column_that_a_treatment_s_log_lacks_is_told_with_those_that_it_has(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
