@@ -8,6 +8,7 @@ one by one, when they are asked for, and none is kept; csv those that will be as
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,7 +306,7 @@ def read_table(path: Path, field: str, *, atomic: bool = False, wanted: Collecti
     # One column at least, so that rows are counted.
     table = read([name for name in header if wanted is None or name in wanted] or header[:1])
     if len(table) == 0:
-        raise LogError(f"{field}: '{path.name}' has a header and no rows; a log needs interactions")
+        raise _header_alone(path, field)
     held = dict(zip(table.column_names, table.columns, strict=True))
     return Table(path, _ColumnsOfFile(header, read, held), types, 2, len(table))
 
@@ -340,7 +341,7 @@ def _header(path: Path, field: str, delimiter: str, *, quoted: bool) -> list[str
 
     with pa.input_stream(str(path), compression="detect") as stream:
         try:
-            raw = stream.read(1 << 20).split(b"\n", 1)[0].rstrip(b"\r").removeprefix(codecs.BOM_UTF8)
+            raw = re.split(rb"[\r\n]", stream.read(1 << 20).removeprefix(codecs.BOM_UTF8), maxsplit=1)[0]
         except OSError as error:
             raise LogError(f"{field}: '{path.name}' cannot be unpacked ({_first_line(error)}); pack it again") from None
     try:
@@ -357,9 +358,15 @@ def _unreadable(path: Path, field: str, error: Exception) -> LogError:
     message = _first_line(error)
     if "utf8" in message.lower() or "utf-8" in message.lower():
         return _not_utf8(path, field, _line_that_is_not_utf8(path))
+    if message.startswith("Could not skip initial 1 rows"):
+        return _header_alone(path, field)
     return LogError(
         f"{field}: '{path.name}' cannot be read as a table ({message}); every line needs the header's columns"
     )
+
+
+def _header_alone(path: Path, field: str) -> LogError:
+    return LogError(f"{field}: '{path.name}' has a header and no rows; a log needs interactions")
 
 
 def _not_utf8(path: Path, field: str, line: int) -> LogError:

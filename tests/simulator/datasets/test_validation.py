@@ -184,6 +184,18 @@ def test_a_table_with_other_separators_is_one_mistake_that_names_the_separator(
     assert f"with {mark!r} in its name; separate" in said
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_in_any_of_three_ways_and_a_header_alone_in_none(end: str, tmp_path: Path) -> None:
+    """Those of an old Mac ended in a traceback; a header without an end was told of rows that cannot be skipped."""
+    write(tmp_path, rows())
+    text = (tmp_path / "log.csv").read_text()
+    (tmp_path / "log.csv").write_text(text.replace("\n", end), newline="")
+    assert len(load_dataset(settings_of(), tmp_path)) == 12
+    (tmp_path / "log.csv").write_text(text.splitlines()[0])
+    with pytest.raises(LogError, match=r"^data\.source: 'log\.csv' has a header and no rows"):
+        load_dataset(settings_of(), tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------- oddities
 
 
