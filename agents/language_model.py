@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from agents.base import Agent, AgentError, AgentLimitError, Observation, Training
 from agents.needs import lacking
 from agents.remote import no_turns, post_json
-from agents.settings import AgentSettings
+from agents.settings import LONGEST, AgentSettings
 from agents.wrapping import Wrapping, best_of
 from simulator.cache import default_cache_folder, write_atomically
 from simulator.datasets.sources import named_file
@@ -67,7 +67,9 @@ class LanguageModelSettings(BaseModel):
     )
     max_new_tokens: int = Field(default=64, ge=1, description="tokens that a model may write in an answer")
     requests_per_minute: float | None = Field(
-        default=None, gt=0, description="endpoint: tries a minute at most, of all processes that share the cache folder"
+        default=None,
+        ge=1e-4,
+        description="endpoint: tries a minute at most, of all processes that share the cache folder",
     )
     most_requests: int = Field(
         default=2_000,
@@ -77,7 +79,7 @@ class LanguageModelSettings(BaseModel):
     )
     price_in: float = Field(default=0.0, ge=0, description="money for 1,000 tokens of a question")
     price_out: float = Field(default=0.0, ge=0, description="money for 1,000 tokens of an answer")
-    seconds: float = Field(default=60.0, gt=0, description="endpoint: time for one answer")
+    seconds: float = Field(default=60.0, gt=0, le=LONGEST, description="endpoint: time for one answer")
     retries: int = Field(default=2, ge=0, le=10, description="endpoint: further tries after no answer")
 
     @model_validator(mode="after")

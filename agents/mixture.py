@@ -77,6 +77,7 @@ class Mixture(Wrapping):
         self._gains = np.zeros(count)  # exp3: estimated gains of each arm, summed
         self._sessions = 0
         self._scale = (0.0, 1.0)  # mean and standard deviation of a session's reward in the first wave
+        self._most = 1.0  # exp3: what a session earns at most; more counts as that
 
     def fit(self, training: Training) -> None:
         """Fit the agents, then learn whom each serves best, for `budget` user-steps (default 20,000).
@@ -145,10 +146,11 @@ class Mixture(Wrapping):
     def _learn(self, known: Floats, arm: Ints, chance: Floats, total: Floats, training: Training) -> None:
         if not self._sessions:
             self._scale = (float(total.mean()), max(float(total.std()), 1e-6))
+            # Where a reward is no count of clicks (seconds, stars) a session may earn more than it has places.
+            self._most = max(float(training.horizon * training.slate_size), float(total.max()))
         self._sessions += len(arm)
         if self.settings.algorithm == "exp3":
-            most = training.horizon * training.slate_size  # a session's reward in [0, 1]
-            gain = np.clip(total / most, 0, 1) / chance
+            gain = np.clip(total / self._most, 0, 1) / chance
             self._gains += np.bincount(arm, gain, len(self.wrapped))
             return
         value = (total - self._scale[0]) / self._scale[1]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agents.base import AgentError, AgentLimitError, Observation, Training, said_by
+from agents.settings import LONGEST
 
 Ints = NDArray[np.int64]
 
@@ -40,7 +41,7 @@ class RemoteSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     url: str = Field(description="address of the service, from the agent's kind")
-    seconds: float = Field(default=10.0, gt=0, description="time for one answer, connecting included")
+    seconds: float = Field(default=10.0, gt=0, le=LONGEST, description="time for one answer, connecting included")
     retries: int = Field(default=2, ge=0, le=10, description="further tries after no answer, 429 or a 5xx status")
     batch_size: int = Field(default=256, ge=1, description="users in one request")
     token_env: str | None = Field(
@@ -57,6 +58,8 @@ class RemoteSettings(BaseModel):
             raise ValueError(f"is no address ({error}); write e.g. http://127.0.0.1:8080/rank") from error
         if not parts.hostname:
             raise ValueError("names no host; write e.g. http://127.0.0.1:8080/rank")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds a name or password, which the report would show; name a token's token_env")
         return url
 
 

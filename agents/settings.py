@@ -52,19 +52,24 @@ class TrainSettings(BaseModel):
     )
 
 
+LONGEST = 1e6
+"""Seconds that something may be told to wait at most, eleven days; beyond some 10^9 no clock of a system counts."""
+
+
 class LimitSettings(BaseModel):
     """What a user's own agent may take; it runs in a process of its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    act_seconds: float = Field(default=60.0, gt=0, description="wall-clock seconds of one call of act")
-    fit_seconds: float = Field(default=600.0, gt=0, description="wall-clock seconds of fit")
+    act_seconds: float = Field(default=60.0, gt=0, le=LONGEST, description="wall-clock seconds of one call of act")
+    fit_seconds: float = Field(default=600.0, gt=0, le=LONGEST, description="wall-clock seconds of fit")
     load_seconds: float = Field(
         default=120.0,
         gt=0,
+        le=LONGEST,
         description="wall-clock seconds to start its process and import and build it, also from what it was after fit",
     )
-    memory_gb: float = Field(default=4.0, gt=0, description="gigabytes of address space")
+    memory_gb: float = Field(default=4.0, gt=0, le=1e6, description="gigabytes of address space")
 
 
 class Span(BaseModel):

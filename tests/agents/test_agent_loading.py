@@ -83,6 +83,8 @@ def test_all_mistakes_of_an_agents_parameters_are_told_at_once() -> None:
         {"train": {"seeds": 0}},
         {"train": {"steps": -1}},
         {"limits": {"memory_gb": 0}},
+        {"limits": {"memory_gb": 1e300}},
+        {"limits": {"act_seconds": 1e300}},
         {"trained_on": "yesterday"},
         {"trained_on": "before lunch"},
         {"trained_on": "before 1998-02-31"},

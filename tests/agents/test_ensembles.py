@@ -129,6 +129,19 @@ def test_a_mixture_comes_to_serve_users_by_the_better_agent(
     assert shares[1] > (0.95 if algorithm == "thompson" else 0.6), shares
 
 
+def test_exp3_tells_arms_apart_whatever_the_unit_of_the_reward(
+    world_and_log: tuple[World, InteractionLog],
+) -> None:
+    """Seconds, of which a session earns hundreds: were each the most that there can be, all arms would be alike."""
+    training = training_in(*world_and_log)
+    mixture = Mixture(MixtureSettings(algorithm="exp3"), [Sorts(), Sorts()])
+    arm = np.arange(40) % 2
+    for _ in range(20):
+        mixture._learn(np.zeros((40, 4)), arm, np.full(40, 0.5), np.where(arm == 1, 900.0, 300.0), training)
+    shares = mixture.shares(observed(world_and_log[0], 2))
+    assert shares[1] > 0.9
+
+
 def test_an_untrained_mixture_serves_by_any_agent(world_and_log: tuple[World, InteractionLog]) -> None:
     agents = [{"kind": "popularity"}, {"kind": "content"}]
     mixture = made(world_and_log, "mixture", training_in(*world_and_log, budget=0), agents=agents)

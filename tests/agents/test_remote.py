@@ -241,7 +241,11 @@ def test_what_the_service_has_seen_must_be_said_and_an_address_without_host_is_r
     spec = resolve_kind(AgentSettings(name="one", kind="http://127.0.0.1:1/rank"), Path())
     assert not spec.fitted_here
     assert not spec.fits
-    for kind, said in (("http://", "names no host"), ("http://a:b/", "is no address")):
+    for kind, said in (
+        ("http://", "names no host"),
+        ("http://a:b/", "is no address"),
+        ("http://me:secret@host/rank", "holds a name or password, which the report would show"),
+    ):
         with pytest.raises(InputError, match=said):
             resolve_kind(AgentSettings(name="one", kind=kind), Path())
 
