@@ -320,6 +320,15 @@ class WindtunnelVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
         """Sessions that ended in the last step: lanes [m] and their last observations, fields [m, ...]."""
         return Ended.of(self._turn, copy=self.copy)
 
+    @property
+    def clicks(self) -> NDArray[np.float32]:
+        """[n, K] primary behaviour at each place of the last slates, 0 where it was empty; a copy.
+
+        What there is to learn from them: whole where `delay` still hides it from observations, or a history that is
+        shorter than a slate does not hold it.
+        """
+        return self.users.outcome.clicks.astype(np.float32)
+
     def _advance(self, slates: NDArray[np.int64]) -> tuple[Arrays, Advance]:
         if not self.copy:
             turn = self.users.advance(slates, self._episode, self._live, self._last)

@@ -14,12 +14,12 @@ def hidden(name: str) -> AttributeError:
     """The error for an agent that asks for what the world is made of."""
     return AttributeError(
         f"'{name}' is hidden from agents: a world's inner side (its users, their appeal, item vectors) is not known in "
-        "production; use reset, step, candidates, blocked and ended"
+        "production; use reset, step, clicks, candidates, blocked and ended"
     )
 
 
 class OpenVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
-    """A vector environment of which only the Gymnasium side, `candidates`, `blocked` and `ended` can be touched.
+    """A vector environment of which only the Gymnasium side, `clicks`, `candidates`, `blocked` and `ended` are open.
 
     Whatever else the environment behind it has raises AttributeError, so that no agent reads it by accident. Python
     keeps nothing from code that looks for names that begin with an underscore. A step costs nothing more: the methods
@@ -38,6 +38,11 @@ class OpenVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
     def ended(self) -> Ended:
         """Sessions that ended in the last step."""
         return self._inner.ended
+
+    @property
+    def clicks(self) -> NDArray[Any]:
+        """[n, K] float32 primary behaviour at each place of the last slates, also what `delay` still hides."""
+        return self._inner.clicks
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(self._inner, name):

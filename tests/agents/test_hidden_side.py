@@ -74,10 +74,11 @@ def test_what_is_open_is_the_environment_itself(world_and_log: tuple[World, Inte
         (one, reward, *_), (other, same, *_) = given.step(slates), own.step(slates)
         assert np.array_equal(reward, same)
         assert np.array_equal(given.ended.lanes, own.ended.lanes)
+        assert np.array_equal(given.clicks.sum(axis=1), reward)
     given.close()
     open_names = {name for name in dir(given) if not name.startswith("_")}
     assert open_names - set(dir(VectorEnv)) <= {
-        "action_space", "blocked", "candidates", "ended", "metadata", "num_envs", "observation_space",
+        "action_space", "blocked", "candidates", "clicks", "ended", "metadata", "num_envs", "observation_space",
         "single_action_space", "single_observation_space",
     }  # fmt: skip
     for name in set(vars(own)) | set(dir(WindtunnelVectorEnv)):
