@@ -270,7 +270,8 @@ class SimulatorSettings(_Settings):
     reward: Reward = Field(
         "clicks",
         description="clicks: number of primary behaviours in the step. The others need a behaviour of that name: "
-        "likes and purchases (number), dwell (seconds), ratings (sum of values).",
+        "likes and purchases (number), dwell (seconds), ratings (sum of values). Agents are judged by it; most learn "
+        "from clicks, whatever it is.",
     )
     history_length: int = Field(default=50, ge=1, le=10_000, description="H, newest interactions that an agent sees.")
     shown_again: bool = Field(
