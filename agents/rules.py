@@ -306,8 +306,10 @@ class _Scaled:
         self.test, self.mean, self.spread = test, mean, spread
 
     def __call__(self, values: NDArray[np.float32]) -> Bools:
-        # Standardising in single precision moved a value by up to 1e-6 of its spread: 18 must not become 17.999999.
-        own = np.round(values.astype(np.float64) * self.spread + self.mean, 4)
+        # Standardising in single precision moved a value by up to 1e-6 of its spread: 18 must not become 17.999999, nor
+        # 90210 be 90209.998. So many decimals are right, few of an income and many of a share.
+        decimals = int(np.floor(-np.log10(2e-6 * self.spread)))
+        own = np.round(values.astype(np.float64) * self.spread + self.mean, decimals)
         return self.test(own)
 
 

@@ -19,6 +19,7 @@ from agents.contract import check_agent
 from agents.diversity import DPP, MMR, Diversified, DiversitySettings
 from agents.loading import resolve_kind, train
 from agents.mixture import Mixture, MixtureSettings
+from agents.rules import UserTest
 from agents.settings import AgentSettings
 from agents.wrapping import best_of, slates_of
 from evaluators.rollout import fly
@@ -183,6 +184,25 @@ def test_an_age_limit_holds_for_those_below_it_alone(world_and_log: tuple[World,
     assert adult[own].any(axis=1).all()  # or the limit would limit nothing
     assert not adult[shown[[0, 3]]].any()
     assert np.array_equal(shown[[1, 2]], own[[1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("values", "test", "met"),
+    [
+        ([17.0, 18.0, 19.0, 70.0], "< 18", [True, False, False, False]),
+        ([90_210.0, 90_211.0, 10_001.0, 33_333.0], "== 90210", [True, False, False, False]),
+        ([2.1e-5, 2.2e-5, 9.0e-5, 1e-6], "> 0.000021", [False, True, True, False]),
+        ([1.7e9 + 60, 1.7e9, 1.2e9, 1.3e9], "<= 1700000060", [True, True, True, True]),
+    ],
+)
+def test_a_comparison_is_in_the_feature_s_own_unit_however_large_or_small(
+    values: list[float], test: str, met: list[bool]
+) -> None:
+    own = np.array(values)
+    scale = np.array([[own.mean(), own.std()]])
+    catalogue = replace(taught_world()[1].catalogue, user_feature_names=("size",), user_feature_scale=scale)
+    features = ((own - scale[0, 0]) / scale[0, 1]).astype(np.float32)[:, None]
+    assert UserTest.of({"size": test}, catalogue, "when").holds(features).tolist() == met
 
 
 def test_what_is_out_of_stock_is_not_shown_and_the_unknown_passes_never_but_not_only(
