@@ -361,6 +361,32 @@ def test_sequential_models_read_the_likes_in_order_and_score_as_recboles_own_eva
     check_slate(agent.act(nothing, np.random.default_rng(0)), nothing)
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "expected"),
+    [
+        ("SASRec", {}, (20, 128)),
+        ("GRU4Rec", {"MAX_ITEM_LIST_LENGTH": 7}, (7, 128)),
+        ("SASRec", {"train_batch_size": 64}, (20, 64)),
+        ("GRU4Rec", {"MAX_ITEM_LIST_LENGTH": 50, "train_batch_size": 2048}, (50, 2048)),
+    ],
+)
+def test_sequential_models_read_twenty_likes_in_small_batches_unless_options_say_otherwise(
+    model: str, options: dict[str, int], expected: tuple[int, int], world_and_log: tuple[World, InteractionLog]
+) -> None:
+    places, batch = expected
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    with recbole_model(world_and_log[1], params_of(model, options=options), 1) as fitted:
+        assert fitted.dataset.inter_feat["item_id_list"].shape[1] == fitted.model.max_seq_length == places
+        fitted.trainer.optimizer.register_step_post_hook(count)
+        train_passes(fitted, 1)
+        assert steps == -(-fitted.n_rows // batch)
+
+
 def test_a_user_is_served_as_the_trained_ones_with_most_alike_likes() -> None:
     likes = csr_matrix(np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32))
     table = np.array([[4, 0, 0, 0], [0, 8, 0, 0], [0, 0, 2, 0]], np.float32)
