@@ -269,11 +269,7 @@ def recbole_model(log: InteractionLog, settings: RecBoleSettings, seed: int) -> 
         _write_rows(log, folder, model)
         with refusals(model):
             fitted = _build(settings, log, folder, seed)
-        try:
-            yield fitted
-        finally:
-            # Its thread would go on writing into the folder that is about to go.
-            fitted.trainer.tensorboard.close()
+        yield fitted
 
 
 def train_passes(fitted: Fitted, passes: int) -> None:
@@ -428,6 +424,8 @@ def _build(settings: RecBoleSettings, log: InteractionLog, folder: Path, seed: i
     torch.autograd.set_detect_anomaly(False)
     network = of_that_name(config, rows).to(config["device"]).eval()  # it may be asked before it learns
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
+    trainer.tensorboard.close()
+    trainer.tensorboard = _NoCurves()
     tokens = dataset.field2id_token["item_id"][1:]
     known = np.array([int(token) for token in tokens], np.int64)
     users = {int(token): row for row, token in enumerate(dataset.field2id_token["user_id"]) if row}
@@ -437,6 +435,18 @@ def _build(settings: RecBoleSettings, log: InteractionLog, folder: Path, seed: i
     shape = (len(users), log.catalogue.n_items)
     likes = csr_matrix((np.ones(len(pairs), np.float32), (place, pairs[:, 1])), shape=shape)
     return Fitted(network, trainer, loader, known, places, users, likes, len(rows.inter_feat), rows)
+
+
+class _NoCurves:
+    """In the place of RecBole's TensorBoard, which nobody reads.
+
+    Its thread writes every two minutes to a path that is relative to the current folder, and fails the training where
+    that is another for a moment, as it is while a network is unpickled to be measured.
+    """
+
+    def add_scalar(self, *_: Any) -> None: ...
+
+    def add_hparams(self, *_: Any) -> None: ...
 
 
 def _way_of_learning(model: str) -> dict[str, Any]:

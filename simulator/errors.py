@@ -46,11 +46,13 @@ def full_disk(error: BaseException) -> OSError | None:
     torch writes its files itself and says so as a RuntimeError.
     """
     cause: BaseException | None = error
-    while cause is not None:
+    met: list[BaseException] = []  # one that is raised again while it is handled may be raised over itself
+    while cause is not None and not any(cause is one for one in met):
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return cause
         if isinstance(cause, RuntimeError) and "PytorchStreamWriter failed writing" in str(cause):
             return OSError(errno.ENOSPC, "torch could not write a file to its end")
+        met.append(cause)
         cause = cause.__cause__ or cause.__context__
     return None
 

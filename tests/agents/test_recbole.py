@@ -499,8 +499,15 @@ def test_a_model_that_lacks_what_it_reads_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_no_thread_of_recbole_outlives_its_training() -> None:
+def test_recbole_trains_without_a_thread_of_its_own_in_whatever_folder_is_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its TensorBoard wrote by a relative path every two minutes, and a training in another folder then failed."""
     before = set(threading.enumerate())
     with recbole_model(taught_world()[1], RecBoleSettings(model="BPR", epochs=1), seed=1) as fitted:
-        train_passes(fitted, 1)
+        assert set(threading.enumerate()) <= before
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir(tmp_path)
+            train_passes(fitted, 1)
     assert set(threading.enumerate()) <= before
+    assert list(tmp_path.iterdir()) == []

@@ -36,6 +36,7 @@ from simulator.behaviour.heads import Head
 from simulator.behaviour.own import OwnBehaviour
 from simulator.cache import StageCache
 from simulator.engine import Engine, Task
+from simulator.errors import full_disk
 from simulator.log import WORLD_A, split_users
 from simulator.world import World
 from tests.agents.taught_world import observed, taught_world, training_in
@@ -103,6 +104,15 @@ def test_a_search_is_kept_unless_one_of_its_trials_came_up_against_a_limit(
     nothing = search(*[AgentLimitError("fit took more than 600 s")] * 3)
     assert "all 3 trials of the search failed; the first: fit took" in str(nothing.found)
     assert failed_by_limit(nothing)
+
+
+def test_an_error_that_was_raised_over_itself_is_looked_through_once_for_a_full_disk() -> None:
+    """An error in a thread that is raised again while it is handled closes such a circle: a run then hung."""
+    first, second = FileNotFoundError("gone"), AgentError("cannot train")
+    second.__cause__, first.__context__ = first, second
+    assert full_disk(second) is None
+    first.__context__, first.__cause__ = None, OSError(errno.ENOSPC, "full")
+    assert full_disk(second) is first.__cause__
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
