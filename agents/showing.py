@@ -1,4 +1,4 @@
-"""What stands on slates, what was clicked there, and the best slate where one item is chosen: compiled."""
+"""What stands on slates, and the best slate where one item is chosen: compiled."""
 
 from __future__ import annotations
 
@@ -23,19 +23,6 @@ def keep_allowed(slates: I64, candidates: Flags, out: I64) -> None:
             for above in range(place):
                 allowed = allowed and slates[user, above] != item
             out[user, place] = item if allowed else -1
-
-
-@njit(nogil=True, **PLAIN)
-def clicks_on(slates: I64, feedback: F32, out: F32) -> None:
-    """Out [n, K]: feedback on each place; that on a slate stands last in feedback [n, H], empty places left out."""
-    for user in range(slates.shape[0]):
-        back = feedback.shape[1] - 1
-        for place in range(slates.shape[1] - 1, -1, -1):
-            out[user, place] = 0.0
-            if slates[user, place] >= 0:
-                if back >= 0:
-                    out[user, place] = feedback[user, back]
-                back -= 1
 
 
 @njit(**PLAIN)

@@ -71,10 +71,8 @@ class Lanes:
             slates = shown_places(slates, self._candidates)
         seen, reward, terminated, truncated, _ = self.env.step(slates)
         ended = self.env.ended
-        feedback = seen["history_feedback"][:, -self.slate_size :].copy()
-        feedback[ended.lanes] = ended.observation["history_feedback"][:, -self.slate_size :]
         return Step(
-            clicks=_clicks(slates, feedback),
+            clicks=self.env.clicks,
             reward=np.asarray(reward, np.float32),
             done=terminated | truncated,
             truncated=np.asarray(truncated),
@@ -126,15 +124,6 @@ def shown_places(slates: NDArray[np.int64], candidates: NDArray[np.bool_]) -> ND
         raise AgentError(f"{found}; the catalogue has {n_items} items, numbered from 0")
     out = np.empty(slates.shape, np.int64)
     keep_allowed(slates, candidates, out)
-    return out
-
-
-def _clicks(slates: NDArray[np.int64], feedback: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n, K] feedback on the slate: the newest entries of the history, in the slate's order, empty places left out."""
-    from agents.showing import clicks_on
-
-    out = np.empty(slates.shape, np.float32)
-    clicks_on(np.ascontiguousarray(slates, np.int64), np.ascontiguousarray(feedback, np.float32), out)
     return out
 
 

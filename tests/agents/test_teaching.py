@@ -28,7 +28,7 @@ from simulator.env import WindtunnelVectorEnv
 from simulator.errors import InputError
 from simulator.log import InteractionLog
 from simulator.world import World
-from tests.agents.taught_world import observed, taught_world, training_in
+from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
 
 SMALL: dict[str, dict[str, Any]] = {
     "linucb": {},
@@ -224,6 +224,21 @@ def test_early_stopping_of_what_does_not_learn_in_steps_is_bad_input(kind: str) 
     with pytest.raises(InputError, match=r"agents\[a\].train.early_stopping: .*nothing to stop") as caught:
         resolve_kind(AgentSettings.model_validate(entry), Path())
     assert "\n" not in str(caught.value)
+
+
+def test_clicks_that_are_learned_from_are_whole_where_their_delay_hides_them_from_observations() -> None:
+    world, log = taught_world()
+    clicks = []
+    for delay in (0, 2):
+        lanes = Lanes(training_in(replace(world, delay=delay), log), 64, seed=3)
+        seen = lanes.reset()
+        step = lanes.step(top_slates(np.arange(ITEMS, dtype=np.float32), seen))
+        clicks.append(step.clicks)
+        newest = step.observation.history_feedback[~step.done, -lanes.slate_size :]
+        assert newest.any() == (delay == 0)
+        lanes.close()
+    assert clicks[0].any()
+    np.testing.assert_array_equal(*clicks)
 
 
 def test_a_small_budget_of_rows_is_one_pass_and_none_is_none() -> None:
