@@ -25,6 +25,7 @@ class Kind:
         online: it can go on learning while it is judged (`params.online`).
         steps: it learns in steps, along a learning curve, so that it can be stopped early (`train.early_stopping`).
         elsewhere: what it knows was learned outside this run, so the scenario must say from what (`trained_on`).
+        rewarded: what it learns from is the reward, whatever `simulator.reward` is; others that learn do from clicks.
     """
 
     agent: str
@@ -38,6 +39,7 @@ class Kind:
     online: bool = False
     steps: bool = False
     elsewhere: bool = False
+    rewarded: bool = False
 
     @property
     def line(self) -> str:
@@ -196,6 +198,7 @@ KINDS: dict[str, Kind] = {
         learns=True,
         steps=True,
         paper="Watkins & Dayan 1992",
+        rewarded=True,
     ),
     "sarsa": Kind(
         "agents.q_learning:Sarsa",
@@ -205,6 +208,7 @@ KINDS: dict[str, Kind] = {
         learns=True,
         steps=True,
         paper="Rummery & Niranjan 1994",
+        rewarded=True,
     ),
     "linear_q": Kind(
         "agents.q_learning:LinearQ",
@@ -385,6 +389,7 @@ KINDS: dict[str, Kind] = {
         learns=True,
         steps=True,
         paper="Agrawal, Goyal 2013; Auer et al. 2002",
+        rewarded=True,
     ),
     "rules": Kind(
         "agents.rules:Rules",
@@ -501,10 +506,20 @@ KINDS: dict[str, Kind] = {
 
 def family_of(kind: str) -> str:
     """Family of a kind of agent; `user` for one that is not built in."""
-    known = KINDS.get(kind) or next(
-        (KINDS[name] for name in KINDS if kind.startswith(name.partition(":")[0] + ":")), None
-    )
+    known = _built_in(kind)
     return known.family if known else USERS_OWN
+
+
+def learns_clicks(kind: str) -> bool:
+    """Whether a kind of agent is built in and learns from clicks, whatever the reward is."""
+    known = _built_in(kind)
+    return known is not None and known.learns and not known.rewarded
+
+
+def _built_in(kind: str) -> Kind | None:
+    """The built-in kind, also of one that is written with a model or an agent behind a prefix."""
+    prefixes = (name for name in KINDS if kind.startswith(name.partition(":")[0] + ":"))
+    return KINDS.get(kind) or next((KINDS[name] for name in prefixes), None)
 
 
 def known_families() -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agents.base import learns_online
+from agents.kinds import learns_clicks
 from scenarios.stages.setting import Setting
 from scenarios.stages.training import Failure, failed_by_limit
 from scenarios.stages.worlds import Data, Worlds, judged_on
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from evaluators.logged_check import JudgeLog, LoggedCheck
     from evaluators.logged_rounds import LogRounds, OffPolicyEvidence, PolicyOnLog
     from evaluators.picks import Picks
+    from scenarios.schema import Scenario
     from simulator.behaviour import Assumption
     from simulator.world import World
 
@@ -229,6 +231,13 @@ def correct_by_picks(
     return picks, dict(zip(correctable, setting.map("correct", corrections), strict=True))
 
 
+def learned_clicks(scenario: Scenario) -> dict[str, tuple[str]]:
+    """The note beside each built-in agent that learned from clicks where the reward is something else."""
+    reward = scenario.simulator.reward
+    note = f"learned from clicks, not from the reward that it is judged by ({reward})"
+    return {one.name: (note,) for one in scenario.agents if reward != "clicks" and learns_clicks(one.kind)}
+
+
 def check_flights(
     setting: Setting,
     data: Data,
@@ -261,11 +270,13 @@ def check_flights(
     ]  # fmt: skip
     found_logged = dict(zip(judged, setting.map("off-policy check", checks), strict=True))
     missing = {"off-policy check": found_logged, "corrected value": shifted}
+    of_clicks = learned_clicks(scenario)
     notes = {
         name: tuple(
             f"no {what}: {found[name].why}" for what, found in missing.items() if isinstance(found.get(name), Failure)
         )
         + (LEARNS_ON,) * any(learns_online(one.agent) for one in trained[name])
+        + of_clicks.get(name, ())
         + tuple(dict.fromkeys(f"flown by {one.account}" for one in judged[name] if one.account))
         for name in judged
     }

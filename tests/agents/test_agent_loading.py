@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from agents.base import Observation, Training
-from agents.kinds import KINDS, family_of, known_families
+from agents.kinds import KINDS, family_of, known_families, learns_clicks
 from agents.loading import (
     AgentSettings,
     build_agent,
@@ -179,6 +179,11 @@ def test_a_limit_in_seconds_stops_training_early(world_and_log: tuple[World, Int
     done = train(settings, training_in(*world_and_log), Path())
     assert done.steps < 10**9
     assert not done.reproducible
+
+
+def test_which_built_in_kinds_learn_from_clicks_whatever_the_reward_is() -> None:
+    asked = ["linucb", "ppo", "recbole:BPR", "maml", "q_learning", "mixture", "popularity", "oracle", "mine.py:Mine"]
+    assert [kind for kind in asked if learns_clicks(kind)] == ["linucb", "ppo", "recbole:BPR", "maml"]
 
 
 def test_every_kind_has_a_family_and_what_is_not_built_in_is_the_users() -> None:
