@@ -32,7 +32,7 @@ from agents.features import Features, UserBlocks
 from agents.item_networks import FactoredScores, ItemHeads
 from agents.slates import top_slates
 from agents.teaching import Curve, Lesson
-from agents.train_world import Act, Lanes, Step
+from agents.train_world import Act, Lanes
 
 F32 = NDArray[np.float32]
 M = TypeVar("M", bound=BaseAlgorithm)
@@ -89,7 +89,8 @@ class SB3Lanes(VecEnv):
         self._look(lanes.reset())
         self._actions: NDArray[Any] = np.zeros(0)
         self._value: Callable[[F32], F32] | None = None
-        self._ends: list[Step] = []  # of the steps that `pay` has not heard of
+        # Done, truncated and the last observations of the steps that `pay` has not heard of; what goes on is let go.
+        self._ends: list[tuple[NDArray[np.bool_], NDArray[np.bool_], Observation]] = []
         super().__init__(lanes.num_envs * places, observation_space, action_space)
 
     def reset(self) -> F32:
@@ -108,7 +109,7 @@ class SB3Lanes(VecEnv):
         infos = [NO_INFO] * self.num_envs
         done = step.done if self.places == 1 else np.repeat(step.done, self.places)
         if self._value is not None:
-            self._ends.append(step)
+            self._ends.append((step.done, step.truncated, step.last))
         elif done.any():
             last = self._encode(self._features.users(step.last))
             cut = np.repeat(step.truncated, self.places)
@@ -125,14 +126,14 @@ class SB3Lanes(VecEnv):
 
     def pay(self, rewards: F32) -> None:
         """Add to the rewards [T, n * places] of the last T steps, all since the last call, what is owed."""
-        steps, self._ends = self._ends, []
+        ends, self._ends = self._ends, []
         if self._value is None:
             return
-        assert len(steps) == len(rewards)
-        cut = np.concatenate([step.truncated[step.done] for step in steps])
+        assert len(ends) == len(rewards)
+        cut = np.concatenate([truncated[done] for done, truncated, _ in ends])
         if cut.any():
-            last = rows_of(joined([step.last for step in steps]), np.flatnonzero(cut))
-            which = np.repeat([step.truncated for step in steps], self.places, axis=1)
+            last = rows_of(joined([seen for _, _, seen in ends]), np.flatnonzero(cut))
+            which = np.repeat([truncated for _, truncated, _ in ends], self.places, axis=1)
             rewards[which] += self._value(self._encode(self._features.users(last)))
 
     def _look(self, observation: Observation) -> F32:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from agents.base import Observation
+from agents.base import Observation, Training
 from agents.deep_rl import DQNSettings, StateScale
 from agents.features import Features, UserBlocks, fit_features
 from agents.proto_actions import A2CSettings, PPOSettings, Proto
+from agents.shortlist import MaskablePPOSettings, Shortlist
 from agents.train_world import Lanes
 from simulator.log import InteractionLog
 from simulator.world import World
 from tests.agents.taught_world import ITEMS, observed, taught_world, training_in
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+    from agents.sb3_adapter import SB3Lanes
 
 
 @pytest.fixture(scope="module")
@@ -180,23 +188,42 @@ def test_a_proto_action_weighs_all_features_of_items_and_pairs(
     assert np.allclose(np.take_along_axis(scores, shown, axis=1), -np.sort(-scores, axis=1)[:, :3], atol=1e-3)
 
 
+def lanes_and_model(settings: Any, training: Training, features: Features) -> tuple[SB3Lanes, OnPolicyAlgorithm]:
+    """What these settings train, untrained: one of SB3's environments for each user, or for each place of a slate."""
+    from agents.sb3_proto import proto_lanes, proto_model
+    from agents.sb3_shortlist import ShortlistLanes, shortlist_model
+
+    scale = StateScale.of(features, training)
+    if isinstance(settings, MaskablePPOSettings):
+        shortlist = Shortlist.of(features, training, settings.shortlist_size)
+        lanes: Any = ShortlistLanes(Lanes(training, settings.num_envs, seed=training.seed), shortlist, scale)
+        return lanes, shortlist_model(settings, lanes, shortlist, scale, budget=10_000, seed=5)
+    lanes = proto_lanes(training, settings, Proto(features, scale))
+    model: Any = proto_model(settings, lanes, budget=10_000, seed=5)
+    return lanes, model
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        A2CSettings(num_envs=32, n_steps=8, gamma=0.9),
+        MaskablePPOSettings(num_envs=32, n_steps=8, gamma=0.9, n_epochs=1, shortlist_size=8),
+    ],
+    ids=["one lane a user", "a lane a place"],
+)
 def test_what_a_cut_session_would_go_on_to_bring_is_paid_as_sb3_pays_it(
-    world_and_log: tuple[World, InteractionLog], features: Features
+    world_and_log: tuple[World, InteractionLog], features: Features, settings: Any
 ) -> None:
-    """Two twins, one of which leaves it to SB3: after an update from the same draws the networks are the same."""
+    """Two twins, one of which leaves it to SB3: after updates from the same draws the networks are the same."""
     import torch
 
     from agents.sb3_adapter import one_seeded_thread
-    from agents.sb3_proto import proto_lanes, proto_model
 
     training = training_in(*world_and_log)
-    settings = A2CSettings(num_envs=32, n_steps=8, gamma=0.9)
-    proto = Proto(features, StateScale.of(features, training))
     networks, critics = [], []
     for ours in (True, False):
         with one_seeded_thread(5):
-            lanes = proto_lanes(training, settings, proto)
-            model = proto_model(settings, lanes, budget=10_000, seed=5)
+            lanes, model = lanes_and_model(settings, training, features)
             paid: list[int] = []
             if ours:
                 value = lanes._value
@@ -206,13 +233,28 @@ def test_what_a_cut_session_would_go_on_to_bring_is_paid_as_sb3_pays_it(
                 lanes._value = None
             with torch.no_grad():
                 model.policy.value_net.bias.fill_(3.0)  # worth telling apart from nothing
-            model.learn(total_timesteps=2 * 8 * 32)
+            model.learn(total_timesteps=2 * 8 * lanes.num_envs)
             networks.append(model.policy.state_dict())
             critics.append(paid)
             lanes.close()
+    assert len(critics[0]) == 2  # once a rollout
     assert sum(critics[0]) > 10
     for name, learned in networks[0].items():
         assert torch.allclose(learned, networks[1][name], atol=1e-5), name
+
+
+def test_a_rollout_holds_no_observation_of_sessions_that_go_on(
+    world_and_log: tuple[World, InteractionLog], features: Features
+) -> None:
+    """Masks of all items for each user and slate of a rollout would be gigabytes in a large catalogue."""
+    settings = MaskablePPOSettings(num_envs=4, shortlist_size=8)
+    lanes, _ = lanes_and_model(settings, training_in(*world_and_log), features)
+    lanes.reset()
+    masks = []
+    for _ in range(3):
+        lanes.step(np.zeros(lanes.num_envs, np.int64))
+        masks.append(weakref.ref(lanes.observation.candidates))
+    assert [mask() is None for mask in masks] == [True, True, False]
 
 
 @pytest.mark.parametrize("settings", [DQNSettings, PPOSettings])
