@@ -185,7 +185,9 @@ class StageCache:
             os.utime(file.fileno())  # when it was last of use: what `prune` goes by
             try:
                 return pickle.load(file)
-            except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+            except (OSError, MemoryError):
+                raise  # says nothing of what the file holds
+            except Exception as error:  # a damaged pickle raises anything
                 place.unlink(missing_ok=True)
                 raise InputError(
                     f"WINDTUNNEL_CACHE: '{place}' was damaged ({type(error).__name__}) and is removed; run the same "

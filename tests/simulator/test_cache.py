@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +53,25 @@ def test_a_result_comes_back_whole(tmp_path: Path) -> None:
     assert cache.load("train", "ab" * 32)["curve"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("left", [0, 40])
-def test_a_damaged_result_is_named_and_removed_so_that_the_next_run_computes_it(left: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda whole: b"", id="empty"),
+        pytest.param(lambda whole: whole[:40], id="cut"),
+        pytest.param(lambda whole: whole.replace(b"told", b"\xff" * 4), id="no text"),
+        pytest.param(lambda whole: whole.replace(b"date", b"gate"), id="another class"),
+    ],
+)
+def test_a_damaged_result_is_named_and_removed_so_that_the_next_run_computes_it(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
     """It was a traceback with the promise that the same command goes on, which it never did."""
     cache = StageCache(tmp_path)
-    cache.store("fit", "key", np.arange(100.0))
+    cache.store("fit", "key", {"told": dt.date(2024, 1, 1), "curve": np.arange(100.0)})
     path = cache.path("fit", "key")
-    path.write_bytes(path.read_bytes()[:left])
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
     with pytest.raises(
         InputError, match=r"WINDTUNNEL_CACHE: '.*key\.pkl' was damaged \(.*\) and is removed; run the same"
     ):
