@@ -141,14 +141,15 @@ def check_needs(
     at = {agent.name: k for k, agent in enumerate(agents) if agent is not None}
     for spec in specs:
         name = spec.settings.name
-        field = "--policy" if vetted and name == CANDIDATE else f"agents[{at[name]}].kind"
+        field, params = f"agents[{at[name]}].kind", f"agents[{at[name]}].params"
+        if vetted and name == CANDIDATE:
+            field, params = "--policy", f"--set agents[{CANDIDATE}].params"
         for one in _made_of(spec):
             needs = getattr(one.params, "needs", "" if one.kind is None else one.kind.needs)
             if lack := lacking(needs, log):
                 mistakes.append(f"{field}: '{one.settings.kind}' needs {needs}; {lack}")
             mistakes_in = getattr(one.params, "mistakes_in", None)
             if mistakes_in is not None:
-                params = field.removesuffix("kind") + "params"
                 mistakes += [f"{params}.{line}" for line in mistakes_in(log.catalogue)]
     return mistakes
 

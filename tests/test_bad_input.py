@@ -127,6 +127,10 @@ def test_a_policy_that_cannot_be_loaded_is_named_by_its_option(
             ["--policy", "mine.py:Mine", "--trained-on", "before 2001-13-45"],
             "--trained-on: 'before 2001-13-45' names no time; write",
         ),
+        (
+            ["--policy", "rules", "--set", "agents[candidate].params.rules=[{never: {genre: a}}]"],
+            "--set agents[candidate].params.rules[0].never.genre: is nothing known of items",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_policy_is_named_by_the_option_that_gave_it(
