@@ -27,6 +27,7 @@ from simulator.streams import stream
 from tests.known_truth.test_comparison_crossed import process_p3, ranks_hold, repeated_t
 
 Floats = NDArray[np.float64]
+Scores = tuple[Floats, ...]
 ROOT = np.random.SeedSequence(3)
 
 # t, percentile, BCa and Clopper-Pearson of SNIPS: worse of the two families (section 3); rates .005, .05, .5.
@@ -189,7 +190,7 @@ def table_d(full: bool) -> None:
 
 
 def grid_counts(
-    runs: int, rule: Callable[[Logs, str, int, Floats, Floats], tuple[float, float] | None], seed: str
+    runs: int, rule: Callable[[Logs, str, int, Floats, Scores], tuple[float, float] | None], seed: str
 ) -> dict[tuple[str, int, float, float, str], tuple[int, int]]:
     """(estimator, cell) -> (published, covered) over the 162 cells, by a rule that gives limits or withholds."""
     out = {}
@@ -200,12 +201,12 @@ def grid_counts(
                 for k, size in enumerate(batches(runs, users)):
                     logs = p1_logs(stream(ROOT, seed, str((users, f, p, family)), k), size, users, f, p, family)
                     for j in range(size):
-                        binding = logs.ratios("ips", j).scores()
+                        binding = binding_scores(logs, j)
                         for name, tally in count.items():
                             ratios = logs.ratios(name, j)
                             if not ratios.defined:
                                 continue
-                            limits = rule(logs, name, j, ratios.scores(), binding)
+                            limits = rule(logs, name, j, ratios.scores(), binding[name])
                             if limits is not None:
                                 tally[0] += 1
                                 tally[1] += limits[0] <= logs.truth <= limits[1]
@@ -214,24 +215,29 @@ def grid_counts(
     return out
 
 
-def by_doors(logs: Logs, name: str, k: int, scores: Floats, binding: Floats) -> tuple[float, float] | None:
+def binding_scores(logs: Logs, k: int) -> dict[str, Scores]:
+    """What binds each estimator beside its own scores, as in the product."""
+    ips, snips = logs.ratios("ips", k).scores(), logs.ratios("snips", k)
+    normalised = snips.scores() if snips.defined else np.zeros_like(ips)
+    return {"ips": (normalised,), "snips": (), "dr": (ips, normalised)}
+
+
+def by_doors(logs: Logs, name: str, k: int, scores: Floats, binding: Scores) -> tuple[float, float] | None:
     """The product's rule: three doors, the interval that belongs to each."""
-    both = (scores, binding) if name == "dr" else (scores,)
-    door = find_door(both, float(logs.n_pos[k]), float(logs.top[k]))
+    door = find_door((scores, *binding), float(logs.n_pos[k]), float(logs.top[k]))
     if door.number is None:
         return None
     low, high, _ = door_interval(logs.ratios(name, k), scores, door.number, 0.95, stream(ROOT, "door", k))
     return low, high
 
 
-def by_door_1(logs: Logs, name: str, k: int, scores: Floats, binding: Floats) -> tuple[float, float] | None:
+def by_door_1(logs: Logs, name: str, k: int, scores: Floats, binding: Scores) -> tuple[float, float] | None:
     """Door 1 alone."""
-    both = (scores, binding) if name == "dr" else (scores,)
-    door = find_door(both, float(logs.n_pos[k]), float(logs.top[k]))
+    door = find_door((scores, *binding), float(logs.n_pos[k]), float(logs.top[k]))
     return t_interval(logs.ratios(name, k).value, scores) if door.number == 1 else None
 
 
-def no_rule(logs: Logs, name: str, k: int, scores: Floats, binding: Floats) -> tuple[float, float] | None:
+def no_rule(logs: Logs, name: str, k: int, scores: Floats, binding: Scores) -> tuple[float, float] | None:
     """Everything is published."""
     return t_interval(logs.ratios(name, k).value, scores)
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.intervals import cluster_index
 from evaluators.off_policy.bandit import Reduced, Weighted
-from evaluators.off_policy.records import Rounds
+from evaluators.off_policy.records import Rounds, checked_users, floats_of
 from evaluators.off_policy.reward_model import default_model, fit_model, user_folds
 from simulator.errors import InputError, LogError
 
@@ -54,7 +53,7 @@ class ContinuousRounds:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "action", np.ascontiguousarray(self.action, dtype=np.float64))
+        put(self, "action", floats_of("action", self.action))
         n = len(self.action)
         low, high = (float(end) for end in self.action_range)
         if not (np.isfinite([low, high]).all() and low < high):
@@ -62,18 +61,21 @@ class ContinuousRounds:
         if n == 0 or self.action.ndim != 1 or not (self.action.min() >= low and self.action.max() <= high):
             raise LogError(f"action: must be [n] numbers within the action_range {low:g} to {high:g}; mend one of them")
         for name in ("reward", "pscore"):
-            values = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+            values = floats_of(name, getattr(self, name))
             if values.shape != (n,) or not np.isfinite(values).all():
                 raise LogError(f"{name}: shape {values.shape} must be {(n,)} finite numbers; one for each round")
             put(self, name, values)
         if not self.pscore.min() > 0:
             raise LogError(f"pscore[{int(self.pscore.argmin())}]: a density must be above 0; drop these rounds")
         if self.context is not None:
-            context = np.ascontiguousarray(self.context, dtype=np.float64)
+            context = floats_of("context", self.context)
             put(self, "context", context[:, None] if context.ndim == 1 else context)
-            if len(self.context) != n:
-                raise LogError(f"context: {len(self.context)} rows for {n} rounds; one row for each")
-        cluster, n_users = cluster_index(self.user, n)
+            if len(self.context) != n or not np.isfinite(self.context).all():
+                raise LogError(
+                    f"context: shape {self.context.shape} must be finite numbers, a row for each of {n} rounds"
+                )
+        user, cluster, n_users = checked_users(self.user, n)
+        put(self, "user", user)
         put(self, "cluster", cluster)
         put(self, "n_users", n_users)
 

@@ -311,7 +311,7 @@ def estimate_prepared(name: EstimatorName, prepared: Prepared, *, force: bool = 
     reasons += [why_weights] if why_weights else []
     if sums.family == "shrunk":
         return _bias_aware(name, prepared, sums, base, reasons, force=force)
-    return _weighted(name, prepared, sums, base, reasons, facts, force=force)
+    return _weighted(name, prepared, sums, base, reasons, weight, force=force)
 
 
 NO_OVERLAP = "W4: the policy never takes an action that was logged, so there is no overlap; log its actions"
@@ -396,7 +396,7 @@ def _weighted(
     sums: Sums,
     base: dict[str, Any],
     reasons: list[str],
-    facts: WeightFacts | None,
+    weight: Floats | None,
     *,
     force: bool,
 ) -> Estimate:
@@ -412,8 +412,8 @@ def _weighted(
         reasons += [prepared.support.reason] if prepared.support.reason else []
         method = _note(name, prepared, "Clopper-Pearson at the effective size", sums)
         return _settle(name, prepared, method, value, low, high, reasons, base, force=force)
-    binding = (scores,) if sums.own else (scores, prepared.binding_scores(name))
-    ratio = facts.ratio if facts is not None else 1.0
+    binding = (scores, *prepared.binding_scores(name, weight, own=sums.own))
+    ratio = prepared.facts(weight).ratio if weight is not None else 1.0
     bounded = prepared.record == "bandit" and not prepared.estimated
     more = f"more users, or {BOUNDED}" if bounded else "more users"
     door = find_door(binding, sums.n_pos, ratio, more=more)
@@ -477,7 +477,8 @@ def _passing_horizon(name: EstimatorName, prepared: Prepared) -> dict[str, Any]:
         if not sums.ratios.defined or terms.weight is None:
             break
         scores = sums.ratios.scores()
-        binding = (scores,) if sums.own else (scores, trajectory.ips_like(part).ratios(prepared.units).scores())
+        here = dataclasses.replace(name, parameters={**name.parameters, "steps": steps})
+        binding = (scores, *prepared.binding_scores(here, terms.weight, own=sums.own))
         facts = weight_facts(terms.weight, prepared.units)
         door = find_door(binding, sums.n_pos, facts.ratio)
         if door.number is None or weight_reason(facts, estimated=False):
@@ -565,10 +566,12 @@ def difference_prepared(
         # one policy against itself: exactly nothing, whatever the last bits of two ratios do
         return Estimate(0.0, 0.0, 0.0, level, units.n_users, method, None, base)
     scores = ratios.scores()
-    binding = [scores]
-    if not one.own:
-        against = first.logged().ratios.scores() if second is None else second.binding_scores(name)
-        binding.append(first.binding_scores(name) - against)
+    mine = first.binding_scores(name, weight, own=one.own)
+    if second is None:
+        against = (other.ratios.scores(),) * len(mine)
+    else:
+        against = second.binding_scores(name, found[1][1], own=one.own)
+    binding = [scores, *(a - b for a, b in zip(mine, against, strict=True))]
     assert one.n_pos is not None
     assert other.n_pos is not None
     door = find_door(tuple(binding), min(one.n_pos, other.n_pos), max(f.ratio for f in facts), more="more users")

@@ -130,6 +130,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     _facts: dict[int, tuple[Any, WeightFacts]] = field(default_factory=dict)
     _binding: Floats | None = None
+    _normalised: dict[int, tuple[Any, Floats]] = field(default_factory=dict)
     _disagreements: dict[str, tuple[float, float]] | None = None
     _bounded: Estimate | None = None
 
@@ -228,19 +229,51 @@ class Prepared:
         steps = name.parameters.get("steps")
         return self.stepped if steps is None else self.stepped.first(int(steps))
 
-    def binding(self, name: EstimatorName) -> Sums:
-        """IPS, or per-decision weights: binds estimates whose own score does not see rewards that did not occur."""
-        if self.record == "bandit":
-            return self._bandit(parse("ips"))[0]
-        return self._at_once(trajectory.ips_like(self.cut(name)))
+    def binding_scores(self, name: EstimatorName, weight: Floats | None, *, own: bool) -> tuple[Floats, ...]:
+        """[G] each: what binds an estimate beside its own scores, which need not see all that large weights carry.
 
-    def binding_scores(self, name: EstimatorName) -> Floats:
-        """[G] scores of what binds; those of IPS are made once."""
+        A doubly robust estimate does not see rewards that did not occur: the scores of IPS do (`own` false). A mean of
+        w r does not see a large weight whose reward happens to be 0, however much of the policy it stands for: the
+        scores of the same weights self-normalised do, as they are the same wherever the reward's zero is put.
+        """
+        found = [] if own else [self._ips_scores(name)]
+        if weight is not None and not (own and name.info.needs_model):
+            found.append(self._normalised_scores(weight))
+        return tuple(found)
+
+    def _ips_scores(self, name: EstimatorName) -> Floats:
+        """[G] scores of IPS, or of per-decision weights; those of IPS are made once."""
         if self.record != "bandit":
-            return self.binding(name).ratios.scores()
+            return self._at_once(trajectory.ips_like(self.cut(name))).ratios.scores()
         if self._binding is None:
-            self._binding = self.binding(name).ratios.scores()
+            self._binding = self._bandit(parse("ips"))[0].ratios.scores()
         return self._binding
+
+    def _normalised_scores(self, weight: Floats) -> Floats:
+        """[G] scores of the mean reward under weights [N] or [N, S] over their mean; the same array is summed once."""
+        if id(weight) not in self._normalised:
+            ratios = self._normalised_sums(weight).ratios
+            # Without any weight nothing was rewarded either, which W2 sees.
+            scores = ratios.scores() if ratios.defined else np.zeros(self.units.n_users)
+            self._normalised[id(weight)] = (weight, scores)
+        return self._normalised[id(weight)][1]
+
+    def _normalised_sums(self, weight: Floats) -> Sums:
+        if self.weighted is not None:
+            r = self.weighted.r
+            parts = slices(self.units.n, COLUMN_ROWS)
+            return sum_terms(
+                ((part, bandit.mips_terms(weight[part], r[part], self_normalised=True)) for part in parts), self.units
+            )
+        if self.slates is not None:
+            rewards = self.slates.reward
+        else:
+            assert self.stepped is not None
+            rewards = self.stepped.discount * self.stepped.r
+        if weight.ndim == 1:
+            weight, rewards = weight[:, None], rewards.sum(axis=1)[:, None]
+        rewards = rewards[:, : weight.shape[1]]
+        return self._at_once(slate.slot_terms(weight, rewards, self_normalised=True, assumes=""))
 
     def logged(self) -> Sums:
         """The logging policy's own mean: of rewards, slates' rewards or returns."""

@@ -22,7 +22,8 @@ COLUMN_ROWS = 1 << 20
 """Rows of columns that are worked on at once."""
 
 
-def _floats(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Floats:
+def floats_of(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Floats:
+    """A column as numbers, of the shape given; LogError with the column's name where it is not that."""
     try:
         out = np.ascontiguousarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -35,7 +36,7 @@ def _floats(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Flo
 def _indices(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Ints:
     raw = np.asarray(values)
     if raw.dtype.kind not in "iub":
-        numbers = _floats(name, raw)
+        numbers = floats_of(name, raw)
         if not np.all(np.isfinite(numbers)) or np.any(numbers != np.floor(numbers)):
             raise LogError(f"{name}: holds a value that is no whole number; number them 0, 1, 2, ...")
         raw = numbers
@@ -65,11 +66,34 @@ def _propensity(name: str, values: Floats) -> None:
             )
 
 
+def checked_users(user: Any, n: int) -> tuple[NDArray[Any] | None, Ints | None, int]:
+    """Users [n] of n units, their numbers 0..G-1 (None where every unit is its own cluster) and G.
+
+    Raises:
+        LogError: not one user for each unit, or a user that is missing: such units would count as one person's.
+    """
+    if user is None:
+        return None, *cluster_index(None, n)
+    users = np.asarray(user)
+    if users.shape != (n,):
+        raise LogError(f"user: shape {users.shape} must be {(n,)}; give one user for each round")
+    if users.dtype.kind in "fcmMO":
+        missing = np.array([one is None or one != one for one in users]) if users.dtype.hasobject else users != users
+        if missing.any():
+            raise LogError(
+                f"user: missing at entry {int(missing.argmax())} ({int(missing.sum())} such); "
+                "name these users, or drop their rows"
+            )
+    if users.dtype.hasobject and len({type(one) for one in users}) > 1:
+        raise LogError("user: holds both numbers and text; write them in one way")
+    return users, *cluster_index(users, n)
+
+
 def check_policy(name: str, policy: Any, shape: tuple[int, ...], mask: NDArray[np.bool_] | None = None) -> Floats:
     """Probabilities [..., A] of a policy, checked in chunks: rows sum to 1, none is negative or outside the mask."""
     out = np.asarray(policy)
     if out.dtype != np.float64:
-        out = _floats(name, policy)
+        out = floats_of(name, policy)
     if out.shape != shape:
         raise LogError(f"{name}: shape {out.shape} must be {shape}; one row for each round, one column for each action")
     rows = out.reshape(-1, shape[-1])
@@ -138,16 +162,12 @@ class Rounds:
             raise LogError(
                 f"action: shape {self.action.shape} must be [n] with n above 0; give one action for each round"
             )
-        put(self, "reward", _floats("reward", self.reward, (n,)))
+        put(self, "reward", floats_of("reward", self.reward, (n,)))
         _finite("reward", self.reward)
-        if self.user is not None:
-            put(self, "user", np.asarray(self.user))
-            if self.user.shape != (n,):
-                raise LogError(f"user: shape {self.user.shape} must be {(n,)}; give one user for each round")
         if self.position is not None:
             put(self, "position", _indices("position", self.position, (n,)))
         if self.context is not None:
-            context = _floats("context", self.context)
+            context = floats_of("context", self.context)
             context = context[:, None] if context.ndim == 1 else context
             if context.ndim != 2 or len(context) != n:
                 raise LogError(f"context: shape {context.shape} must be [{n}, d]; give one row for each round")
@@ -168,7 +188,7 @@ class Rounds:
             if self.pscore is None:
                 put(self, "pscore", taken)
         if self.pscore is not None:
-            put(self, "pscore", _floats("pscore", self.pscore, (n,)))
+            put(self, "pscore", floats_of("pscore", self.pscore, (n,)))
             _propensity("pscore", self.pscore)
         pscore = self.pscore
         if self.pi_b is not None and pscore is not None and np.any(np.abs(taken - pscore) > 1e-6):
@@ -179,7 +199,7 @@ class Rounds:
         if self.mask is not None and not np.all(np.take_along_axis(self.mask, self.action[:, None], axis=1)):
             raise LogError("action: an action was logged that `mask` says was not available; mend the mask")
         if self.action_features is not None:
-            put(self, "action_features", _floats("action_features", self.action_features))
+            put(self, "action_features", floats_of("action_features", self.action_features))
             _finite("action_features", self.action_features)
         if self.action_embed is not None:
             embed = _indices("action_embed", self.action_embed)
@@ -189,8 +209,9 @@ class Rounds:
                     f"action_embed: shape {self.action_embed.shape} must be [{n}, e]; one row for each round"
                 )
         if self.p_e_a is not None:
-            put(self, "p_e_a", _floats("p_e_a", self.p_e_a))
-        cluster, n_users = cluster_index(self.user, n)
+            put(self, "p_e_a", floats_of("p_e_a", self.p_e_a))
+        user, cluster, n_users = checked_users(self.user, n)
+        put(self, "user", user)
         put(self, "cluster", cluster)
         put(self, "n_users", n_users)
 
@@ -199,7 +220,7 @@ class Rounds:
 
 
 def _per_slate(name: str, values: Any, slate: Ints, slot: Ints, shape: tuple[int, int], fill: float = 0.0) -> Floats:
-    flat = _floats(name, values, (len(slate),))
+    flat = floats_of(name, values, (len(slate),))
     out = np.full(shape, fill)
     out[slate, slot] = flat
     return out
@@ -209,7 +230,7 @@ def _of_slates(name: str, columns: dict[str, Any], n: int, dims: int) -> Floats 
     """[n, ...] one array for each slate, numbered as `slate_id` sorts them; a single one stands for all."""
     if name not in columns:
         return None
-    values = _floats(name, columns[name])
+    values = floats_of(name, columns[name])
     if values.ndim == dims - 1:
         values = values[None]
     if values.ndim != dims or len(values) not in (1, n):
@@ -261,7 +282,7 @@ class Slates:
         if self.action.ndim != 2 or not self.action.size:
             raise LogError(f"action: shape {self.action.shape} must be [slates, slots]; give at least one slate")
         n, slots = self.action.shape
-        put(self, "reward", _floats("reward", self.reward, (n, slots)))
+        put(self, "reward", floats_of("reward", self.reward, (n, slots)))
         _finite("reward", self.reward)
         for name, shape, strict in (
             ("pscore", (n,), True),
@@ -274,7 +295,7 @@ class Slates:
             values = getattr(self, name)
             if values is None:
                 continue
-            values = _floats(name, values, shape)
+            values = floats_of(name, values, shape)
             put(self, name, values)
             if strict:
                 _propensity(name, values)
@@ -293,7 +314,7 @@ class Slates:
                     f"{name}[slate {i}]: last slot {cascade[i, -1]:g} is not the whole slate's {whole[i]:g}; mend one"
                 )
         if self.q_hat is not None:
-            put(self, "q_hat", _floats("q_hat", self.q_hat))
+            put(self, "q_hat", floats_of("q_hat", self.q_hat))
             _finite("q_hat", self.q_hat)
         if self.target_marginal is not None and self.gamma_matrix is not None:
             size = self.target_marginal.shape[-1]
@@ -305,7 +326,8 @@ class Slates:
             total = self.target_marginal.reshape(n, slots, -1).sum(axis=2)
             if not np.all(np.abs(total - 1) <= 1e-6):
                 raise LogError("target_marginal: the chances of a slot do not sum to 1; mend them")
-        cluster, n_users = cluster_index(self.user, n)
+        user, cluster, n_users = checked_users(self.user, n)
+        put(self, "user", user)
         put(self, "cluster", cluster)
         put(self, "n_users", n_users)
 
@@ -334,14 +356,14 @@ class Slates:
             return _per_slate(name, columns[name], slate, slot, shape) if name in columns else None
 
         def whole(name: str) -> Floats | None:
-            return None if name not in columns else _floats(name, columns[name], slate.shape)[first]
+            return None if name not in columns else floats_of(name, columns[name], slate.shape)[first]
 
         actions = int(columns["n_unique_action"]) if "n_unique_action" in columns else None
 
         def cube(name: str) -> Floats | None:
             if name not in columns:
                 return None
-            flat = _floats(name, columns[name])
+            flat = floats_of(name, columns[name])
             if flat.size % (n * slots):
                 raise LogError(
                     f"{name}: {flat.size} entries are not slates x slots x actions; give {n * slots} x actions"
@@ -362,7 +384,7 @@ class Slates:
             q_hat=cube("q_hat"),
             pi_e_action_dist=cube("evaluation_policy_action_dist"),
             user=np.asarray(columns["user"])[first] if "user" in columns else None,
-            context=_floats("context", columns["context"])[first] if "context" in columns else None,
+            context=floats_of("context", columns["context"])[first] if "context" in columns else None,
             gamma_matrix=_of_slates("gamma_matrix", columns, n, 3),
             target_marginal=_of_slates("target_marginal", columns, n, 2),
             n_unique_action=actions,
@@ -412,9 +434,9 @@ class Trajectories:
         put(self, "done", done)
         before = np.concatenate([np.zeros((n, 1), dtype=bool), np.logical_or.accumulate(done, axis=1)[:, :-1]], axis=1)
         put(self, "alive", ~before)  # the step that ends a trajectory still counts
-        put(self, "reward", np.where(self.alive, _floats("reward", self.reward, (n, steps)), 0.0))
+        put(self, "reward", np.where(self.alive, floats_of("reward", self.reward, (n, steps)), 0.0))
         _finite("reward", self.reward)
-        put(self, "pscore", np.where(self.alive, _floats("pscore", self.pscore, (n, steps)), 1.0))
+        put(self, "pscore", np.where(self.alive, floats_of("pscore", self.pscore, (n, steps)), 1.0))
         _propensity("pscore", self.pscore)
         pi_e = np.asarray(self.pi_e)
         put(self, "pi_e", check_policy("evaluation_policy_action_dist", pi_e, (n, steps, pi_e.shape[-1])))
@@ -428,13 +450,14 @@ class Trajectories:
         ):
             values = getattr(self, name)
             if values is not None:
-                put(self, name, _floats(name, values, shape))
+                put(self, name, floats_of(name, values, shape))
                 _finite(name, getattr(self, name))
         if self.state is not None and np.asarray(self.state).shape[:2] != (n, steps):
             raise LogError(
                 f"state: shape {np.asarray(self.state).shape} must begin with {(n, steps)}; one state a step"
             )
-        cluster, n_users = cluster_index(self.user, n)
+        user, cluster, n_users = checked_users(self.user, n)
+        put(self, "user", user)
         put(self, "cluster", cluster)
         put(self, "n_users", n_users)
 

@@ -209,7 +209,9 @@ def _reported(prepared: Prepared, sums: Mapping[str, Sums], how: Method, *, forc
     low_end = t_interval(low_value, low_scores, level)[0]
     high_end = t_interval(high_value, high_scores, level)[1]
     if not all(name.shrunk for name in names):
-        binding = (scores,) if all(part.own for part in picked) else (scores, prepared.binding_scores(parse("ips")))
+        own = all(part.own for part in picked)
+        weight = None if prepared.weighted is None else prepared.weighted.w
+        binding = (scores, *prepared.binding_scores(parse("ips"), weight, own=own))
         least = min(part.n_pos for part in picked if part.n_pos is not None)
         door = find_door(binding, least, weights[0].ratio)
         reasons += [*door.reasons, *_supports(prepared)]

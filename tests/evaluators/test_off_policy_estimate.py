@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,32 @@ def test_a_propensity_outside_zero_and_one_is_an_error(bad: float) -> None:
     pscore[3] = bad
     with pytest.raises(LogError, match=r"pscore\[3\]"):
         off_policy.Rounds(np.zeros(10, int), np.zeros(10), pscore)
+
+
+@pytest.mark.parametrize(
+    "missing", [np.array([0.0, np.nan, 1.0, np.nan]), np.array(["a", None, "b", None], dtype=object)]
+)
+def test_a_user_that_is_missing_is_no_user(missing: Any) -> None:
+    """Rows without a user would count as the rows of one person."""
+    action, reward, half = np.zeros(4, int), np.zeros(4), np.full(4, 0.5)
+    slates = {"slate_id": np.arange(4), "position": action, "action": action, "reward": reward}
+    trajectories = {"step_per_trajectory": 1, "action": action, "reward": reward, "pscore": half}
+    trajectories["evaluation_policy_action_dist"] = np.full((4, 2), 0.5)
+    for record in (
+        lambda: off_policy.Rounds(action, reward, half, user=missing),
+        lambda: off_policy.Slates.from_rows(slates | {"user": missing}),
+        lambda: off_policy.Trajectories.from_rows(trajectories | {"user": missing}),
+        lambda: off_policy.ContinuousRounds(half, reward, half, (0.0, 1.0), user=missing),
+    ):
+        with pytest.raises(LogError, match=r"user: missing at entry 1 \(2 such\)"):
+            record()
+
+
+def test_users_of_two_kinds_are_named_so() -> None:
+    with pytest.raises(LogError, match="user: holds both numbers and text"):
+        off_policy.Rounds(np.zeros(2, int), np.zeros(2), np.ones(2), user=np.array(["a", 1], dtype=object))
+    text = off_policy.Rounds(np.zeros(3, int), np.zeros(3), np.ones(3), user=np.array(["b", "a", "b"], dtype=object))
+    assert text.n_users == 2
 
 
 def test_records_name_field_and_mend() -> None:

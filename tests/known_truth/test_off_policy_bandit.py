@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.interval_coverage import by_doors, grid_counts
+from benchmarks.interval_coverage import binding_scores, by_doors, grid_counts
 from benchmarks.processes import p1_rows, p1_sums
 from evaluators import off_policy
 from evaluators.estimate import Estimate
@@ -128,13 +128,48 @@ def test_03_the_grid_is_judged_by_what_the_product_gives() -> None:
         logs = p1_sums(p1_rows(stream(ROOT, "3 same", users, str(f)), users, f, p, family), 1, users)
         found = off_policy.estimate(log.rounds, log.pi_e, estimators=["ips", "snips", "dr"], q_hat=log.q_hat)
         for name, e in found.items():
-            scores, binding = logs.ratios(name, 0).scores(), logs.ratios("ips", 0).scores()
-            limits = by_doors(logs, name, 0, scores, binding)
+            limits = by_doors(logs, name, 0, logs.ratios(name, 0).scores(), binding_scores(logs, 0)[name])
             assert (limits is None) == (e.value is None), (name, users)
             doors.add(e.diagnostics["door"])
             if limits is not None and e.diagnostics["door"] != 3:  # the hull's resamples differ
                 assert (e.low, e.high) == pytest.approx(limits, rel=1e-9)
     assert doors >= {1, None}
+
+
+def test_a_large_weight_whose_reward_happens_to_be_0_is_seen() -> None:
+    """The policy takes half of the time what is logged once in 500 rounds, for a reward of .3 a time.
+
+    Where none of the few such rounds was rewarded, the scores of w r show nothing: `ips` was published in 64 of 200 of
+    these logs and never held the value; `tis`, `pdis` and `sips` are the same sum.
+    """
+    n, rare = 2000, 0.002
+    published: dict[str, int] = {}
+    for k in range(30):
+        rng = stream(ROOT, "isolated", k)
+        action = (rng.random(n) < rare).astype(np.int64)
+        reward = (rng.random(n) < np.where(action == 1, 0.3, 0.05)).astype(float)
+        pi_b, pi_e = np.tile([1 - rare, rare], (n, 1)), np.full((n, 2), 0.5)
+        pscore = pi_b[np.arange(n), action]
+        trajectories = off_policy.Trajectories.from_rows(
+            {"step_per_trajectory": 1, "action": action, "reward": reward, "pscore": pscore}
+            | {"evaluation_policy_action_dist": pi_e}
+        )
+        slates = off_policy.Slates.from_rows(
+            {"slate_id": np.arange(n), "position": np.zeros(n), "action": action, "reward": reward, "pscore": pscore}
+            | {"evaluation_policy_pscore": np.full(n, 0.5)}
+        )
+        rounds = off_policy.Rounds(action, reward, pi_b=pi_b)
+        found = off_policy.estimate(
+            rounds, pi_e, estimators=["ips", "dr", "sndr", "ips(clip=10)"], q_hat=np.tile(reward.mean(), (n, 2))
+        )
+        found |= off_policy.estimate(trajectories, estimators=["tis", "pdis"])
+        found |= off_policy.estimate(slates, estimators=["sips"])
+        found["difference"] = off_policy.difference(rounds, pi_e, estimators=["ips"])["ips"]
+        for name, e in found.items():
+            published[name] = published.get(name, 0) + (e.value is not None)
+    bounded = published.pop("ips(clip=10)")
+    assert bounded >= 25
+    assert set(published.values()) == {0}, published
 
 
 def softmax_log(

@@ -92,5 +92,9 @@ def test_what_cannot_be_used_is_one_line() -> None:
         estimate_continuous(log, action + 5, bandwidth=0.2)
     with pytest.raises(LogError, match="density must be above 0"):
         ContinuousRounds(log.action, log.reward, 0 * log.pscore, (0.0, 1.0))
+    with pytest.raises(LogError, match="reward: holds a value that is no number"):
+        ContinuousRounds(log.action, np.full(len(log), "a"), log.pscore, (0.0, 1.0))
+    with pytest.raises(LogError, match="context: shape"):
+        ContinuousRounds(log.action, log.reward, log.pscore, (0.0, 1.0), context=np.full(len(log), np.nan))
     with pytest.raises(LogError, match="within the action_range"):
         ContinuousRounds(log.action, log.reward, log.pscore, (0.0, 0.1))
