@@ -26,7 +26,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 """One BLAS, torch and numba thread a task: sums do not change with the number of workers, and cores go to processes."""
 
 
-_DASK_ADDRESS = re.compile(r"dask:(tcp://)?[^\s/]+:\d{1,5}")
+_DASK_ADDRESS = re.compile(r"dask:((tcp|tls|wss?)://)?[^\s/]+:\d{1,5}")
 
 
 def _never(result: Any) -> bool:
@@ -236,7 +236,7 @@ class Engine:
                         )
                     )
                 )
-            except (OSError, ValueError, OverflowError) as error:
+            except (OSError, TypeError, ValueError, OverflowError) as error:  # TypeError: tls without certificates
                 raise InputError(
                     f"--engine: no dask scheduler answers at '{where}' ({error}); start one or leave --engine out"
                 ) from error

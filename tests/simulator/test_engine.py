@@ -105,7 +105,8 @@ def test_a_task_that_says_nothing_of_how_far_it_is_counts_once_it_is_done(tmp_pa
 
 
 def test_an_unknown_engine_is_named() -> None:
-    assert parse_engine("dask:tcp://127.0.0.1:8786") == "dask:tcp://127.0.0.1:8786"
+    for address in ("dask:tcp://127.0.0.1:8786", "dask:tls://scheduler:8786", "dask:scheduler:8786"):
+        assert parse_engine(address) == address
     with pytest.raises(InputError, match="--engine: 'spark' is not an engine"):
         parse_engine("spark")
 
