@@ -240,7 +240,6 @@ class Rules(Wrapping):
         candidates = allowed & items
         row, column = np.nonzero(there)
         candidates[row, slates[row, column]] = False
-        left = candidates.sum(axis=1)
         more = slates_of(self.agent, replace(observation, candidates=candidates), rng)
         taken = np.zeros(len(slates), np.int64)
         for place in range(slates.shape[1] - 1, -1, -1):
@@ -252,7 +251,9 @@ class Rules(Wrapping):
             needed[rows[swap], new[swap]] = True
             missing = missing - swap
             taken += swap
-        return np.asarray((missing > 0) & (taken < left))
+        broken = missing > 0
+        broken[broken] = taken[broken] < candidates[broken].sum(axis=1)
+        return broken
 
 
 class UserTest:

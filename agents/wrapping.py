@@ -60,18 +60,34 @@ def slates_of(agent: Agent, observation: Observation, rng: np.random.Generator) 
     Raises:
         AgentError: the slates are not as they must be.
     """
-    slates = agent.act(observation, rng)
-    if observation.candidates is not None:
-        room = observation.candidates.sum(axis=1)
-        few = np.flatnonzero(room < observation.slate_size)
-        given = np.asarray(slates)
-        if len(few) and given.shape == (len(observation), observation.slate_size) and given.dtype.kind in "iu":
-            kept = shown_places(given[few], observation.candidates[few])
+    slates, candidates = agent.act(observation, rng), observation.candidates
+    wanted = (len(observation), observation.slate_size)
+    if (
+        candidates is not None
+        and isinstance(slates, np.ndarray)
+        and slates.shape == wanted
+        and slates.dtype.kind in "iu"
+    ):
+        # Counting a row of a large catalogue takes as long as ranking it, so only what is not whole is counted.
+        odd = np.flatnonzero(~_whole(slates, candidates))
+        room = candidates[odd].sum(axis=1)
+        few = odd[room < observation.slate_size]
+        if len(few):
+            kept = shown_places(slates[few], candidates[few])
             kept = np.take_along_axis(kept, np.argsort(kept < 0, axis=1, kind="stable"), axis=1)
-            whole = (kept >= 0).sum(axis=1) == room[few]  # all that may be shown is there
-            slates = given.astype(np.int64)  # a copy
-            slates[few[whole]] = kept[whole]
+            all_there = (kept >= 0).sum(axis=1) == room[room < observation.slate_size]
+            slates = slates.astype(np.int64)  # a copy
+            slates[few[all_there]] = kept[all_there]
     return check_slate(slates, observation)
+
+
+def _whole(slates: NDArray[np.integer], candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """[n] whether all places of a slate [n, K] have a candidate [n, I], none twice."""
+    there = (slates >= 0) & (slates < candidates.shape[1])
+    there &= candidates[np.arange(len(slates))[:, None], np.where(there, slates, 0)]
+    ordered = np.sort(slates, axis=1)
+    whole: NDArray[np.bool_] = there.all(axis=1) & (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
+    return whole
 
 
 def best_of(agent: Agent, observation: Observation, rng: np.random.Generator, n_items: int, slates: int) -> Ints:

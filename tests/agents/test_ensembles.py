@@ -321,6 +321,14 @@ class Sorts:
         return order[:, self.place : self.place + observation.slate_size]
 
 
+class Insists:
+    """Shows each user the first candidate, at every place."""
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> np.ndarray:
+        assert observation.candidates is not None
+        return np.repeat(observation.candidates.argmax(axis=1)[:, None], observation.slate_size, axis=1)
+
+
 def test_an_agent_within_another_is_held_to_its_contract_where_it_has_enough_candidates(
     world_and_log: tuple[World, InteractionLog],
 ) -> None:
@@ -332,6 +340,10 @@ def test_an_agent_within_another_is_held_to_its_contract_where_it_has_enough_can
     rng = np.random.default_rng(0)
     assert slates_of(Sorts(), seen, rng).tolist() == [[10, 11, 12, 13], [7, -1, -1, -1], [10, 11, 12, 13]]
     assert best_of(Sorts(), seen, rng, ITEMS, 3)[0].tolist() == [*range(10, 20), -1, -1]
+    lonely = replace(seen, candidates=np.tile(np.arange(ITEMS) == 7, (3, 1)))
+    assert slates_of(Insists(), lonely, rng).tolist() == [[7, -1, -1, -1]] * 3
+    with pytest.raises(AgentError, match="act returned item 10 twice for user 0"):
+        slates_of(Insists(), seen, rng)
     with pytest.raises(AgentError, match="act returned item 0 for user 0, which is not among the candidates; 3 of 3"):
         slates_of(Sorts(8), seen, rng)
     with pytest.raises(AgentError, match=r"act returned shape \[3, 0\]"):
