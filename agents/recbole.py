@@ -283,12 +283,18 @@ class ByNetwork:
         model = self._network
         sequence, length = sequences_of(observation, self._known, self._n_items, model.max_seq_length)
         asked = _Session({model.ITEM_SEQ: torch.as_tensor(sequence), model.ITEM_SEQ_LEN: torch.as_tensor(length)})
-        asked.user = model.USER_ID, lambda: torch.as_tensor(self._nearest(observation))
+        asked.made = {
+            model.USER_ID: lambda: torch.as_tensor(self._nearest(observation)),
+            # Models of context partitions work out the loss of a next item on the way, which nothing is made of.
+            model.ITEM_ID: lambda: torch.ones(len(observation), dtype=torch.int64),
+        }
         try:
             return np.asarray(model.full_sort_predict(asked), np.float32)
         except NotImplementedError:  # then RecBole asks for every pair
             items = torch.arange(1 + len(self._known))
             known = {key: asked[key] for key in (model.USER_ID, model.ITEM_SEQ, model.ITEM_SEQ_LEN)}
+            if hasattr(model, "NEG_ITEM_SEQ"):  # DIEN's, of which it makes a part of the loss and no score
+                known[model.NEG_ITEM_SEQ] = asked[model.ITEM_SEQ]
             rows = (
                 {key: value[row].expand(len(items), *value[row].shape) for key, value in known.items()}
                 for row in range(len(observation))
@@ -302,15 +308,12 @@ class ByNetwork:
 
 
 class _Session(dict[str, Any]):
-    """What a sequential model reads; the user's number is looked for when a model asks for it, which few do."""
+    """What a sequential model reads; `made` are fields, the user's number first, that are made when a model asks for one."""
 
-    user: tuple[str, Callable[[], Any]]
+    made: dict[str, Callable[[], Any]]
 
     def __missing__(self, key: str) -> Any:
-        name, number = self.user
-        if key != name:
-            raise KeyError(key)
-        return self.setdefault(key, number())
+        return self.setdefault(key, self.made[key]())
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,7 +331,7 @@ def test_users_with_the_likes_of_a_trained_one_get_its_scores_in_recboles_own_ev
 
 
 @pytest.mark.parametrize(
-    "model", quick_or_slow(("GRU4Rec",), ("SASRec", "BERT4Rec", "NARM", "STAMP", "FPMC", "SASRecF"))
+    "model", quick_or_slow(("GRU4Rec",), ("SASRec", "BERT4Rec", "NARM", "STAMP", "FPMC", "SASRecF", "SASRecCPR"))
 )
 def test_sequential_models_read_the_likes_in_order_and_score_as_recboles_own_evaluation(
     model: str, world_and_log: tuple[World, InteractionLog]
