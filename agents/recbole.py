@@ -308,7 +308,7 @@ class ByNetwork:
 
 
 class _Session(dict[str, Any]):
-    """What a sequential model reads; `made` are fields, the user's number first, that are made when a model asks for one."""
+    """What a sequential model reads; a field of `made`, such as the user's number, is made when a model asks for it."""
 
     made: dict[str, Callable[[], Any]]
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from evaluators.estimate import Estimate
 from evaluators.power import Components, advice
 from evaluators.settings import FEWEST_WORLDS_FOR_A_GATE
+from evaluators.wording import counted
 from simulator.errors import InputError, did_you_mean
 
 Verdict = Literal["pass", "fail", "undecided"]
@@ -532,7 +533,8 @@ def _decide_blocked(comparison: Comparison, found: Evidence, said: str) -> _Part
 
 def _worlds_disagree(worlds: tuple[float, ...], comparison: Comparison, verdict: Verdict) -> str | None:
     if len(worlds) < FEWEST_WORLDS_FOR_A_GATE:
-        return f"worlds disagree or are too few: {len(worlds)} judge worlds, a gate needs {FEWEST_WORLDS_FOR_A_GATE}"
+        found = counted(len(worlds), "judge world")
+        return f"worlds disagree or are too few: {found}, a gate needs {FEWEST_WORLDS_FOR_A_GATE}"
     sides = [
         verdict_of(Estimate(x, x, x, 0.95, 0, "one world"), comparison.operator, comparison.threshold) for x in worlds
     ]

@@ -145,7 +145,7 @@ class DataSettings(BaseModel):
         default=None,
         description="Least and greatest reward of one row, for off-policy bounds; [0, 1] for a yes/no behaviour.",
     )
-    max_users: Annotated[int, Field(ge=2)] | None = Field(
+    max_users: Annotated[int, Field(ge=10)] | None = Field(
         default=None, description="Use this many users, drawn at random by the scenario's seed; all where left out."
     )
     max_items: Annotated[int, Field(ge=2)] | None = Field(

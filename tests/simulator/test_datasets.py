@@ -431,7 +431,7 @@ def test_an_item_twice_in_its_table_is_refused(tmp_path: Path) -> None:
         ({"bands": {"age": [3]}}, "is not among data.sensitive"),
         ({"reward_range": [1, 0]}, "below the greatest"),
         ({"item_text": ["a", "a"]}, "listed twice"),
-        ({"max_users": 1}, "greater than or equal to 2"),
+        ({"max_users": 9}, "greater than or equal to 10"),
         ({"positive": "rating >="}, "ends after"),
     ],
 )
