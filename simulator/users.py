@@ -122,7 +122,7 @@ class SimulatedUsers:
         self.n = n
         self.slate_size = slots = world.slate_size if slate_size is None else slate_size
         starts, n_items = world.starts, world.n_items
-        self.width = -(-world.item_vectors.shape[1] // 16) * 16
+        self.width = -(-world.item_vectors.shape[1] // _TILE) * _TILE
         categories = world.item_categories > 0
         self._table = aligned_zeros(n_items + 1, self.width)
         self._table[:-1, : world.item_vectors.shape[1]] = world.item_vectors
