@@ -29,7 +29,7 @@ from evaluators.causal.table import (
 )
 from evaluators.causal.targeting import qini
 from evaluators.estimate import Estimate
-from evaluators.fairness.groups import FEWEST_USERS, UNKNOWN
+from evaluators.fairness.groups import FEWEST_USERS, FEWEST_WITH_EVENT, UNKNOWN
 from evaluators.intervals import find_door
 from simulator.errors import LogError, did_you_mean
 from simulator.streams import stream, stream_word
@@ -87,12 +87,12 @@ def run_effect(
                 raise LogError(f"{name}: '{column}' is not a column of '{log_path.name}'{near}")
     if outcome == treatment:
         raise LogError(f"outcome: '{outcome}' is the treatment too; name the column that was measured after it")
-    for column in by:
-        if column in (treatment, outcome):
-            raise LogError(
-                f"by: '{column}' is the {'treatment' if column == treatment else 'outcome'}; groups are of "
-                "columns measured before"
-            )
+    for name, must in _OTHER_COLUMNS.items():
+        for column in wanted[name]:
+            if column in (treatment, outcome):
+                raise LogError(f"{name}: '{column}' is the {'treatment' if column == treatment else 'outcome'}; {must}")
+    if negative_control is not None and negative_control in mediators:
+        raise LogError(f"negative-control: '{negative_control}' is a mediator too; it was measured before or after")
     arms = as_text(frame[treatment], "treatment", treatment)
     values = sorted(set(arms))
     if len(values) < 2:
@@ -141,6 +141,15 @@ def run_effect(
         for value, arm in trials.items()
     ]
     return EffectResult(len(frame), control, tuple(effects), tuple(notes))
+
+
+_OTHER_COLUMNS = {
+    "by": "groups are of columns measured before",
+    "mediator": "name a column between the two, by way of which the treatment may act",
+    "negative-control": "name an outcome from before the treatment, which it cannot have moved",
+    "user": "name the column that says whose row it is",
+}
+"""What a column must be that is neither treatment nor outcome."""
 
 
 def _known_learners(learners: Sequence[str] | None) -> Sequence[str]:
@@ -194,20 +203,24 @@ def _effect(
         "rows_control": int(len(trial) - trial.treated.sum()),
         "propensity": "known" if known else "estimated",
     }
+    why = None
     if smallest < FEWEST_USERS:
         why = f"users: an arm has {smallest}, needs {FEWEST_USERS}; log more"
+    elif all(np.ptp(trial.y[trial.treated == side]) == 0 for side in (0, 1)):
+        each = " and ".join(f"{trial.y[trial.treated == side][0]:g}" for side in (1, 0))
+        why = f"outcome: {each} in all rows of {value} and {control}, no error to measure; give one that varies"
+    if why is not None:
         nothing = Estimate.withhold(method, why, n=int(clusters.max()) + 1, level=level)
         return Effect(value, outcome, nothing, {}, nothing, overlap, (), {}, ())
     scores = doubly_robust(trial, root)
     overlap |= overlap_of(trial, scores)
     refutations = refute(trial, scores, root, balance=balance, negative_control=arm.before)
     refuted = [f"{r.name}: {r.detail}" for r in refutations if not r.passed]
-    reasons = [*_reasons(trial, scores, clusters), *refuted]
+    reasons = [*_reasons(trial, scores), *refuted]
     ate = mean_effect(scores.difference, clusters, level=level, method=method)
     ranking = qini(scores, trial.y, clusters, stream(root, "causal", "qini"), level=level)
     by = {
-        column: _by_group(scores, clusters, group, column, method, reasons, level)
-        for column, group in arm.groups.items()
+        column: _by_group(trial, scores, group, column, method, reasons, level) for column, group in arm.groups.items()
     }
     trimmed = None if trial.p is not None else trimmed_effect(scores, clusters, method, level)
     compared = compare_learners(trial, scores, root, learners, level=level)
@@ -238,10 +251,8 @@ def _withheld(one: LearnerResult, why: str) -> dict[str, Any]:
             "qini": _because(why, one.qini), "gates": ()}  # fmt: skip
 
 
-def _reasons(trial: Trial, scores: Scores, clusters: Ints) -> list[str]:
-    weight = np.where(trial.treated == 1, 1 / scores.p, 1 / (1 - scores.p))
-    door = find_door((influence(scores.difference, clusters),), None, float(weight.max() / weight.mean()))
-    reasons = list(door.reasons)
+def _reasons(trial: Trial, scores: Scores) -> list[str]:
+    reasons = _too_little(trial, scores, np.ones(len(trial), dtype=bool))
     if scores.floored > 0.01:
         reasons.append(
             f"overlap: {scores.floored:.1%} of the rows have a propensity at the floor of {FLOOR}, needs 1 %"
@@ -252,12 +263,32 @@ def _reasons(trial: Trial, scores: Scores, clusters: Ints) -> list[str]:
     return reasons
 
 
+def _too_little(trial: Trial, scores: Scores, rows: NDArray[np.bool_]) -> list[str]:
+    """Why the mean effect over some rows has no valid interval: what its error rests on; nothing where it has one."""
+    p, treated, y = scores.p[rows], trial.treated[rows], trial.y[rows]
+    weight = np.where(treated == 1, 1 / p, 1 / (1 - p))
+    clusters = np.unique(trial.clusters[rows], return_inverse=True)[1]
+    reasons = []
+    if np.isin(y, (0.0, 1.0)).all():  # few yes or few no may hide in one arm, or cancel in both
+        fewest, said = min((len(np.unique(clusters[y == answer])), answer) for answer in (0.0, 1.0))
+        if fewest < FEWEST_WITH_EVENT:
+            reasons.append(f"events: {fewest} users with an outcome of {said:g}, needs {FEWEST_WITH_EVENT}; log more")
+    scored = influence(scores.difference[rows], clusters)
+    return [*reasons, *find_door((scored,), None, float(weight.max() / weight.mean())).reasons]
+
+
 def _by_group(
-    scores: Scores, clusters: Ints, group: NDArray[np.str_], column: str, method: str, reasons: list[str], level: float
+    trial: Trial, scores: Scores, group: NDArray[np.str_], column: str, method: str, reasons: list[str], level: float
 ) -> tuple[GroupEffect, ...]:
+    """Effects of groups, each of which has to pass what all rows together have to: both arms, and enough users."""
+    clusters = trial.clusters
     names = [str(name) for name in np.unique(group) if name != UNKNOWN]
     sizes = {name: len(np.unique(clusters[group == name])) for name in names}
-    large = max(1, sum(size >= FEWEST_USERS for size in sizes.values()))
+    arms = {
+        name: min(len(np.unique(clusters[(group == name) & (trial.treated == side)])) for side in (0, 1))
+        for name in names
+    }
+    large = max(1, sum(size >= FEWEST_USERS for size in arms.values()))
     out = []
     for name in names:
         mine = group == name
@@ -265,6 +296,10 @@ def _by_group(
         why = reasons[0] if reasons else None
         if sizes[name] < FEWEST_USERS:
             why = f"group size: {name} has {sizes[name]} users, needs {FEWEST_USERS}; log more"
+        elif arms[name] < FEWEST_USERS:
+            why = f"group size: an arm of {name} has {arms[name]} users, needs {FEWEST_USERS}; log more"
+        elif why is None:
+            why = next(iter(_too_little(trial, scores, mine)), None)
         if why is not None:
             out.append(GroupEffect(name, Estimate.withhold(how, why, n=sizes[name], level=level)))
             continue

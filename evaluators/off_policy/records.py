@@ -66,8 +66,10 @@ def _propensity(name: str, values: Floats) -> None:
             )
 
 
-def checked_users(user: Any, n: int) -> tuple[NDArray[Any] | None, Ints | None, int]:
+def checked_users(user: Any, n: int, name: str = "user") -> tuple[NDArray[Any] | None, Ints | None, int]:
     """Users [n] of n units, their numbers 0..G-1 (None where every unit is its own cluster) and G.
+
+    `name` is that of the column, for messages: slates are told apart as users are.
 
     Raises:
         LogError: not one user for each unit, or a user that is missing: such units would count as one person's.
@@ -76,16 +78,16 @@ def checked_users(user: Any, n: int) -> tuple[NDArray[Any] | None, Ints | None, 
         return None, *cluster_index(None, n)
     users = np.asarray(user)
     if users.shape != (n,):
-        raise LogError(f"user: shape {users.shape} must be {(n,)}; give one user for each round")
+        raise LogError(f"{name}: shape {users.shape} must be {(n,)}; give one for each round")
     if users.dtype.kind in "fcmMO":
         missing = np.array([one is None or one != one for one in users]) if users.dtype.hasobject else users != users
         if missing.any():
             raise LogError(
-                f"user: missing at entry {int(missing.argmax())} ({int(missing.sum())} such); "
-                "name these users, or drop their rows"
+                f"{name}: missing at entry {int(missing.argmax())} ({int(missing.sum())} such); "
+                "name these, or drop their rows"
             )
     if users.dtype.hasobject and len({type(one) for one in users}) > 1:
-        raise LogError("user: holds both numbers and text; write them in one way")
+        raise LogError(f"{name}: holds both numbers and text; write them in one way")
     return users, *cluster_index(users, n)
 
 
@@ -313,6 +315,12 @@ class Slates:
                 raise LogError(
                     f"{name}[slate {i}]: last slot {cascade[i, -1]:g} is not the whole slate's {whole[i]:g}; mend one"
                 )
+        if self.context is not None:
+            context = floats_of("context", self.context)
+            put(self, "context", context[:, None] if context.ndim == 1 else context)
+            if self.context.ndim != 2 or len(self.context) != n:
+                raise LogError(f"context: shape {self.context.shape} must be [{n}, d]; give one row for each slate")
+            _finite("context", self.context)
         if self.q_hat is not None:
             put(self, "q_hat", floats_of("q_hat", self.q_hat))
             _finite("q_hat", self.q_hat)
@@ -340,8 +348,10 @@ class Slates:
         for name in ("slate_id", "position", "action", "reward"):
             if name not in columns:
                 raise LogError(f"{name}: the column is missing; slates need slate_id, position, action, reward")
-        _, slate = np.unique(np.asarray(columns["slate_id"]), return_inverse=True)
-        slate = slate.reshape(-1)
+        ids = np.asarray(columns["slate_id"])
+        _, slate, _ = checked_users(ids, ids.size, "slate_id")
+        if slate is None or not ids.size:
+            raise LogError("slate_id: holds no row; slates need one row for each slot")
         slot = _indices("position", columns["position"], slate.shape)
         slots = int(columns["len_list"]) if "len_list" in columns else int(slot.max()) + 1
         n = int(slate.max()) + 1
@@ -355,8 +365,24 @@ class Slates:
         def matrix(name: str) -> Floats | None:
             return _per_slate(name, columns[name], slate, slot, shape) if name in columns else None
 
+        def of_slate(name: str, values: NDArray[Any]) -> NDArray[Any]:
+            folded = values[order].reshape(n, slots)
+            differs = np.flatnonzero((folded != folded[:, :1]).any(axis=1))
+            if differs.size:
+                a, b = folded[differs[0], 0], folded[differs[0]][folded[differs[0]] != folded[differs[0], 0]][0]
+                raise LogError(f"{name}: {a} and {b} in one slate ({differs.size} such slates); a slate has one")
+            return folded[:, 0]
+
         def whole(name: str) -> Floats | None:
-            return None if name not in columns else floats_of(name, columns[name], slate.shape)[first]
+            return None if name not in columns else of_slate(name, floats_of(name, columns[name], slate.shape))
+
+        user = columns.get("user")
+        if user is not None and len(np.asarray(user)) == len(slate):
+            checked_users(user, len(slate))
+            user = of_slate("user", np.asarray(user))
+        context = floats_of("context", columns["context"]) if "context" in columns else None
+        if context is not None and len(context) == len(slate):
+            context = context[first]
 
         actions = int(columns["n_unique_action"]) if "n_unique_action" in columns else None
 
@@ -383,8 +409,8 @@ class Slates:
             pi_e_cascade=matrix("evaluation_policy_pscore_cascade"),
             q_hat=cube("q_hat"),
             pi_e_action_dist=cube("evaluation_policy_action_dist"),
-            user=np.asarray(columns["user"])[first] if "user" in columns else None,
-            context=floats_of("context", columns["context"])[first] if "context" in columns else None,
+            user=user,
+            context=context,
             gamma_matrix=_of_slates("gamma_matrix", columns, n, 3),
             target_marginal=_of_slates("target_marginal", columns, n, 2),
             n_unique_action=actions,

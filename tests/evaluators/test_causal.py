@@ -363,6 +363,33 @@ def test_a_small_arm_is_withheld(tmp_path: Path, logged: pd.DataFrame) -> None:
     assert "needs 30" in found.effects[0].ate.withheld
 
 
+def test_an_outcome_that_never_varies_is_withheld(tmp_path: Path, logged: pd.DataFrame) -> None:
+    found = effects(write(tmp_path / "log.csv", logged.assign(bought=(logged.arm == "b").astype(int))))
+    assert "outcome: 0 and 0 in all rows of a and None" in found["a"].ate.withheld
+    assert "outcome: 1 and 0 in all rows of b and None" in found["b"].ate.withheld
+    assert found["a"].refutations == found["b"].refutations == ()
+
+
+def test_a_group_has_to_hold_both_arms_and_a_few_events(
+    tmp_path: Path, logged: pd.DataFrame, rng: np.random.Generator
+) -> None:
+    """Four treated of 40, and 3 buyers of 200: limits of such groups covered .76 and .66."""
+    frame = logged[logged.arm != "b"].reset_index(drop=True)
+    frame["part"] = "rest"
+    frame.loc[frame.index[frame.arm == "None"][:36], "part"] = "untreated"
+    frame.loc[frame.index[frame.arm == "a"][:4], "part"] = "untreated"
+    seldom = frame.index[frame.part == "rest"][:200]
+    frame.loc[seldom, "part"] = "seldom"
+    frame.loc[seldom, "bought"] = 0
+    frame.loc[seldom[:3], "bought"] = 1
+    frame["chance"] = np.where(frame.part == "untreated", 0.1, 0.5)
+    groups = effects(write(tmp_path / "log.csv", frame), propensity="chance", by=["part"])["a"].by["part"]
+    found = {one.group: one.effect for one in groups}
+    assert "an arm of untreated has 4 users, needs 30" in found["untreated"].withheld
+    assert "events: 3 users with an outcome of 1, needs 10" in found["seldom"].withheld
+    assert found["rest"].value is not None
+
+
 def test_a_mediator_splits_the_effect_and_a_moved_negative_control_withholds_it(
     tmp_path: Path, logged: pd.DataFrame, rng: np.random.Generator
 ) -> None:
@@ -424,6 +451,10 @@ def test_learners_stand_in_columns_whatever_their_numbers() -> None:
         ({}, {"outcome": "arm"}, ["outcome: 'arm' is the treatment too"]),
         ({}, {"by": ["bought"]}, ["by: 'bought' is the outcome"]),
         ({}, {"by": ["arm"]}, ["by: 'arm' is the treatment"]),
+        ({}, {"mediators": ["bought"]}, ["mediator: 'bought' is the outcome"]),
+        ({}, {"negative_control": "bought"}, ["negative-control: 'bought' is the outcome"]),
+        ({}, {"user": "arm"}, ["user: 'arm' is the treatment"]),
+        ({}, {"mediators": ["age"], "negative_control": "age"}, ["negative-control: 'age' is a mediator too"]),
         ({"note": "unique"}, {}, ["ignore: 'note'", "names rows"]),
         ({"bought": None}, {}, ["outcome: 'bought'"]),
         ({"arm": None}, {}, ["treatment: 'arm' is missing"]),

@@ -110,6 +110,43 @@ def test_users_of_two_kinds_are_named_so() -> None:
     assert text.n_users == 2
 
 
+def two_slates() -> dict[str, Any]:
+    """Two slates of two slots, one row a slot."""
+    half, pscore = np.full(4, 0.5), np.full(4, 0.25)
+    return {
+        "slate_id": np.array([7.0, 7.0, 9.0, 9.0]), "position": np.array([0, 1, 1, 0]), "action": np.arange(4) % 2,
+        "reward": np.array([1.0, 0, 0, 1]), "pscore": pscore, "evaluation_policy_pscore": pscore,
+        "pscore_item_position": half, "evaluation_policy_pscore_item_position": half,
+    }  # fmt: skip
+
+
+def test_users_and_context_of_slates_are_given_by_slate_or_by_slot() -> None:
+    by_slate = two_slates() | {"user": np.array(["b", "a"]), "context": np.array([[1.0], [2.0]])}
+    by_slot = two_slates() | {"user": np.array(["b", "b", "a", "a"]), "context": np.array([[1.0], [0.0], [0.0], [2.0]])}
+    for columns in (by_slate, by_slot):
+        slates = off_policy.Slates.from_rows(columns)
+        assert list(slates.user) == ["b", "a"]  # type: ignore[call-overload]
+        assert slates.context.tolist() == [[1.0], [2.0]]  # type: ignore[union-attr]
+    for wrong in ({"user": np.arange(3)}, {"context": np.zeros((3, 1))}, {"context": np.full((2, 1), np.nan)}):
+        with pytest.raises(LogError, match=next(iter(wrong))):
+            off_policy.Slates.from_rows(two_slates() | wrong)
+
+
+@pytest.mark.parametrize("name", ["pscore", "evaluation_policy_pscore", "user"])
+def test_what_a_slate_has_once_does_not_differ_between_its_slots(name: str) -> None:
+    """The first slot's value would stand for all, and the other would go unnoticed."""
+    columns = two_slates() | {"user": np.array([0.0, 0.0, 1.0, 1.0])}
+    columns[name] = columns[name].copy()
+    columns[name][3] = 0.125
+    with pytest.raises(LogError, match=rf"{name}: .*0\.125.* in one slate \(1 such slates\)"):
+        off_policy.Slates.from_rows(columns)
+
+
+def test_a_slate_without_a_number_is_no_slate() -> None:
+    with pytest.raises(LogError, match="slate_id: missing at entry 0"):
+        off_policy.Slates.from_rows(two_slates() | {"slate_id": np.array([np.nan, np.nan, 9, 9])})
+
+
 def test_records_name_field_and_mend() -> None:
     action, reward = np.zeros(4, int), np.zeros(4)
     with pytest.raises(LogError, match="reward"):
