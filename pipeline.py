@@ -105,7 +105,7 @@ def run(
         adapted = measure_adaptation(setting, data, worlds, [*specs, *beside], trained, keys)
         trained = {spec.settings.name: trained[spec.settings.name] for spec in specs}
         worlds, judged, failed = fly_users(setting, data, worlds, specs, trained, keys)
-        flown = check_flights(setting, data, worlds, trained, keys, judged, failed)
+        flown = check_flights(setting, data, worlds, specs, trained, keys, judged, failed)
         if candidate is not None and CANDIDATE in flown.failed:
             raise InputError(f"--policy: '{candidate.policy}' failed: {flown.failed[CANDIDATE]}")
         findings = evaluate(setting, data, worlds, believed, specs, trained, flown, keys, tuned)

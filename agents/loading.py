@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -79,6 +79,12 @@ class AgentSpec:
         """Targets of the users' own classes ("file.py:Class") and "file:" of those read, this one's and the wrapped."""
         own = tuple(f"{path}:" for path in self.read) + (() if self.target is None else (self.target,))
         return own + tuple(target for inner in self.wrapped for target in inner.files)
+
+    def made_of(self) -> Iterator[AgentSpec]:
+        """It, and all that it is made of."""
+        yield self
+        for inner in self.wrapped:
+            yield from inner.made_of()
 
 
 @dataclass(frozen=True, slots=True)

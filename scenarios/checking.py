@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def check_needs(
         field, params = f"agents[{at[name]}].kind", f"agents[{at[name]}].params"
         if vetted and name == CANDIDATE:
             field, params = "--policy", f"--set agents[{CANDIDATE}].params"
-        for one in _made_of(spec):
+        for one in spec.made_of():
             needs = getattr(one.params, "needs", "" if one.kind is None else one.kind.needs)
             if lack := lacking(needs, log):
                 mistakes.append(f"{field}: '{one.settings.kind}' needs {needs}; {lack}")
@@ -152,13 +152,6 @@ def check_needs(
             if mistakes_in is not None:
                 mistakes += [f"{params}.{line}" for line in mistakes_in(log.catalogue)]
     return mistakes
-
-
-def _made_of(spec: AgentSpec) -> Iterator[AgentSpec]:
-    """An agent and all that it is made of."""
-    yield spec
-    for inner in spec.wrapped:
-        yield from _made_of(inner)
 
 
 def items_left(log: InteractionLog, split: Split) -> int:

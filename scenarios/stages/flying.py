@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from evaluators.logged_check import JudgeLog, LoggedCheck
     from evaluators.logged_rounds import LogRounds, OffPolicyEvidence, PolicyOnLog
     from evaluators.picks import Picks
-    from scenarios.schema import Scenario
     from simulator.behaviour import Assumption
     from simulator.world import World
 
@@ -231,17 +230,23 @@ def correct_by_picks(
     return picks, dict(zip(correctable, setting.map("correct", corrections), strict=True))
 
 
-def learned_clicks(scenario: Scenario) -> dict[str, tuple[str]]:
-    """The note beside each built-in agent that learned from clicks where the reward is something else."""
-    reward = scenario.simulator.reward
-    note = f"learned from clicks, not from the reward that it is judged by ({reward})"
-    return {one.name: (note,) for one in scenario.agents if reward != "clicks" and learns_clicks(one.kind)}
+def learned_clicks(reward: str, specs: Sequence[AgentSpec]) -> dict[str, tuple[str]]:
+    """The note beside each agent that learned, or is made of one that did, from clicks where the reward is another."""
+    said = f"learned from clicks, not from the reward that it is judged by ({reward})"
+    notes: dict[str, tuple[str]] = {}
+    for spec in () if reward == "clicks" else specs:
+        own = spec.settings.kind
+        kinds = [one.settings.kind for one in spec.made_of() if learns_clicks(one.settings.kind)]
+        if kinds:
+            notes[spec.settings.name] = (said if kinds[0] == own else f"is made of {kinds[0]}, which {said}",)
+    return notes
 
 
 def check_flights(
     setting: Setting,
     data: Data,
     worlds: Worlds,
+    specs: Sequence[AgentSpec],
     trained: Mapping[str, list[Any]],
     keys: Mapping[str, Any],
     judged: dict[str, list[Judged]],
@@ -270,7 +275,7 @@ def check_flights(
     ]  # fmt: skip
     found_logged = dict(zip(judged, setting.map("off-policy check", checks), strict=True))
     missing = {"off-policy check": found_logged, "corrected value": shifted}
-    of_clicks = learned_clicks(scenario)
+    of_clicks = learned_clicks(scenario.simulator.reward, specs)
     notes = {
         name: tuple(
             f"no {what}: {found[name].why}" for what, found in missing.items() if isinstance(found.get(name), Failure)

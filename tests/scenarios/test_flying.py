@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from scenarios.schema import Scenario
+from pathlib import Path
+from typing import Any
+
+from agents.loading import resolve_kind
+from agents.settings import AgentSettings
 from scenarios.stages.flying import learned_clicks, sweeps_of
 from simulator.behaviour import SimulatorSettings, assumptions_of
 
@@ -19,14 +23,13 @@ def test_nothing_is_flown_again_for_what_acts_between_sessions_where_users_have_
 
 
 def test_who_learned_from_clicks_and_is_judged_by_something_else_has_a_note() -> None:
-    kinds = ["popularity", "linucb", "q_learning", "mine.py:Mine"]
-    said = {
-        "name": "rewards",
-        "data": {"source": "log.csv", "positive": "liked", "behaviours": ["bought"]},
-        "agents": [{"name": kind.partition(".")[0], "kind": kind} for kind in kinds],
+    kinds: dict[str, dict[str, Any]] = {
+        "popularity": {}, "linucb": {}, "q_learning": {}, "mmr": {"agent": "ppo"}, "rerank:recent": {},
+    }  # fmt: skip
+    entries = [AgentSettings(name=kind.partition(":")[0], kind=kind, params=given) for kind, given in kinds.items()]
+    specs = [resolve_kind(entry, Path()) for entry in entries]
+    assert learned_clicks("clicks", specs) == {}
+    assert learned_clicks("purchases", specs) == {
+        "linucb": ("learned from clicks, not from the reward that it is judged by (purchases)",),
+        "mmr": ("is made of ppo, which learned from clicks, not from the reward that it is judged by (purchases)",),
     }
-    assert learned_clicks(Scenario.model_validate(said)) == {}
-    bought = {"reward": "purchases", "behaviours": {"bought": "purchase"}}
-    [(name, [note])] = learned_clicks(Scenario.model_validate(said | {"simulator": bought})).items()
-    assert name == "linucb"
-    assert "(purchases)" in note
