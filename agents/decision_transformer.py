@@ -15,6 +15,7 @@ from agents.base import Observation, Training
 from agents.bert_items import by_bert
 from agents.deep_rl import ItemQ, StateScale
 from agents.features import fit_features
+from agents.logged_choices import in_order
 from agents.offline import OfflineAgent, OfflineSettings, rows_to_learn
 
 F32 = NDArray[np.float32]
@@ -178,7 +179,7 @@ class DecisionTransformer(OfflineAgent):
         """Learn for `budget` rows (default four passes); the train world is flown for the learning curve only."""
         from agents.decision_transformer_trainer import train_sequences
 
-        training = by_bert(training, self.settings)
+        training = in_order(by_bert(training, self.settings))
         features = fit_features(training)
         train_sequences(self, training, features, StateScale.of(features, training), budget=rows_to_learn(training))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Observation
+from agents.base import Observation, Training
 from agents.features import Features
 from simulator.log import InteractionLog
 
@@ -65,6 +65,11 @@ class LoggedChoices:
         kept = len(log) if len(log) * width <= KEPT else 0
         self._states = np.empty((kept, width), np.float32)
         self._known = np.zeros(kept, bool)
+
+    @classmethod
+    def of(cls, training: Training, features: Features) -> LoggedChoices:
+        """The choices of a training's log."""
+        return cls(training.log, features, slate_size=training.slate_size, shown_again=training.shown_again)
 
     def before(self, rows: Ints) -> Observation:
         """What was known of the users of these rows just before them."""
@@ -129,6 +134,35 @@ class LoggedChoices:
             following=np.where(goes_on, rows + n_steps, rows),
             discount=np.where(goes_on, gamma**n_steps, 0).astype(np.float32),
         )
+
+
+def in_order(training: Training) -> Training:
+    """The training; in a log without times each user's rows (or slates) come in an order drawn at random.
+
+    That of the file then says nothing of who met what first, and may say much else: Last.fm's goes by the number of the
+    artist, so that what comes next would be the next higher number, and what is popular would come first.
+    """
+    log = training.log
+    if log.has_time:
+        return training
+    together = np.arange(len(log)) if log.impression is None else log.impression
+    drawn = training.rng.random(together.max() + 1)[together]
+    order = np.lexsort((drawn, log.user))
+
+    def moved(column: np.ndarray | None) -> np.ndarray | None:
+        return None if column is None else column[order]
+
+    turned = replace(
+        log,
+        item=log.item[order],
+        primary=log.primary[order],
+        behaviours={name: column[order] for name, column in log.behaviours.items()},
+        position=moved(log.position),
+        propensity=moved(log.propensity),
+        impression=moved(log.impression),
+        session=moved(log.session),
+    )
+    return replace(training, log=turned)
 
 
 def discounted_rows(log: InteractionLog, gamma: float) -> F32:

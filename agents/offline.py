@@ -15,6 +15,7 @@ from agents.base import Observation, Training
 from agents.bert_items import BertItems, by_bert
 from agents.deep_rl import ItemQ, StateScale
 from agents.features import fit_features
+from agents.logged_choices import in_order
 from agents.slates import greedy_probabilities, top_slates
 
 PASSES, LEAST_ROWS = 4, 30_000
@@ -85,7 +86,7 @@ class OfflineAgent:
         """Learn for `budget` rows (default four passes); the train world is flown for the learning curve only."""
         from agents.offline_trainer import train_offline
 
-        training = by_bert(training, self.settings)
+        training = in_order(by_bert(training, self.settings))
         features = fit_features(training)
         scale = StateScale.of(features, training)
         self.policy = train_offline(training, self.settings, features, scale, budget=rows_to_learn(training))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.base import Observation, Training
 from agents.deep_rl import ItemQ, StateScale
 from agents.features import fit_features
+from agents.logged_choices import in_order
 from agents.slates import greedy_probabilities, top_slates
 
 F32 = NDArray[np.float32]
@@ -61,6 +62,7 @@ class Reinforce:
         from agents.reinforce_trainer import train_reinforce
 
         default = 60_000 if self.settings.log_share < 1 else 4 * len(training.log)
+        training = in_order(training)
         features = fit_features(training)
         self.policy = train_reinforce(
             training,

@@ -3,7 +3,8 @@
 Sabotaged once, each seen red: a bootstrap beyond the user's last row, the discount of one row for several, the sign of
 the advantage, the conservative part left out, the return asked for left out, padding that is looked at, a window that
 ends a row early, states taken as known that were not computed, a row before taken for all of them in what was met, and
-what was met left among what could come (in either learner); what may be shown again masked (in either learner).
+what was met left among what could come (in either learner); what may be shown again masked; the order of the file kept
+in a log without times, slates torn apart there, clicks left behind by the items that they are of.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.base import Agent
+from agents.base import Agent, Training
 from agents.decision_transformer import DecisionTransformer, Sequences
 from agents.features import fit_features
 from agents.loading import AgentSettings, train
-from agents.logged_choices import LoggedChoices
+from agents.logged_choices import LoggedChoices, in_order
 from agents.offline import CQL
 from agents.train_world import Lanes, session_values
 from simulator.behaviour import SimulatorSettings
@@ -94,6 +95,54 @@ def test_what_a_user_has_met_cannot_come_next_unless_the_log_has_it_twice(mixed:
     twice = replace(log, item=np.where(np.arange(len(log)) == 1, log.item[0], log.item))
     assert not LoggedChoices(twice, features, slate_size=4).met(rows).any()
     assert not LoggedChoices(log, features, slate_size=4, shown_again=True).met(rows).any()
+
+
+def without_times(log: InteractionLog) -> InteractionLog:
+    return replace(log, time=np.full(len(log), np.nan))
+
+
+@pytest.mark.parametrize("slates", [False, True])
+def test_rows_without_times_come_in_an_order_that_is_drawn_and_slates_stay_together(
+    slates: bool, mixed: WorldAndLog
+) -> None:
+    row = np.arange(len(mixed[1]))
+    log = replace(mixed[1], behaviours={"row": row.astype(np.float64)}, impression=row // 4 if slates else None)
+    assert in_order(training_in(mixed[0], log)).log is log
+    drawn = in_order(training_in(mixed[0], without_times(log))).log
+    was = drawn.behaviours["row"].astype(int)
+    assert np.array_equal(np.sort(was), row)
+    for name in ("user", "item", "primary"):
+        assert np.array_equal(getattr(drawn, name), getattr(log, name)[was])
+    on, same_user = np.diff(was) == 1, log.user[:-1] == log.user[1:]
+    if slates:
+        assert drawn.impression is not None
+        same_slate = np.diff(drawn.impression) == 0
+        assert on[same_user & same_slate].all()
+        same_user &= ~same_slate
+    assert on[same_user].mean() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("behaviour_cloning", {}),
+        ("reinforce", {"log_share": 1.0}),
+        pytest.param("decision_transformer", {"width": 8, "layers": 1}, marks=pytest.mark.slow),
+    ],
+)
+def test_rows_without_times_teach_what_they_would_teach_in_the_drawn_order(
+    kind: str, params: dict[str, object], mixed: WorldAndLog
+) -> None:
+    world, log = mixed
+    spec, seen = AgentSettings.model_validate({"name": "one", "kind": kind, "params": params}), observed(world)
+
+    def slates(training: Training) -> np.ndarray:
+        return train(spec, training, Path()).agent.act(seen, np.random.default_rng(0))
+
+    drawn = in_order(training_in(world, without_times(log), budget=600))
+    timed = replace(drawn, log=replace(drawn.log, time=log.time))
+    assert np.array_equal(slates(training_in(world, without_times(log), budget=600)), slates(timed))
+    assert not np.array_equal(slates(training_in(world, log, budget=600)), slates(timed))
 
 
 @pytest.mark.parametrize(
