@@ -506,6 +506,8 @@ def _decide_comparison(
         return _Part("undecided", f"one judge world knows nothing of its own error; set evaluate.worlds to 5; {said}")
     if found.blocked is not None:
         return _decide_blocked(comparison, found, said)
+    if found.estimate.low is None and found.estimate.high is None:
+        return _Part("undecided", f"{said}: it has no limits, so it decides nothing: {found.estimate.method}")
     verdict = verdict_of(found.estimate, comparison.operator, comparison.threshold)
     if verdict == "undecided":
         return _Part(verdict, f"{said} has {comparison.threshold:g} inside; {_would_decide(comparison, found, level)}")

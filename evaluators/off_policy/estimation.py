@@ -33,7 +33,7 @@ from evaluators.off_policy.diagnostics import (
 )
 from evaluators.off_policy.guaranteed import Interval, checked_interval, guaranteed
 from evaluators.off_policy.names import DEFAULTS, EstimatorName, Record, parse
-from evaluators.off_policy.prepared import Asked, Prepared, Withheld, prepare, prepare_continuous
+from evaluators.off_policy.prepared import Asked, Prepared, WeightSource, Withheld, prepare, prepare_continuous
 from evaluators.off_policy.records import Rounds, Slates, Trajectories
 from evaluators.off_policy.terms import Sums, Units, json_number, sum_terms
 from simulator.errors import InputError
@@ -239,15 +239,23 @@ def _weight_diagnostics(facts: WeightFacts | None, units: Units) -> dict[str, An
     return out
 
 
-def weight_reason(facts: WeightFacts | None, *, estimated: bool) -> str | None:
+WEIGHTS_BY: dict[WeightSource, tuple[str, str]] = {
+    "logged": ("wrong pscore", "check how pscore was logged"),
+    "estimated": ("wrong propensity model", "log propensities, or add the context that the logging policy used"),
+    "ratios": ("wrong estimated marginal ratios", "give the ratios, or use an estimator without them, such as dr"),
+}
+"""Where weights come from -> what is wrong where they do not average 1, and what would help."""
+
+
+def weight_reason(facts: WeightFacts | None, source: WeightSource) -> str | None:
     """Why weights do not average 1 (rule W5), or None where they may."""
     if facts is None or not (abs(facts.z) > MAX_WEIGHT_Z and abs(facts.mean - 1) > MAX_WEIGHT_SHIFT):
         return None
-    culprit = "wrong propensity model" if estimated else "wrong pscore"
+    culprit, mend = WEIGHTS_BY[source]
     why = f"unseen weight mass or {culprit}" if facts.mean < 1 else culprit
     return (
         f"W5: mean weight {facts.mean:.3g} with z {facts.z:.1f}, needs 1 within {MAX_WEIGHT_Z:g} standard errors or "
-        f"{MAX_WEIGHT_SHIFT:g} ({why}); check how pscore was logged"
+        f"{MAX_WEIGHT_SHIFT:g} ({why}); {mend}"
     )
 
 
@@ -307,7 +315,7 @@ def estimate_prepared(name: EstimatorName, prepared: Prepared, *, force: bool = 
         reasons.insert(0, NEEDS_PROPENSITIES)
     if prepared.rests_on_estimated_ratios(name):
         reasons.append(ESTIMATED_RATIOS)
-    why_weights = weight_reason(facts, estimated=prepared.estimated)
+    why_weights = weight_reason(facts, prepared.weight_source(name))
     reasons += [why_weights] if why_weights else []
     if sums.family == "shrunk":
         return _bias_aware(name, prepared, sums, base, reasons, force=force)
@@ -368,7 +376,7 @@ def guaranteed_estimate(name: EstimatorName, prepared: Prepared, kind: Interval,
     reasons = list(prepared.reasons)
     if prepared.estimated:
         reasons.insert(0, NEEDS_PROPENSITIES)
-    why_weights = weight_reason(facts, estimated=prepared.estimated)
+    why_weights = weight_reason(facts, prepared.weight_source(name))
     reasons += [why_weights] if why_weights else []
     how = {"bernstein": "empirical Bernstein limits", "betting": "betting limits, valid at every look"}[kind]
     scope = "" if units.cluster is None else "; mean over users of their own means, no user comes back"
@@ -481,7 +489,7 @@ def _passing_horizon(name: EstimatorName, prepared: Prepared) -> dict[str, Any]:
         binding = (scores, *prepared.binding_scores(here, terms.weight, own=sums.own))
         facts = weight_facts(terms.weight, prepared.units)
         door = find_door(binding, sums.n_pos, facts.ratio)
-        if door.number is None or weight_reason(facts, estimated=False):
+        if door.number is None or weight_reason(facts, prepared.weight_source(name)):
             break
         low, high, _ = door_interval(
             sums.ratios, scores, door.number, prepared.level, prepared.rng("bootstrap", name.asked, steps)
@@ -513,7 +521,7 @@ def _functional(name: EstimatorName, prepared: Prepared, base: dict[str, Any], *
     scores = Ratios(units.sums(w * r)[None], units.sums(w)[None]).scores()
     door = find_door((scores,), rests_on, facts.ratio)
     reasons += door.reasons
-    why_weights = weight_reason(facts, estimated=prepared.estimated)
+    why_weights = weight_reason(facts, prepared.weight_source(name))
     reasons += [why for why in (why_weights, prepared.support.reason) if why]
     base |= _weight_diagnostics(facts, units) | {
         "n_inf": json_number(door.n_inf),
@@ -554,7 +562,7 @@ def difference_prepared(
         reasons.insert(0, NEEDS_PROPENSITIES)
     if first.rests_on_estimated_ratios(name):
         reasons.append(ESTIMATED_RATIOS)
-    reasons += [why for why in (weight_reason(f, estimated=first.estimated) for f in facts) if why]
+    reasons += [why for why in (weight_reason(f, first.weight_source(name)) for f in facts) if why]
     if one.family == "shrunk":
         low = high = None
         how = "paired difference, bias-aware limits withheld: no reward_range"

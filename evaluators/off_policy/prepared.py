@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,9 @@ from simulator.errors import InputError
 from simulator.streams import stream
 
 Floats = NDArray[np.float64]
+
+WeightSource = Literal["logged", "estimated", "ratios"]
+"""Where weights come from: logged propensities, a model of propensities, marginal ratios that this log gave."""
 
 SENSITIVITY = (1.0, 1.25, 1.5, 2.0)
 """Factors by which the odds of an estimated propensity may be wrong, for the printed range (EVALUATION, section 7)."""
@@ -222,6 +225,12 @@ class Prepared:
         Measured on a 4-state process with 500 trajectories: that of `sam_is` covers .70, of `sam_dr` .92.
         """
         return "marginal_ratios" in self.diagnostics and name.base.endswith(("_is", "_snis"))
+
+    def weight_source(self, name: EstimatorName) -> WeightSource:
+        """Where an estimator's weights come from."""
+        if "marginal_ratios" in self.diagnostics and name.base.startswith(("sm_", "sam_", "drl")):
+            return "ratios"
+        return "estimated" if self.estimated else "logged"
 
     def cut(self, name: EstimatorName) -> trajectory.Stepped:
         """The steps that an estimator is asked for: all, or the first few."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evaluators.off_policy.continuous import ContinuousRounds
 from evaluators.off_policy.names import Record
-from evaluators.off_policy.records import Rounds, Slates, Trajectories
+from evaluators.off_policy.records import Rounds, Slates, Trajectories, indices_of
 from simulator.datasets import DATASETS, read_dataset
 from simulator.errors import LogError, did_you_mean
 
@@ -159,13 +159,17 @@ def read_log(path: Path) -> tuple[Rounds | Slates | Trajectories, dict[str, NDAr
         given.setdefault("action_features", given["action_context"])
         del given["action_context"]
     if "pi_b" in given and given["pi_b"].ndim == 3:
-        slot = (
-            np.zeros(len(given["pi_b"]), dtype=np.int64)
-            if "position" not in given
-            else given["position"].astype(np.int64)
-        )
-        given["pi_b"] = given["pi_b"][np.arange(len(slot)), :, slot]
+        given["pi_b"] = _of_position(given["pi_b"], given.get("position"))
     return Rounds(**given), columns
+
+
+def _of_position(pi_b: NDArray[Any], position: NDArray[Any] | None) -> NDArray[Any]:
+    """[n, A] of Open Bandit Pipeline's [n, A, positions]: the logging policy at the position of each round."""
+    n, _, positions = pi_b.shape
+    slot = np.zeros(n, dtype=np.int64) if position is None else indices_of("position", position, (n,))
+    if slot.max(initial=-1) >= positions:
+        raise LogError(f"position: {slot.max()} is beyond the {positions} positions of pi_b; number them 0, 1, 2, ...")
+    return np.asarray(pi_b[np.arange(n), :, slot])
 
 
 def read_continuous(path: Path) -> tuple[ContinuousRounds, dict[str, NDArray[Any]]]:

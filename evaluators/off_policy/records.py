@@ -33,7 +33,8 @@ def floats_of(name: str, values: Any, shape: tuple[int, ...] | None = None) -> F
     return out
 
 
-def _indices(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Ints:
+def indices_of(name: str, values: Any, shape: tuple[int, ...] | None = None) -> Ints:
+    """A column as whole numbers from 0 on, of the shape given; LogError with the column's name where it is not that."""
     raw = np.asarray(values)
     if raw.dtype.kind not in "iub":
         numbers = floats_of(name, raw)
@@ -158,7 +159,7 @@ class Rounds:
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the record is frozen: this is the one place that fills it
-        put(self, "action", _indices("action", self.action))
+        put(self, "action", indices_of("action", self.action))
         n = len(self.action)
         if self.action.ndim != 1 or n == 0:
             raise LogError(
@@ -167,7 +168,7 @@ class Rounds:
         put(self, "reward", floats_of("reward", self.reward, (n,)))
         _finite("reward", self.reward)
         if self.position is not None:
-            put(self, "position", _indices("position", self.position, (n,)))
+            put(self, "position", indices_of("position", self.position, (n,)))
         if self.context is not None:
             context = floats_of("context", self.context)
             context = context[:, None] if context.ndim == 1 else context
@@ -181,6 +182,8 @@ class Rounds:
                 raise LogError(f"mask: shape {self.mask.shape} must be [{n}, A]; give one row for each round")
         if self.pi_b is not None:
             pi_b = np.asarray(self.pi_b)
+            if pi_b.ndim != 2:
+                raise LogError(f"pi_b: shape {pi_b.shape} must be [{n}, A]; one column for each action")
             put(self, "pi_b", check_policy("pi_b", pi_b, (n, pi_b.shape[-1]), self.mask))
             if self.action.max() >= self.pi_b.shape[1]:
                 raise LogError(
@@ -204,14 +207,18 @@ class Rounds:
             put(self, "action_features", floats_of("action_features", self.action_features))
             _finite("action_features", self.action_features)
         if self.action_embed is not None:
-            embed = _indices("action_embed", self.action_embed)
+            embed = indices_of("action_embed", self.action_embed)
             put(self, "action_embed", embed[:, None] if embed.ndim == 1 else embed)
             if self.action_embed.ndim != 2 or len(self.action_embed) != n:
                 raise LogError(
                     f"action_embed: shape {self.action_embed.shape} must be [{n}, e]; one row for each round"
                 )
         if self.p_e_a is not None:
-            put(self, "p_e_a", floats_of("p_e_a", self.p_e_a))
+            p_e_a = floats_of("p_e_a", self.p_e_a)
+            if p_e_a.ndim != 3:
+                raise LogError(f"p_e_a: shape {p_e_a.shape} must be [A, C, e]; one row for each action")
+            check_policy("p_e_a", np.swapaxes(p_e_a, 1, 2), (len(p_e_a), p_e_a.shape[2], p_e_a.shape[1]))
+            put(self, "p_e_a", p_e_a)
         user, cluster, n_users = checked_users(self.user, n)
         put(self, "user", user)
         put(self, "cluster", cluster)
@@ -280,7 +287,7 @@ class Slates:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "action", _indices("action", self.action))
+        put(self, "action", indices_of("action", self.action))
         if self.action.ndim != 2 or not self.action.size:
             raise LogError(f"action: shape {self.action.shape} must be [slates, slots]; give at least one slate")
         n, slots = self.action.shape
@@ -352,7 +359,7 @@ class Slates:
         _, slate, _ = checked_users(ids, ids.size, "slate_id")
         if slate is None or not ids.size:
             raise LogError("slate_id: holds no row; slates need one row for each slot")
-        slot = _indices("position", columns["position"], slate.shape)
+        slot = indices_of("position", columns["position"], slate.shape)
         slots = int(columns["len_list"]) if "len_list" in columns else int(slot.max()) + 1
         n = int(slate.max()) + 1
         if len(slate) != n * slots or slot.max() >= slots or len(np.unique(slate * slots + slot)) != len(slate):
@@ -397,7 +404,7 @@ class Slates:
             return flat.reshape(n * slots, -1)[order].reshape(n, slots, -1)
 
         action = np.empty(shape, dtype=np.int64)
-        action[slate, slot] = _indices("action", columns["action"], slate.shape)
+        action[slate, slot] = indices_of("action", columns["action"], slate.shape)
         return cls(
             action=action,
             reward=matrix("reward"),  # type: ignore[arg-type]
@@ -448,7 +455,7 @@ class Trajectories:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "action", _indices("action", self.action))
+        put(self, "action", indices_of("action", self.action))
         if self.action.ndim != 2 or not self.action.size:
             raise LogError(
                 f"action: shape {self.action.shape} must be [trajectories, steps]; give at least one trajectory"

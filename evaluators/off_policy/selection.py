@@ -202,7 +202,8 @@ def _reported(prepared: Prepared, sums: Mapping[str, Sums], how: Method, *, forc
     if any(part.family == "model" for part in picked):
         method += "; model only, no coverage claim"
         return _settled(prepared, method, value, None, None, _supports(prepared), base, force=force)
-    reasons = [*prepared.reasons, *(why for why in [weight_reason(weights[0], estimated=prepared.estimated)] if why)]
+    why_weights = weight_reason(weights[0], prepared.weight_source(names[0]))
+    reasons = [*prepared.reasons, *([why_weights] if why_weights else [])]
     if any(name.shrunk and part.low is None for name, part in zip(names, picked, strict=True)):
         method += "; limits withheld: no reward_range"
         return _settled(prepared, method, value, None, None, reasons, base, force=force)

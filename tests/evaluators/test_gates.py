@@ -338,6 +338,15 @@ def test_a_blocked_number_decides_nothing_but_its_corrected_twin_may() -> None:
     assert "corrected -0.3 [-0.4, -0.2]" in reason
 
 
+def test_a_value_without_limits_decides_no_gate_and_says_so() -> None:
+    bare = Estimate(0.2, None, None, 0.95, 900, "bias-aware limits withheld: no reward_range")
+    verdict, reason = decide("off_policy(a) > 0", a=Evidence(bare, simulated=False, n_worlds=0))
+    assert verdict == "undecided"
+    assert "it has no limits" in reason
+    assert "no reward_range" in reason
+    assert "inside" not in reason
+
+
 def test_a_forced_value_decides_no_gate() -> None:
     forced = Estimate(0.2, 0.1, 0.3, 0.95, 9, "dr", None, {"forced": "W3: 9 users, needs 30"})
     verdict, reason = decide("off_policy(a) > 0", a=Evidence(forced, simulated=False, n_worlds=0))

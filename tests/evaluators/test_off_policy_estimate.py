@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from evaluators import intervals, off_policy
 from evaluators.intervals import Ratios, below
 from evaluators.off_policy.command import run_ope
-from evaluators.off_policy.diagnostics import sensitivity_range
+from evaluators.off_policy.diagnostics import WeightFacts, sensitivity_range
+from evaluators.off_policy.estimation import weight_reason
+from evaluators.off_policy.reading import read_log
 from simulator.errors import InputError, LogError
 
 A = 4
@@ -108,6 +110,37 @@ def test_users_of_two_kinds_are_named_so() -> None:
         off_policy.Rounds(np.zeros(2, int), np.zeros(2), np.ones(2), user=np.array(["a", 1], dtype=object))
     text = off_policy.Rounds(np.zeros(3, int), np.zeros(3), np.ones(3), user=np.array(["b", "a", "b"], dtype=object))
     assert text.n_users == 2
+
+
+def test_the_logging_policy_by_position_is_read_where_the_action_stood(tmp_path: Path) -> None:
+    """Open Bandit Pipeline's pi_b [n, A, positions]; a position that it has not is one line."""
+    by_position = np.zeros((4, 2, 2))
+    by_position[:, :, 0], by_position[:, :, 1] = [0.5, 0.5], [0.25, 0.75]
+    columns = {"action": np.array([0, 1, 0, 1]), "reward": np.zeros(4), "pi_b": by_position}
+    np.savez(tmp_path / "right.npz", position=np.array([0, 0, 1, 1]), **columns)
+    assert read_log(tmp_path / "right.npz")[0].pscore.tolist() == [0.5, 0.5, 0.25, 0.75]  # type: ignore[union-attr]
+    for name, position in (("beyond", np.array([0, 0, 1, 2])), ("short", np.zeros(3)), ("nan", np.full(4, np.nan))):
+        np.savez(tmp_path / f"{name}.npz", position=position, **columns)
+        with pytest.raises(LogError, match=r"^position: "):
+            read_log(tmp_path / f"{name}.npz")
+
+
+def test_embeddings_of_actions_have_chances_that_sum_to_1() -> None:
+    action, reward, pi_b = np.array([0, 1]), np.zeros(2), np.full((2, 2), 0.5)
+    right = np.array([[[1.0], [0.0]], [[0.0], [1.0]]])
+    assert off_policy.Rounds(action, reward, pi_b=pi_b, action_embed=action, p_e_a=right).p_e_a is not None
+    for wrong in (0 * right, 2 * right, right - 0.5, right * np.nan):
+        with pytest.raises(LogError, match=r"p_e_a\[0\]: sums to"):
+            off_policy.Rounds(action, reward, pi_b=pi_b, action_embed=action, p_e_a=wrong)
+    with pytest.raises(LogError, match=r"pi_b: shape \(2,\) must be \[2, A\]"):
+        off_policy.Rounds(action, reward, pi_b=np.ones(2))
+
+
+def test_weights_that_do_not_average_1_are_blamed_on_where_they_come_from() -> None:
+    facts = WeightFacts(mean=1.5, z=9.0, ess=100.0, share=0.1, ratio=5.0, k_hat=None)
+    assert "wrong pscore); check how pscore was logged" in (weight_reason(facts, "logged") or "")
+    assert "wrong estimated marginal ratios); give the ratios" in (weight_reason(facts, "ratios") or "")
+    assert "logged" not in (weight_reason(facts, "estimated") or "")
 
 
 def two_slates() -> dict[str, Any]:
