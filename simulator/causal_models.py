@@ -33,6 +33,10 @@ def elastic_net_propensity(
     from causalml.propensity import ElasticNetPropensityModel
     from sklearn.exceptions import ConvergenceWarning
 
+    if not x.size or not np.ptp(x, axis=0).any():
+        # The solver's steps have no length on features that do not vary, and its intercept ends anywhere.
+        share = float(treated.mean())
+        return lambda rows: np.full(len(rows), share)
     centre, spread = x.mean(axis=0), x.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     searched = {} if mixings is None else {"l1_ratios": list(mixings)}

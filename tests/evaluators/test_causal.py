@@ -98,6 +98,21 @@ def test_the_elastic_net_propensity_follows_the_truth(rng: np.random.Generator) 
     assert np.abs(p - found.p).mean() < 0.04
 
 
+def test_without_a_feature_that_varies_the_propensity_is_the_share_of_the_treated() -> None:
+    """The solver gave .44 where .3 were treated, and the effect of an experiment without covariates was withheld."""
+    treated = (np.arange(400) % 10 < 3).astype(np.int64)
+    for x in (np.zeros((400, 1)), np.full((400, 2), 7.0)):
+        assert elastic_net_propensity(x, treated, seed=0)(x[:5]).tolist() == pytest.approx([0.3] * 5)
+
+
+def test_an_experiment_without_covariates_has_its_difference_of_means(tmp_path: Path, rng: np.random.Generator) -> None:
+    arm = rng.integers(0, 2, 1000)
+    bought = (rng.random(1000) < 0.2 + 0.2 * arm).astype(int)
+    found = effects(write(tmp_path / "log.csv", pd.DataFrame({"arm": arm, "bought": bought})))["1"]
+    assert found.ate.value == pytest.approx(bought[arm == 1].mean() - bought[arm == 0].mean(), abs=0.005)
+    assert found.ate.low < 0.2 < found.ate.high
+
+
 def test_the_driver_of_an_effect_is_named(rng: np.random.Generator) -> None:
     x = rng.standard_normal((2000, 3))
     assert effect_drivers(x, np.tanh(x[:, 2]), trees=True, seed=0).argmax() == 2
