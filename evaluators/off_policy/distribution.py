@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.intervals import RESAMPLES, percentile_interval
+from evaluators.intervals import RESAMPLES, n_pos, percentile_interval
 from evaluators.off_policy.terms import Units
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,9 @@ def value_and_interval(
 ) -> tuple[float, tuple[float, float], float]:
     """Value, user-bootstrap limits, and the effective number of units that the functional rests on.
 
-    For a quantile or CVaR that is the effective sample size on its side of the quantile (the smaller tail).
+    For a quantile or CVaR that is the effective sample size on its side of the quantile (the smaller tail). For the
+    mean it is n_pos, as for SNIPS, whose value it is; for the variance the same of squared distances from the mean:
+    rewards that did not occur are in no resample.
     """
     order = np.argsort(r, kind="stable")
     sorted_r, sorted_w = r[order], w[order]
@@ -52,9 +54,12 @@ def value_and_interval(
 
 
 def _rests_on(name: str, parameter: float | None, r: Floats, w: Floats) -> float:
-    if name in ("quantile", "cvar"):
-        share = parameter or (0.5 if name == "quantile" else 0.1)
-        below = np.cumsum(w) / w.sum() <= share
-        w = w[below] if name == "cvar" or share <= 0.5 else w[~below]
+    if name == "cdf_mean":
+        return n_pos(w * r)
+    if name == "variance":
+        return n_pos(w * (r - w @ r / w.sum()) ** 2)
+    share = parameter or (0.5 if name == "quantile" else 0.1)
+    below = np.cumsum(w) / w.sum() <= share
+    w = w[below] if name == "cvar" or share <= 0.5 else w[~below]
     squares = float(w @ w)
     return float(w.sum()) ** 2 / squares if squares > 0 else 0.0

@@ -143,6 +143,17 @@ def test_weights_that_do_not_average_1_are_blamed_on_where_they_come_from() -> N
     assert "logged" not in (weight_reason(facts, "estimated") or "")
 
 
+def test_a_distribution_without_rewards_is_withheld_as_its_mean_is() -> None:
+    """None or two of 200 rounds rewarded: resamples of them gave [0, 0] and [0, .025] as limits of the mean."""
+    half = np.full((200, 2), 0.5)
+    for events in (0, 2):
+        reward = (np.arange(200) < events).astype(float)
+        rounds = off_policy.Rounds(np.arange(200) % 2, reward, pi_b=half)
+        for name, e in off_policy.estimate(rounds, half, estimators=["cdf_mean", "variance"]).items():
+            assert e.value is None, name
+            assert "W2" in (e.withheld or "")
+
+
 def two_slates() -> dict[str, Any]:
     """Two slates of two slots, one row a slot."""
     half, pscore = np.full(4, 0.5), np.full(4, 0.25)
