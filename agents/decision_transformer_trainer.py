@@ -61,7 +61,7 @@ class _Windows(RowLearner):
     ) -> None:
         log = training.log
         self._network = SequenceNetwork(settings, features, scale, log.catalogue.user_features.shape[1])
-        self._choices = LoggedChoices(log, features, slate_size=training.slate_size, shown_again=training.shown_again)
+        self._choices = LoggedChoices.of(training, features)
         self._returns = (1 - settings.gamma) * discounted_rows(log, settings.gamma)  # in [0, 1]
         self._target = float(np.quantile(self._returns, settings.target))
         self._rng, self._length = training.rng, settings.length

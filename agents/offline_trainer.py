@@ -138,9 +138,7 @@ class _Rows(RowLearner):
     def __init__(
         self, training: Training, settings: OfflineSettings, features: Features, scale: StateScale, budget: int
     ) -> None:
-        self._choices = LoggedChoices(
-            training.log, features, slate_size=training.slate_size, shown_again=training.shown_again
-        )
+        self._choices = LoggedChoices.of(training, features)
         self._objective = objective_of(settings, features, scale)
         self._drawn_from, self._rng = rows_of(settings, training), training.rng
         self._features, self._scale = features, scale

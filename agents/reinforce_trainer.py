@@ -63,7 +63,7 @@ class _Learner:
         at_once = settings.batch_size if settings.log_share == 1 else settings.num_envs
         steps = max(1, -(-budget // at_once))
         self._falling = torch.optim.lr_scheduler.LinearLR(self._optimizer, 1.0, 0.0, total_iters=steps)
-        self._choices = LoggedChoices(training.log, features, slate_size=training.slate_size)
+        self._choices = LoggedChoices.of(training, features)
         self._returns_of_rows = discounted_rows(training.log, settings.gamma)
         self._lanes: Lanes | None = None
         if settings.log_share < 1:
