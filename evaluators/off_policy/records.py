@@ -81,13 +81,15 @@ def checked_users(user: Any, n: int, name: str = "user") -> tuple[NDArray[Any] |
     if users.shape != (n,):
         raise LogError(f"{name}: shape {users.shape} must be {(n,)}; give one for each round")
     if users.dtype.kind in "fcmMO":
-        missing = np.array([one is None or one != one for one in users]) if users.dtype.hasobject else users != users
+        import pandas as pd  # slow to import, and most users are numbers
+
+        missing = pd.isna(users)  # among them pandas' own NA, which is equal to nothing and no bool
         if missing.any():
             raise LogError(
                 f"{name}: missing at entry {int(missing.argmax())} ({int(missing.sum())} such); "
                 "name these, or drop their rows"
             )
-    if users.dtype.hasobject and len({type(one) for one in users}) > 1:
+    if users.dtype.hasobject and len({isinstance(one, str) for one in users}) > 1:
         raise LogError(f"{name}: holds both numbers and text; write them in one way")
     return users, *cluster_index(users, n)
 
@@ -374,9 +376,12 @@ class Slates:
 
         def of_slate(name: str, values: NDArray[Any]) -> NDArray[Any]:
             folded = values[order].reshape(n, slots)
-            differs = np.flatnonzero((folded != folded[:, :1]).any(axis=1))
+            other = folded != folded[:, :1]
+            if folded.dtype.kind == "f":  # of propensities the last digits are the writer's arithmetic
+                other &= ~np.isclose(folded, folded[:, :1], rtol=1e-6, atol=0.0)
+            differs = np.flatnonzero(other.any(axis=1))
             if differs.size:
-                a, b = folded[differs[0], 0], folded[differs[0]][folded[differs[0]] != folded[differs[0], 0]][0]
+                a, b = folded[differs[0], 0], folded[differs[0]][other[differs[0]]][0]
                 raise LogError(f"{name}: {a} and {b} in one slate ({differs.size} such slates); a slate has one")
             return folded[:, 0]
 

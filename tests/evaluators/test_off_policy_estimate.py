@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,7 +88,12 @@ def test_a_propensity_outside_zero_and_one_is_an_error(bad: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", [np.array([0.0, np.nan, 1.0, np.nan]), np.array(["a", None, "b", None], dtype=object)]
+    "missing",
+    [
+        np.array([0.0, np.nan, 1.0, np.nan]),
+        np.array(["a", None, "b", None], dtype=object),
+        pd.Series(["a", pd.NA, "b", pd.NA], dtype="string"),
+    ],
 )
 def test_a_user_that_is_missing_is_no_user(missing: Any) -> None:
     """Rows without a user would count as the rows of one person."""
@@ -108,8 +114,9 @@ def test_a_user_that_is_missing_is_no_user(missing: Any) -> None:
 def test_users_of_two_kinds_are_named_so() -> None:
     with pytest.raises(LogError, match="user: holds both numbers and text"):
         off_policy.Rounds(np.zeros(2, int), np.zeros(2), np.ones(2), user=np.array(["a", 1], dtype=object))
-    text = off_policy.Rounds(np.zeros(3, int), np.zeros(3), np.ones(3), user=np.array(["b", "a", "b"], dtype=object))
-    assert text.n_users == 2
+    for same in (["b", "a", "b"], [5, np.int64(7), np.int64(5)]):
+        two = off_policy.Rounds(np.zeros(3, int), np.zeros(3), np.ones(3), user=np.array(same, dtype=object))
+        assert two.n_users == 2
 
 
 def test_the_logging_policy_by_position_is_read_where_the_action_stood(tmp_path: Path) -> None:
@@ -184,6 +191,12 @@ def test_what_a_slate_has_once_does_not_differ_between_its_slots(name: str) -> N
     columns[name][3] = 0.125
     with pytest.raises(LogError, match=rf"{name}: .*0\.125.* in one slate \(1 such slates\)"):
         off_policy.Slates.from_rows(columns)
+
+
+def test_propensities_of_a_slate_may_differ_by_rounding() -> None:
+    columns = two_slates()
+    columns["pscore"] = np.nextafter(columns["pscore"], np.where(np.arange(4) % 2, 0.0, 1.0))
+    assert off_policy.Slates.from_rows(columns).pscore is not None
 
 
 def test_a_slate_without_a_number_is_no_slate() -> None:
