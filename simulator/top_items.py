@@ -6,7 +6,7 @@ No array is allocated but by `tiles_of`; callers pass all outputs and scratch. T
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -122,15 +122,6 @@ def room_for_scores() -> Room:
     return Room(aligned_zeros(4, _ITEMS_AT_ONCE), found, items, np.zeros(256, np.int64), np.zeros(256, np.uint64))
 
 
-@njit(inline="always", **PLAIN)
-def _unblocked(scores: F32, row: int, tile: int, start: int, blocked: U64, who: int) -> Any:
-    """Scores of a tile of sixteen items, -inf where an item is blocked."""
-    kept, word = load16(scores, row, tile - start), tile >> 6
-    if word < blocked.shape[1]:
-        kept = without16(kept, blocked[who, np.uint64(word)] >> np.uint64(tile & 63))
-    return kept
-
-
 @njit(**PLAIN)
 def _keep_best(
     row: int, start: int, end: int, blocked: U64, who: int, room: Room, best: F32, out: I64, user: int
@@ -141,13 +132,16 @@ def _keep_best(
     wrongly guessed one costs as much as scoring twenty items.
     """
     k, scores, places = out.shape[1], room.scores, _0
+    most = fill16(np.float32(-np.inf))
+    for tile in range(start, end, 16):
+        kept, word = load16(scores, row, tile - start), tile >> 6
+        if word < blocked.shape[1]:
+            kept = without16(kept, blocked[who, np.uint64(word)] >> np.uint64(tile & 63))
+            store16(scores, row, tile - start, kept)
+        most = max16(most, kept)
+    limit = fill16(best[user, k - 1])
     if start == 0 and k <= 16:
         # The best of every sixteenth item are sixteen items, so the K-th of them is no better than the K-th of all.
-        most = fill16(np.float32(-np.inf))
-        for tile in range(start, end, 16):
-            kept = _unblocked(scores, row, tile, start, blocked, who)
-            store16(scores, row, tile - start, kept)
-            most = max16(most, kept)
         store16(room.found, 0, 0, most)
         lowest = _HUGE
         for lane in range(16):
@@ -155,18 +149,10 @@ def _keep_best(
             score = score if score > -np.inf else np.float32(-np.inf)  # nor does a lane that ends with NaN limit any
             lowest = min(lowest, score if count_bits(above16(most, fill16(score))) < k else _HUGE)
         limit = fill16(lowest - (abs(lowest) * _SLACK + _TINY))  # a little below, so that the K-th itself gets in
-        for tile in range(start, end, 16):
-            hits = above16(load16(scores, row, tile - start), limit)
-            room.tiles[places], room.hits[places] = tile, hits
-            places += np.uint64(hits != _0)
-    else:
-        limit = fill16(best[user, k - 1])
-        for tile in range(start, end, 16):
-            kept = _unblocked(scores, row, tile, start, blocked, who)
-            store16(scores, row, tile - start, kept)
-            hits = above16(kept, limit)
-            room.tiles[places], room.hits[places] = tile, hits
-            places += np.uint64(hits != _0)
+    for tile in range(start, end, 16):
+        hits = above16(load16(scores, row, tile - start), limit)
+        room.tiles[places], room.hits[places] = tile, hits
+        places += np.uint64(hits != _0)
     if places and not (k <= 16 and _in_order(row, start, places, room, best, out, user)):
         for tile in range(start, end, 16):
             hits = above16(load16(scores, row, tile - start), limit)
