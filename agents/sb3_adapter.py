@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -33,6 +33,10 @@ from agents.item_networks import FactoredScores, ItemHeads
 from agents.slates import top_slates
 from agents.teaching import Curve, Lesson
 from agents.train_world import Act, Lanes
+
+if TYPE_CHECKING:
+    from agents.proto_actions import A2CSettings, PPOSettings
+    from agents.shortlist import MaskablePPOSettings
 
 F32 = NDArray[np.float32]
 M = TypeVar("M", bound=BaseAlgorithm)
@@ -187,6 +191,31 @@ class Paid:
 
 class PaidRollouts(Paid, RolloutBuffer):
     """The buffer of PPO and A2C."""
+
+
+def in_rollouts(
+    settings: A2CSettings | PPOSettings | MaskablePPOSettings, lanes: SB3Lanes, buffer: type[Paid], budget: int
+) -> dict[str, Any]:
+    """What SB3's algorithms on a policy have in common: rollouts, what is made of them, and a buffer that lanes pay."""
+    return {
+        "n_steps": rollout_length(settings.n_steps, settings.num_envs, budget),
+        "gae_lambda": settings.gae_lambda,
+        "ent_coef": settings.ent_coef,
+        "rollout_buffer_class": buffer,
+        "rollout_buffer_kwargs": {"lanes": lanes},
+    }
+
+
+def clipped_in_rollouts(
+    settings: PPOSettings | MaskablePPOSettings, lanes: SB3Lanes, buffer: type[Paid], budget: int
+) -> dict[str, Any]:
+    """The same of those that pass over a rollout several times, in batches, with clipped steps."""
+    common = in_rollouts(settings, lanes, buffer, budget)
+    return common | {
+        "batch_size": even_batch(common["n_steps"] * lanes.num_envs, settings.batch_size),
+        "n_epochs": settings.n_epochs,
+        "clip_range": settings.clip_range,
+    }
 
 
 class _Points(BaseCallback):

@@ -27,7 +27,15 @@ from agents.proto_actions import (
     SACSettings,
     TD3Settings,
 )
-from agents.sb3_adapter import PaidRollouts, SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length, value_after
+from agents.sb3_adapter import (
+    PaidRollouts,
+    SB3Lanes,
+    clipped_in_rollouts,
+    in_rollouts,
+    learn,
+    one_seeded_thread,
+    value_after,
+)
 from agents.train_world import Act, Lanes
 
 BOUND = 10.0
@@ -101,35 +109,18 @@ def mean_action(model: BaseAlgorithm) -> Layers:
 
 
 def _ppo(settings: PPOSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.PPO:
-    n_steps = rollout_length(settings.n_steps, settings.num_envs, budget)
-    return sb3.PPO(
-        "MlpPolicy",
-        lanes,
-        n_steps=n_steps,
-        batch_size=even_batch(n_steps * settings.num_envs, settings.batch_size),
-        n_epochs=settings.n_epochs,
-        gae_lambda=settings.gae_lambda,
-        clip_range=settings.clip_range,
-        ent_coef=settings.ent_coef,
-        policy_kwargs={"net_arch": [settings.hidden_size] * 2, "log_std_init": settings.log_std_init},
-        rollout_buffer_class=PaidRollouts,
-        rollout_buffer_kwargs={"lanes": lanes},
-        **common,
-    )
+    rollouts = clipped_in_rollouts(settings, lanes, PaidRollouts, budget)
+    return sb3.PPO("MlpPolicy", lanes, policy_kwargs=_gaussian(settings), **rollouts, **common)
 
 
 def _a2c(settings: A2CSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.A2C:
-    return sb3.A2C(
-        "MlpPolicy",
-        lanes,
-        n_steps=rollout_length(settings.n_steps, settings.num_envs, budget),
-        gae_lambda=settings.gae_lambda,
-        ent_coef=settings.ent_coef,
-        policy_kwargs={"net_arch": [settings.hidden_size] * 2, "log_std_init": settings.log_std_init},
-        rollout_buffer_class=PaidRollouts,
-        rollout_buffer_kwargs={"lanes": lanes},
-        **common,
-    )
+    rollouts = in_rollouts(settings, lanes, PaidRollouts, budget)
+    return sb3.A2C("MlpPolicy", lanes, policy_kwargs=_gaussian(settings), **rollouts, **common)
+
+
+def _gaussian(settings: PPOSettings | A2CSettings) -> dict[str, Any]:
+    """The networks, and the spread that the proto-action begins with."""
+    return {"net_arch": [settings.hidden_size] * 2, "log_std_init": settings.log_std_init}
 
 
 def _sac(settings: SACSettings, lanes: SB3Lanes, budget: int, **common: Any) -> sb3.SAC:

@@ -17,7 +17,7 @@ from agents.base import Observation, Training
 from agents.deep_rl import StateScale
 from agents.features import UserBlocks
 from agents.item_networks import layers_of
-from agents.sb3_adapter import Paid, SB3Lanes, even_batch, learn, one_seeded_thread, rollout_length, value_after
+from agents.sb3_adapter import Paid, SB3Lanes, clipped_in_rollouts, learn, one_seeded_thread, value_after
 from agents.shortlist import MaskablePPOSettings, Shortlist, ShortlistPolicy, shortlist_slates
 from agents.train_world import Act, Lanes
 
@@ -138,18 +138,12 @@ def shortlist_model(
     settings: MaskablePPOSettings, lanes: SB3Lanes, shortlist: Shortlist, scale: StateScale, *, budget: int, seed: int
 ) -> MaskablePPO:
     """sb3-contrib's algorithm for these settings, untrained; `budget` in user-steps."""
-    n_steps = rollout_length(settings.n_steps, settings.num_envs, budget)
     model = MaskablePPO(
         ShortlistActorCritic,
         lanes,
         learning_rate=settings.learning_rate,
-        n_steps=n_steps,
-        batch_size=even_batch(n_steps * lanes.num_envs, settings.batch_size),
-        n_epochs=settings.n_epochs,
         gamma=settings.gamma,
-        gae_lambda=settings.gae_lambda,
-        clip_range=settings.clip_range,
-        ent_coef=settings.ent_coef,
+        **clipped_in_rollouts(settings, lanes, PaidMaskableRollouts, budget),
         policy_kwargs={
             "heads": {
                 "state_size": len(scale.mean) + 1,
@@ -158,8 +152,6 @@ def shortlist_model(
                 "embedding_size": settings.embedding_size,
             }
         },
-        rollout_buffer_class=PaidMaskableRollouts,
-        rollout_buffer_kwargs={"lanes": lanes},
         seed=seed % 2**32,
         device="cpu",
     )
