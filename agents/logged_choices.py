@@ -148,21 +148,7 @@ def in_order(training: Training) -> Training:
     together = np.arange(len(log)) if log.impression is None else log.impression
     drawn = training.rng.random(together.max() + 1)[together]
     order = np.lexsort((drawn, log.user))
-
-    def moved(column: np.ndarray | None) -> np.ndarray | None:
-        return None if column is None else column[order]
-
-    turned = replace(
-        log,
-        item=log.item[order],
-        primary=log.primary[order],
-        behaviours={name: column[order] for name, column in log.behaviours.items()},
-        position=moved(log.position),
-        propensity=moved(log.propensity),
-        impression=moved(log.impression),
-        session=moved(log.session),
-    )
-    return replace(training, log=turned)
+    return replace(training, log=replace(log, **log.columns_of(order)))
 
 
 def discounted_rows(log: InteractionLog, gamma: float) -> F32:

@@ -215,7 +215,7 @@ def find(
     )
     bounds = {one.name for one in facts if one.bound}
     baselines = list(dict.fromkeys([*evaluate.baseline, *(n for n in BASELINES if any(f.name == n for f in facts))]))
-    default_agents = [f.name for f in facts if f.name not in baselines and not f.bound]
+    default_agents = [f.name for f in facts if role_of(f.name, evaluate, bound=f.bound) == "policy"]
     decided = decide_gates(gates, default_agents, gate_evidence)
     verdict: Verdict = overall_verdict(decided)
 
@@ -418,6 +418,11 @@ def _order_on_log(
     return () if first is None else (first,)
 
 
+def role_of(name: str, evaluate: EvaluateSettings, *, bound: bool) -> str:
+    """What an agent is flown for: `bound`, `baseline`, or `policy`, for which gates hold that name no agents."""
+    return "bound" if bound else "baseline" if name in (*evaluate.baseline, *BASELINES) else "policy"
+
+
 def _agent(
     one: AgentFacts,
     flights: Flights,
@@ -427,7 +432,7 @@ def _agent(
     corrections: Corrections,
     served: Mapping[str, Any],
 ) -> AgentSection:
-    role = "bound" if one.bound else "baseline" if one.name in (*evaluate.baseline, *BASELINES) else "policy"
+    role = role_of(one.name, evaluate, bound=one.bound)
     section: dict[str, Any] = {
         "name": one.name,
         "kind": one.kind,

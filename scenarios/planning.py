@@ -67,12 +67,12 @@ def _too_few_worlds(scenario: Scenario) -> Iterator[str]:
 
 
 def _gates_on_nobody(prepared: Prepared) -> Iterator[str]:
-    from evaluators.findings import BASELINES
+    from evaluators.findings import role_of
 
-    spared = {*prepared.scenario.evaluate.baseline, *BASELINES}
-    others = [one.settings.name for one in prepared.specs if one.settings.name not in spared and not one.privileged]
+    evaluate = prepared.scenario.evaluate
+    roles = [role_of(one.settings.name, evaluate, bound=one.privileged) for one in prepared.specs]
     for at, gate in enumerate(prepared.scenario.gates):
-        if not (others if gate.agents is None else gate.agents):
+        if not ("policy" in roles if gate.agents is None else gate.agents):
             yield (
                 f"gates[{at}].agents: '{gate.name}' holds for no agent of this scenario, so a run passes without it; "
                 "name agents, or fly a policy with `windtunnel vet`"

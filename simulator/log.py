@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,6 +203,16 @@ class InteractionLog:
     def has_time(self) -> bool:
         """Whether rows carry times."""
         return not bool(np.isnan(self.time).any())
+
+    def columns_of(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> dict[str, Any]:
+        """What has a value for each row, for these rows: fields of a log; `rows` are flags [n] or numbers, in order."""
+
+        def cut(column: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if column is None else column[rows]
+
+        names = ("user", "item", "time", "primary", "position", "propensity", "impression", "session")
+        columns: dict[str, Any] = {name: cut(getattr(self, name)) for name in names}
+        return columns | {"behaviours": {name: column[rows] for name, column in self.behaviours.items()}}
 
     def row_starts(self) -> NDArray[np.int64]:
         """[U + 1] rows of user u are `starts[u]:starts[u + 1]`."""

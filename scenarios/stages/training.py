@@ -391,23 +391,11 @@ def training_log(log: InteractionLog, split: Split, *, tuning: bool | None = Non
         tuning: False leaves out the users who value trials of a search.
     """
     rows = np.isin(log.user, split.users(WORLD_A, tuning=tuning))
-
-    def cut(column: NDArray[Any] | None) -> NDArray[Any] | None:
-        return None if column is None else column[rows]
-
     return InteractionLog(
-        user=log.user[rows],
-        item=log.item[rows],
-        time=log.time[rows],
-        primary=log.primary[rows],
+        **log.columns_of(rows),
         catalogue=replace(log.catalogue, user_attributes={}),
         source=log.source,
-        behaviours={name: column[rows] for name, column in log.behaviours.items()},
-        position=cut(log.position),
-        propensity=cut(log.propensity),
         self_selected=log.self_selected,
-        impression=cut(log.impression),
-        session=cut(log.session),
         exposure=log.exposure,
     )
 
